@@ -1,0 +1,60 @@
+//! What kind of subnet the replica plays. Fees and limits follow from it.
+
+use serde::{Deserialize, Serialize};
+
+/// The subnet type, as certified under `/subnet/<id>/type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubnetType {
+    /// The usual subnet.
+    Application,
+    /// Application limits for verified developers.
+    VerifiedApplication,
+    /// Higher limits, no execution fees.
+    System,
+    /// A rented engine: clients create canisters through the subnet endpoint.
+    #[default]
+    CloudEngine,
+}
+
+impl SubnetType {
+    /// The text certified under `/subnet/<id>/type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::VerifiedApplication => "verified_application",
+            Self::System => "system",
+            Self::CloudEngine => "cloud_engine",
+        }
+    }
+}
+
+/// Whether cycles are charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostSchedule {
+    /// Every fee by the table.
+    #[default]
+    Normal,
+    /// Every fee is zero.
+    Free,
+}
+
+/// The facts of the subnet that fees and limits depend on. Part of the replicated state; fixed at its creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetConfig {
+    /// Kind of subnet.
+    pub subnet_type: SubnetType,
+    /// Number of nodes that fees are scaled to; one replica runs whatever this says.
+    pub size: u32,
+    /// Whether cycles are charged.
+    pub cost_schedule: CostSchedule,
+    /// Rate limits on heap delta and install_code; off for benchmarks.
+    pub rate_limits: bool,
+}
+
+impl Default for SubnetConfig {
+    fn default() -> Self {
+        Self { subnet_type: SubnetType::default(), size: 13, cost_schedule: CostSchedule::Normal, rate_limits: true }
+    }
+}
