@@ -1,0 +1,3 @@
+//! Checkpoints: durable versions of the replicated state.
+
+pub(crate) mod stored;

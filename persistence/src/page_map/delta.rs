@@ -1,0 +1,77 @@
+//! What a message or a round wrote.
+
+use super::{Page, PageIndex};
+use crate::sys::frame::Frame;
+use replicore_types::OS_PAGE_BYTES;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub(super) static ZERO_PAGE: Page = [0; OS_PAGE_BYTES];
+
+/// A page's number and new content; `None` is a page of zeros.
+pub(super) type Write = (PageIndex, Option<Arc<Frame>>);
+
+/// Pages that changed: whole new contents, at most one per index.
+///
+/// Writers scan memory upwards, so pages mostly arrive in ascending order; the others wait in a tree.
+#[derive(Clone, Default)]
+pub struct PageDelta {
+    ascending: Vec<Write>,
+    scattered: BTreeMap<PageIndex, Option<Arc<Frame>>>,
+}
+
+impl PageDelta {
+    /// Records the new content of a page, copying it. A later call for the same index replaces an earlier one.
+    pub fn insert(&mut self, index: PageIndex, page: &Page) {
+        let frame = if *page == ZERO_PAGE {
+            None
+        } else {
+            Some(Arc::new(Frame::copy_of(page)))
+        };
+        match self.ascending.last() {
+            Some((last, _)) if index <= *last => match self.ascending.binary_search_by_key(&index, |(at, _)| *at) {
+                Ok(position) => self.ascending[position].1 = frame,
+                Err(_) => {
+                    self.scattered.insert(index, frame);
+                }
+            },
+            _ => self.ascending.push((index, frame)),
+        }
+    }
+
+    /// Number of pages in the delta.
+    pub fn len(&self) -> usize {
+        self.ascending.len() + self.scattered.len()
+    }
+
+    /// True when nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.ascending.is_empty() && self.scattered.is_empty()
+    }
+
+    /// The delta's pages in ascending order, as they will read.
+    pub fn iter(&self) -> impl Iterator<Item = (PageIndex, &Page)> {
+        let mut ascending = self.ascending.iter().map(|(index, frame)| (*index, frame)).peekable();
+        let mut scattered = self.scattered.iter().map(|(index, frame)| (*index, frame)).peekable();
+        std::iter::from_fn(move || {
+            let (index, frame) = match (ascending.peek(), scattered.peek()) {
+                (Some((left, _)), Some((right, _))) if right < left => scattered.next()?,
+                (Some(_), _) => ascending.next()?,
+                (None, _) => scattered.next()?,
+            };
+            Some((index, frame.as_ref().map_or(&ZERO_PAGE, |frame| frame.page())))
+        })
+    }
+
+    /// Two ascending lists without a common index.
+    pub(super) fn into_runs(self) -> (Vec<Write>, Vec<Write>) {
+        (self.ascending, self.scattered.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for PageDelta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PageDelta({} pages)", self.len())
+    }
+}

@@ -1,0 +1,121 @@
+//! Page frames: 4 KiB of page-aligned memory each, from one arena of the process.
+//!
+//! Page alignment is worth its own arena: copying a page between buffers that differ modulo 4096 costs 2.8 times as
+//! much, and a general allocator rounds an aligned page up to two. Chunks are never given back to the allocator;
+//! beyond `IDLE_FRAMES_MAX` idle frames their memory goes back to the kernel page by page.
+
+use crate::page_map::{Digest, Page};
+use parking_lot::Mutex;
+use replicore_types::OS_PAGE_BYTES;
+use std::alloc::{Layout, alloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Frames are carved from chunks of this many (1 MiB): large enough that the allocator is not on the path of a commit.
+const FRAMES_PER_CHUNK: usize = 256;
+
+/// Idle frames that keep their memory (64 MiB): what one round may dirty without asking the kernel for pages again.
+const IDLE_FRAMES_MAX: usize = 16_384;
+
+static IDLE: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
+static IN_USE: AtomicU64 = AtomicU64::new(0);
+
+/// A frame that nobody holds.
+struct Slot(NonNull<Page>);
+
+// SAFETY: a slot is the only pointer to its memory while it is in the idle list, and plain bytes have no thread.
+unsafe impl Send for Slot {}
+
+/// The content of one page in memory, immutable once made, and its digest once asked for.
+pub(crate) struct Frame {
+    bytes: NonNull<Page>,
+    digest: OnceLock<Digest>,
+}
+
+// SAFETY: the frame owns its memory alone and nothing writes to it between `copy_of` and `drop`, so that shared
+// references from any thread see immutable bytes.
+unsafe impl Send for Frame {}
+// SAFETY: as above; the digest is a `OnceLock`, which is `Sync`.
+unsafe impl Sync for Frame {}
+
+impl Frame {
+    /// A frame with the same bytes as `page`.
+    pub(crate) fn copy_of(page: &Page) -> Self {
+        let bytes = take_idle().0;
+        // SAFETY: `bytes` points to a whole page that belongs to us alone (it left the idle list or is new), and
+        // `page` is borrowed, hence elsewhere. A copy through raw pointers never reads the uninitialised target.
+        unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), bytes.as_ptr().cast::<u8>(), OS_PAGE_BYTES) };
+        Self {
+            bytes,
+            digest: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn page(&self) -> &Page {
+        // SAFETY: the memory was written whole by `copy_of` and stays ours, unchanged, as long as `self` lives.
+        unsafe { self.bytes.as_ref() }
+    }
+
+    /// BLAKE3 of the page, computed at most once.
+    pub(crate) fn digest(&self) -> &Digest {
+        self.digest.get_or_init(|| *blake3::hash(self.page()).as_bytes())
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        IN_USE.fetch_sub(1, Ordering::Relaxed);
+        let mut idle = IDLE.lock();
+        if idle.len() >= IDLE_FRAMES_MAX {
+            give_memory_back(self.bytes);
+        }
+        idle.push(Slot(self.bytes));
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:02x?}..)", &self.page()[..8])
+    }
+}
+
+/// Page frames that this process holds in memory now, over all page maps; times 4096 it is bytes.
+pub fn frames_in_use() -> u64 {
+    IN_USE.load(Ordering::Relaxed)
+}
+
+fn take_idle() -> Slot {
+    IN_USE.fetch_add(1, Ordering::Relaxed);
+    let mut idle = IDLE.lock();
+    match idle.pop() {
+        Some(slot) => slot,
+        None => {
+            add_chunk(&mut idle);
+            idle.pop().expect("a chunk holds frames")
+        }
+    }
+}
+
+fn add_chunk(idle: &mut Vec<Slot>) {
+    let layout = Layout::from_size_align(FRAMES_PER_CHUNK * OS_PAGE_BYTES, OS_PAGE_BYTES).expect("constant, valid");
+    // SAFETY: the layout has a size other than zero.
+    let chunk = unsafe { alloc(layout) };
+    let Some(chunk) = NonNull::new(chunk) else {
+        handle_alloc_error(layout)
+    };
+    // Backwards, so that frames are taken in ascending order and a large commit writes forwards.
+    for number in (0..FRAMES_PER_CHUNK).rev() {
+        // SAFETY: `number` is below the count of pages that the chunk was allocated for.
+        let frame = unsafe { chunk.add(number * OS_PAGE_BYTES) };
+        idle.push(Slot(frame.cast()));
+    }
+}
+
+fn give_memory_back(frame: NonNull<Page>) {
+    // SAFETY: the range is one whole page of a chunk that is never returned to the allocator; its owner is being
+    // dropped, and after the call it reads as zeros, which any next owner overwrites before reading.
+    // A refusal changes nothing but the memory in use, so the result doesn't matter.
+    unsafe { libc::madvise(frame.as_ptr().cast(), OS_PAGE_BYTES, libc::MADV_DONTNEED) };
+}
