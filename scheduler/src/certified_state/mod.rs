@@ -1,0 +1,1 @@
+//! What of the state is certified, and where.

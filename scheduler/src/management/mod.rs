@@ -1,0 +1,1 @@
+//! Calls addressed to the management canister.

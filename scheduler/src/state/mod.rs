@@ -1,0 +1,221 @@
+//! The replicated state: everything that the next round depends on.
+
+mod call_context;
+mod canister;
+mod ingress_history;
+mod queues;
+mod system;
+
+pub use call_context::{CallContext, CallContextManager, CallOrigin, RegisteredCallback};
+pub use canister::{CanisterState, LiveExecution, PausedCall, PausedInput, Priority};
+pub use ingress_history::IngressHistory;
+pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
+pub use system::*;
+
+use imbl::{OrdMap, OrdSet};
+use replicore_types::{
+    CallbackId, CanisterId, CoarseTime, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, Payload,
+    PrincipalId, Request, Response, SubnetConfig, SubnetId, Time,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Everything that the next round depends on. A clone is cheap; the round after it pays for what it touches.
+#[derive(Clone, Debug)]
+pub struct ReplicatedState {
+    /// The canisters.
+    pub canisters: OrdMap<CanisterId, Arc<CanisterState>>,
+    /// The subnet and its progress.
+    pub metadata: SystemMetadata,
+    /// What became of ingress messages.
+    pub ingress_history: IngressHistory,
+    /// Messages to and from the management canister.
+    pub subnet: SubnetState,
+    /// Canisters changed since the last call of [`ReplicatedState::take_touched`].
+    pub(crate) touched: BTreeSet<CanisterId>,
+    /// Ingress statuses changed in this round.
+    pub(crate) touched_statuses: Vec<MessageId>,
+}
+
+/// Facts about the subnet and its progress.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SystemMetadata {
+    /// Height of the last batch executed.
+    pub height: Height,
+    /// Time of the last batch executed.
+    pub time: Time,
+    /// The subnet.
+    pub subnet_id: SubnetId,
+    /// What fees and limits depend on.
+    pub subnet: SubnetConfig,
+    /// DER encoding of the root key (133 bytes).
+    pub root_key: Arc<[u8]>,
+    /// DER encoding of the subnet's public key; the root key where the subnet is the root.
+    pub subnet_public_key: Arc<[u8]>,
+    /// Nodes and their public keys (DER).
+    pub nodes: Arc<BTreeMap<NodeId, Arc<[u8]>>>,
+    /// First and last canister id that the subnet may give out.
+    pub canister_range: (CanisterId, CanisterId),
+    /// Index of the canister id given out next.
+    pub next_canister_index: u64,
+    /// Hashes of the modules that the subnet has compiled: compiling them again costs less.
+    pub known_modules: OrdSet<[u8; 32]>,
+    /// Memory used by or allocated to all canisters.
+    pub memory_taken: NumBytes,
+    /// Sum of the compute allocations.
+    pub compute_allocation_taken: u64,
+    /// Counters for `/subnet/<id>/metrics`.
+    pub metrics: SubnetMetrics,
+}
+
+/// Counters of the subnet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetMetrics {
+    /// Canisters on the subnet.
+    pub canisters: u64,
+    /// Bytes of canister state.
+    pub canister_state_bytes: u64,
+    /// Cycles consumed since the subnet began, those of deleted canisters included.
+    pub consumed_cycles: Cycles,
+    /// Update-like messages executed.
+    pub update_transactions: u64,
+    /// Instructions executed.
+    pub instructions: NumInstructions,
+}
+
+/// A call of the management canister that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubnetMessage {
+    /// From a user.
+    Ingress(Arc<Ingress>),
+    /// From a canister.
+    Request(Arc<Request>),
+}
+
+/// A management call that was taken up and is answered in a later round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetCallContext {
+    /// The call.
+    pub message: SubnetMessage,
+    /// Attached cycles that are not consumed.
+    pub cycles: Cycles,
+    /// When it was taken up.
+    pub time: Time,
+    /// What it waits for.
+    pub kind: SubnetCallKind,
+}
+
+/// What a management call waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubnetCallKind {
+    /// `raw_rand`: the randomness of the next batch.
+    RawRand,
+    /// `http_request`: a response from outside, by way of a batch.
+    HttpRequest {
+        /// The Candid argument.
+        argument: Payload,
+    },
+}
+
+/// Messages to and from the management canister and its open calls.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SubnetState {
+    /// Calls that wait for their turn.
+    pub inbox: VecDeque<SubnetMessage>,
+    /// Calls that wait for something outside the round.
+    pub call_contexts: OrdMap<CallbackId, Arc<SubnetCallContext>>,
+    /// Number of the call context created last.
+    pub last_call_context: u64,
+    /// Requests that leave the canisters of this subnet for a place that is reached in the next round: the management
+    /// canister, and canisters that do not exist here.
+    pub outbound: VecDeque<Arc<Request>>,
+    /// Responses delivered in the next round.
+    pub responses: VecDeque<Arc<Response>>,
+}
+
+/// What a new subnet starts from.
+#[derive(Clone, Debug)]
+pub struct Genesis {
+    /// The subnet.
+    pub subnet_id: SubnetId,
+    /// What fees and limits depend on.
+    pub subnet: SubnetConfig,
+    /// DER encoding of the root key.
+    pub root_key: Arc<[u8]>,
+    /// Nodes and their public keys (DER).
+    pub nodes: BTreeMap<NodeId, Arc<[u8]>>,
+    /// Indices of the first and last canister id.
+    pub canister_indices: (u64, u64),
+}
+
+impl ReplicatedState {
+    /// The empty state at height 0.
+    pub fn genesis(genesis: Genesis) -> Self {
+        let (first, last) = genesis.canister_indices;
+        Self {
+            canisters: OrdMap::new(),
+            metadata: SystemMetadata {
+                height: Height(0),
+                time: Time(0),
+                subnet_id: genesis.subnet_id,
+                subnet: genesis.subnet,
+                root_key: genesis.root_key.clone(),
+                subnet_public_key: genesis.root_key,
+                nodes: Arc::new(genesis.nodes),
+                canister_range: (CanisterId::from_index(first), CanisterId::from_index(last)),
+                next_canister_index: first,
+                known_modules: OrdSet::new(),
+                memory_taken: NumBytes::ZERO,
+                compute_allocation_taken: 0,
+                metrics: SubnetMetrics::default(),
+            },
+            ingress_history: IngressHistory::default(),
+            subnet: SubnetState::default(),
+            touched: BTreeSet::new(),
+            touched_statuses: Vec::new(),
+        }
+    }
+
+    /// A canister.
+    pub fn canister(&self, id: &CanisterId) -> Option<&CanisterState> {
+        self.canisters.get(id).map(|canister| &**canister)
+    }
+
+    /// A canister, to be changed. What it costs, whether it is active and what of it is certified is brought up to date
+    /// at the end of the round.
+    pub fn canister_mut(&mut self, id: &CanisterId) -> Option<&mut CanisterState> {
+        let canister = self.canisters.get_mut(id)?;
+        self.touched.insert(*id);
+        Some(Arc::make_mut(canister))
+    }
+
+    /// Adds a canister, or replaces it.
+    pub fn insert_canister(&mut self, canister: CanisterState) {
+        let id = canister.system.canister_id;
+        self.touched.insert(id);
+        self.canisters.insert(id, Arc::new(canister));
+    }
+
+    /// Takes a canister out for good.
+    pub fn remove_canister(&mut self, id: &CanisterId) -> Option<Arc<CanisterState>> {
+        self.touched.insert(*id);
+        self.canisters.remove(id)
+    }
+
+    /// Records the status of an ingress message at the time of this batch.
+    pub fn set_ingress_status(&mut self, id: MessageId, status: replicore_types::IngressStatus) {
+        self.ingress_history.set(id, status, self.metadata.time);
+        self.touched_statuses.push(id);
+    }
+
+    /// True for principals that count as the subnet itself.
+    pub fn is_subnet(&self, principal: &PrincipalId) -> bool {
+        *principal == self.metadata.subnet_id.0 || *principal == CanisterId::MANAGEMENT.0
+    }
+}
+
+/// Deadline arithmetic: true once `deadline` has passed at `now`.
+pub fn is_past(deadline: CoarseTime, now: Time) -> bool {
+    now >= deadline.to_time()
+}
