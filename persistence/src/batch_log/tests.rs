@@ -1,0 +1,299 @@
+//! What is read back after crashes, damage and failures.
+
+use super::{BatchLog, BatchLogOptions, LogTail};
+use crate::disk::{FileDisk, SimDisk};
+use crate::error::{PersistenceError, Result};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+const SMALL: BatchLogOptions = BatchLogOptions {
+    segment_bytes: 16 << 10,
+    salt: 77,
+};
+
+type Records = Vec<(u64, Vec<u8>)>;
+
+fn open(directory: &Path) -> Result<(BatchLog, LogTail)> {
+    BatchLog::open(Arc::new(FileDisk), directory, SMALL)
+}
+
+fn read_all(directory: &Path) -> Result<Records> {
+    let (log, _) = open(directory)?;
+    log.read_from(0)?.collect()
+}
+
+fn record(height: u64) -> Vec<u8> {
+    (0..height % 7 * 300 + 1).map(|at| (at * 31 + height) as u8).collect()
+}
+
+/// Twelve records in groups of one to three over several segments.
+fn write_sample(directory: &Path) -> Records {
+    let (mut log, _) = open(directory).expect("an empty log");
+    let mut records = Records::new();
+    for height in 1..=12 {
+        log.append(height, &record(height)).expect("appended");
+        records.push((height, record(height)));
+        if height % 4 != 1 {
+            log.sync().expect("synced");
+        }
+    }
+    assert!(log.segments.len() > 2);
+    records
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn files_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry"))
+        .map(|entry| {
+            (
+                entry.file_name().into_string().expect("a name"),
+                fs::read(entry.path()).expect("a file"),
+            )
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_was_synced_is_read_back_and_the_rest_is_not() {
+    let directory = directory();
+    let mut records = write_sample(directory.path());
+    let (mut log, tail) = open(directory.path()).expect("reopened");
+    assert!(!tail.torn);
+    assert_eq!(log.last_height(), Some(12));
+    assert_eq!(read_all(directory.path()).expect("read"), records);
+    log.append(20, b"lost").expect("appended");
+    assert_eq!(read_all(directory.path()).expect("read"), records);
+    let report = log.sync().expect("synced").expect("a group");
+    assert_eq!(
+        (report.record_count, report.last_height, report.bytes_written),
+        (1, 20, 4096)
+    );
+    assert_eq!(log.sync().expect("nothing to sync"), None);
+    records.push((20, b"lost".to_vec()));
+    assert_eq!(read_all(directory.path()).expect("read"), records);
+    let from = log
+        .read_from(12)
+        .expect("a reader")
+        .collect::<Result<Records>>()
+        .expect("read");
+    assert_eq!(from, records[11..]);
+    assert!(matches!(
+        log.append(20, b"again"),
+        Err(PersistenceError::Refused { .. })
+    ));
+    // A group larger than a segment gets its own.
+    let large = vec![9; 40_000];
+    log.append(21, &large).expect("appended");
+    log.sync().expect("synced");
+    assert_eq!(read_all(directory.path()).expect("read").last(), Some(&(21, large)));
+}
+
+#[test]
+fn truncation_deletes_whole_segments_and_keeps_what_is_needed() {
+    let directory = directory();
+    let records = write_sample(directory.path());
+    let (mut log, _) = open(directory.path()).expect("reopened");
+    let before = log.segments.len();
+    for height in 1..=13 {
+        log.truncate_before(height).expect("truncated");
+        let kept = read_all(directory.path()).expect("read");
+        assert!(records.ends_with(&kept));
+        let needed: Records = records.iter().filter(|(at, _)| *at >= height).cloned().collect();
+        assert!(kept.ends_with(&needed));
+    }
+    assert!(log.segments.len() < before);
+    log.append(13, b"goes on").expect("appended");
+    log.sync().expect("synced");
+    assert_eq!(
+        read_all(directory.path()).expect("read").last(),
+        Some(&(13, b"goes on".to_vec()))
+    );
+}
+
+#[test]
+fn any_flipped_byte_gives_a_prefix_or_an_error() {
+    let directory = directory();
+    let records = write_sample(directory.path());
+    let (mut prefixes, mut errors) = (0, 0);
+    for (name, bytes) in files_of(directory.path()) {
+        let path = directory.path().join(name);
+        let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+        for position in (0..bytes.len()).filter(|at| at % 4096 < 80 || (at % 13 == 0 && *at < written) || at % 511 == 0)
+        {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1 << (position % 8);
+            fs::write(&path, &flipped).expect("written");
+            match read_all(directory.path()) {
+                Ok(read) => {
+                    assert!(records.starts_with(&read), "{path:?} at {position}");
+                    prefixes += 1;
+                }
+                Err(PersistenceError::Damaged { file, .. }) => {
+                    assert_eq!(file, path, "at {position}");
+                    errors += 1;
+                }
+                Err(other) => panic!("{other} at {position}"),
+            }
+        }
+        fs::write(&path, &bytes).expect("written");
+    }
+    assert!(prefixes > 100 && errors > 100, "{prefixes} prefixes, {errors} errors");
+}
+
+#[test]
+fn damage_before_the_tail_is_never_taken_for_a_torn_tail() {
+    let directory = directory();
+    write_sample(directory.path());
+    let (name, bytes) = files_of(directory.path()).swap_remove(0);
+    let path = directory.path().join(name);
+    for position in [4096, 4100, 4096 + 64, 4096 + 90] {
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 4;
+        fs::write(&path, &flipped).expect("written");
+        let Err(error) = open(directory.path()) else {
+            panic!("damage at {position} was not seen")
+        };
+        assert!(
+            matches!(&error, PersistenceError::Damaged { file, offset: 4096, .. } if *file == path),
+            "{error}"
+        );
+    }
+    fs::remove_file(directory.path().join("0000000000000001.segment")).expect("removed");
+    fs::write(&path, &bytes).expect("written");
+    assert!(
+        matches!(open(directory.path()), Err(PersistenceError::Damaged { .. })),
+        "a missing segment is damage"
+    );
+}
+
+#[test]
+fn a_truncated_last_file_gives_a_prefix_and_the_log_goes_on() {
+    let directory = directory();
+    let records = write_sample(directory.path());
+    let (name, bytes) = files_of(directory.path()).pop().expect("a segment");
+    let path = directory.path().join(name);
+    for len in (0..bytes.len()).step_by(61) {
+        fs::write(&path, &bytes[..len]).expect("written");
+        // Shorter than its header, a segment can only be one that was being created.
+        let (mut log, _) = open(directory.path()).unwrap_or_else(|error| panic!("{len}: {error}"));
+        let read = log
+            .read_from(0)
+            .expect("a reader")
+            .collect::<Result<Records>>()
+            .expect("read");
+        assert!(records.starts_with(&read), "{len}");
+        log.append(100, b"next").expect("appended");
+        log.sync().expect("synced");
+        assert_eq!(
+            read_all(directory.path()).expect("read"),
+            [read, vec![(100, b"next".to_vec())]].concat()
+        );
+        for (name, _) in files_of(directory.path()) {
+            if directory.path().join(&name) > path {
+                fs::remove_file(directory.path().join(name)).expect("removed");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_keeps_what_was_acknowledged() {
+    for seed in 0..12 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let source = directory();
+        let disk = SimDisk::default();
+        let (mut log, _) = BatchLog::open(Arc::new(disk.clone()), source.path(), SMALL).expect("an empty log");
+        // Records appended, and for each operation count how many were acknowledged by then.
+        let (mut records, mut acknowledged, mut truncated) = (Records::new(), vec![(0, 0)], vec![(0, 0)]);
+        for height in 1..=30 {
+            log.append(height, &record(rng.random_range(0..40))).expect("appended");
+            records.push((height, Vec::new()));
+            if rng.random_bool(0.6) {
+                log.sync().expect("synced");
+                acknowledged.push((disk.operation_count(), height));
+            }
+            if rng.random_bool(0.1) {
+                truncated.push((disk.operation_count(), height / 2));
+                log.truncate_before(height / 2).expect("truncated");
+            }
+        }
+        for point in 0..=disk.operation_count() {
+            let target = directory();
+            disk.crash_at(point, source.path(), target.path(), &mut |bound| {
+                rng.random_range(0..bound)
+            })
+            .expect("laid out");
+            let heights: Vec<u64> = read_all(target.path())
+                .unwrap_or_else(|error| panic!("seed {seed}, crash after {point}: {error}"))
+                .iter()
+                .map(|(height, _)| *height)
+                .collect();
+            let by_then = |events: &[(usize, u64)]| {
+                events
+                    .iter()
+                    .filter(|(at, _)| *at <= point)
+                    .map(|(_, height)| *height)
+                    .max()
+                    .unwrap_or(0)
+            };
+            let last = heights.last().copied().unwrap_or(0);
+            assert!(
+                last >= by_then(&acknowledged),
+                "seed {seed}, crash after {point}: lost acknowledged batches"
+            );
+            let first = heights.first().copied().unwrap_or(1);
+            assert!(
+                first <= by_then(&truncated).max(1),
+                "seed {seed}, crash after {point}: truncated too much"
+            );
+            assert!(
+                heights.iter().copied().eq(first..first + heights.len() as u64),
+                "consecutive heights"
+            );
+        }
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_more_is_written() {
+    for failing in 0..7 {
+        let directory = directory();
+        let disk = SimDisk::default();
+        let (mut log, _) = BatchLog::open(Arc::new(disk.clone()), directory.path(), SMALL).expect("an empty log");
+        disk.fail_after(Some(failing));
+        log.append(1, b"one").expect("appended");
+        let error = log.sync().expect_err("the disk is full");
+        assert!(error.to_string().contains("Free space"), "{error}");
+        disk.fail_after(None);
+        assert!(matches!(log.append(2, b"two"), Err(PersistenceError::Poisoned { .. })));
+        assert!(matches!(log.sync(), Err(PersistenceError::Poisoned { .. })));
+        assert!(matches!(log.truncate_before(9), Err(PersistenceError::Poisoned { .. })));
+        read_all(directory.path()).expect("the log opens again");
+    }
+}
+
+#[test]
+fn the_format_is_pinned() {
+    let directory = directory();
+    write_sample(directory.path());
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in files_of(directory.path()) {
+        hasher.update(name.as_bytes());
+        hasher.update(&bytes);
+    }
+    // A change here is a new format version: FORMAT.md, `VERSION`, and a reader for the old one.
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "06183c4f171868f4c9abda12f6f9cf2448ef6408a4fbdb401f6490d0bd02aa2b"
+    );
+}

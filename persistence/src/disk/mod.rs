@@ -1,0 +1,88 @@
+//! The seam between this crate and the file system: real files, or real files under a recorder that can fail and can
+//! show every state a crash may leave.
+
+mod file;
+mod sim;
+
+pub use file::FileDisk;
+pub use sim::{Operation, SimDisk};
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the batch log and the checkpoint store need of a file system.
+///
+/// A file's content is durable after [`DiskFile::sync`], its name after [`Disk::sync_directory`].
+pub trait Disk: Send + Sync + Debug {
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a file that must not exist.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file's name. Open handles and mappings stay whole.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, sorted.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes creations and removals in a directory durable.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn bytes_len(&self) -> io::Result<u64>;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// What the file system says; `UnexpectedEof` where the file ends before.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`, extending the file as needed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Reserves space for the first `len` bytes; new ones read as zeros.
+    ///
+    /// # Errors
+    /// What the file system says, above all a full disk.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes the content durable.
+    ///
+    /// # Errors
+    /// What the file system says. After an error, what is on disk is unknown.
+    fn sync(&self) -> io::Result<()>;
+
+    /// A handle to map the file with.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn mappable(&self) -> io::Result<File>;
+}

@@ -1,0 +1,259 @@
+//! Real files under a recorder: an operation can be made to fail, and every directory that a crash might have left is
+//! laid out from the record.
+//!
+//! The model of a crash: what was synced is there; of what was not, any 512-byte sectors may be, in any order, and
+//! files may be shorter; names that were not synced may be there or not.
+
+use super::{Disk, DiskFile, FileDisk};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SECTOR_BYTES: u64 = 512;
+
+/// Something that changed files, or made a change durable. Paths are as the caller gave them.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// A new empty file.
+    Create(PathBuf),
+    /// Bytes at an offset.
+    Write(PathBuf, u64, Vec<u8>),
+    /// Space reserved up to a length.
+    Allocate(PathBuf, u64),
+    /// Content made durable.
+    Sync(PathBuf),
+    /// A name removed.
+    Remove(PathBuf),
+    /// Names made durable.
+    SyncDirectory(PathBuf),
+}
+
+/// The recorder. Clones share the record.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    record: Arc<Mutex<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    operations: Vec<Operation>,
+    /// Operations that still succeed; then every one fails as on a full disk.
+    until_failure: Option<usize>,
+}
+
+impl SimDisk {
+    /// Number of operations recorded.
+    pub fn operation_count(&self) -> usize {
+        self.record.lock().operations.len()
+    }
+
+    /// From now on `count` operations succeed and all later ones fail with a full disk; `None` lets all succeed.
+    pub fn fail_after(&self, count: Option<usize>) {
+        self.record.lock().until_failure = count;
+    }
+
+    /// Lays out in `target` what might be left of `source` if the machine had stopped after the first
+    /// `operation_count` operations. `choose(n)` returns a number below n and decides what of the unsynced survives.
+    ///
+    /// # Errors
+    /// What writing to `target` says.
+    pub fn crash_at(
+        &self,
+        operation_count: usize,
+        source: &Path,
+        target: &Path,
+        choose: &mut dyn FnMut(u64) -> u64,
+    ) -> io::Result<()> {
+        let mut files = BTreeMap::new();
+        for operation in &self.record.lock().operations[..operation_count] {
+            replay(&mut files, operation);
+        }
+        for (path, file) in &files {
+            if let Some(content) = file.after_crash(choose) {
+                let relative = path.strip_prefix(source).map_err(io::Error::other)?;
+                let path = target.join(relative);
+                fs::create_dir_all(path.parent().unwrap_or(target))?;
+                fs::write(path, content)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, operation: Operation) -> io::Result<()> {
+        let mut record = self.record.lock();
+        if let Some(left) = &mut record.until_failure {
+            if *left == 0 {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            *left -= 1;
+        }
+        record.operations.push(operation);
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = FileDisk.open(path)?;
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            file,
+        }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.note(Operation::Create(path.to_path_buf()))?;
+        let file = FileDisk.create(path)?;
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            file,
+        }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.note(Operation::Remove(path.to_path_buf()))?;
+        FileDisk.remove(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        FileDisk.list(directory)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.note(Operation::SyncDirectory(directory.to_path_buf()))?;
+        FileDisk.sync_directory(directory)
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+}
+
+impl DiskFile for SimFile {
+    fn bytes_len(&self) -> io::Result<u64> {
+        self.file.bytes_len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk
+            .note(Operation::Write(self.path.clone(), offset, bytes.to_vec()))?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.note(Operation::Allocate(self.path.clone(), len))?;
+        self.file.allocate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // The real sync is left out: the record says what would be durable.
+        self.disk.note(Operation::Sync(self.path.clone()))
+    }
+
+    fn mappable(&self) -> io::Result<File> {
+        self.file.mappable()
+    }
+}
+
+/// A file as the disk has it, and what is on its way there.
+#[derive(Default)]
+struct CrashFile {
+    synced: Vec<u8>,
+    unsynced: Vec<(u64, Vec<u8>)>,
+    unsynced_len: u64,
+    name_synced: bool,
+    removed: bool,
+}
+
+fn replay(files: &mut BTreeMap<PathBuf, CrashFile>, operation: &Operation) {
+    match operation {
+        Operation::Create(path) => {
+            files.insert(path.clone(), CrashFile::default());
+        }
+        Operation::Write(path, offset, bytes) => {
+            let file = files.entry(path.clone()).or_default();
+            file.unsynced.push((*offset, bytes.clone()));
+            file.unsynced_len = file.unsynced_len.max(offset + bytes.len() as u64);
+        }
+        Operation::Allocate(path, len) => {
+            let file = files.entry(path.clone()).or_default();
+            file.unsynced_len = file.unsynced_len.max(*len);
+        }
+        Operation::Sync(path) => files.entry(path.clone()).or_default().sync(),
+        Operation::Remove(path) => {
+            let file = files.entry(path.clone()).or_default();
+            file.removed = true;
+        }
+        Operation::SyncDirectory(directory) => {
+            files.retain(|path, file| !(file.removed && path.parent() == Some(directory)));
+            for (path, file) in files.iter_mut() {
+                file.name_synced |= path.parent() == Some(directory);
+            }
+        }
+    }
+}
+
+impl CrashFile {
+    fn sync(&mut self) {
+        let len = self.unsynced_len as usize;
+        if len > self.synced.len() {
+            self.synced.resize(len, 0);
+        }
+        for (offset, bytes) in self.unsynced.drain(..) {
+            self.synced[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    /// The content after a crash, or `None` where the name is not there.
+    fn after_crash(&self, choose: &mut dyn FnMut(u64) -> u64) -> Option<Vec<u8>> {
+        if (self.removed || !self.name_synced) && choose(2) == 0 {
+            return None;
+        }
+        let mut content = self.synced.clone();
+        let longer = self.unsynced_len.saturating_sub(content.len() as u64);
+        let survives = if choose(2) == 0 { longer } else { choose(longer + 1) };
+        content.resize(content.len() + survives as usize, 0);
+        // All, nothing, or sector by sector.
+        let mode = choose(3);
+        for (offset, bytes) in &self.unsynced {
+            for (position, byte_run) in sectors(*offset, bytes) {
+                let kept = mode == 0 || (mode == 2 && choose(2) == 0);
+                let end = (position as usize + byte_run.len()).min(content.len());
+                if kept && (position as usize) < end {
+                    let start = position as usize;
+                    content[start..end].copy_from_slice(&byte_run[..end - start]);
+                }
+            }
+        }
+        Some(content)
+    }
+}
+
+/// `bytes` cut at sector boundaries, each piece with its offset.
+fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut position = offset;
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let len = ((SECTOR_BYTES - position % SECTOR_BYTES) as usize).min(rest.len());
+        let (piece, beyond) = rest.split_at(len);
+        let here = position;
+        position += len as u64;
+        rest = beyond;
+        Some((here, piece))
+    })
+}

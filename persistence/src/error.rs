@@ -1,0 +1,134 @@
+//! What can go wrong with files, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of this crate's files. Its text names the place and ends with what to do.
+#[derive(Debug)]
+pub enum PersistenceError {
+    /// The operating system refused.
+    Io {
+        /// The file or directory.
+        file: PathBuf,
+        /// What was tried, as a verb phrase: "write", "create".
+        action: &'static str,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what was written there.
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What was expected.
+        what: String,
+    },
+    /// A later version of this program wrote the file.
+    NewerFormat {
+        /// The file.
+        file: PathBuf,
+        /// The format version in it.
+        found: u32,
+        /// The newest version that this program reads.
+        supported: u32,
+    },
+    /// Another process works on the state directory.
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// The other process, where it left its number.
+        pid: Option<u32>,
+    },
+    /// An earlier write failed, so that what is on disk is unknown; nothing more is written before a restart.
+    Poisoned {
+        /// The file or directory of the earlier failure.
+        file: PathBuf,
+        /// The earlier failure.
+        earlier: String,
+    },
+    /// The caller asked for what the format cannot hold.
+    Refused {
+        /// The file or directory.
+        file: PathBuf,
+        /// Which rule was broken.
+        what: String,
+    },
+}
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, PersistenceError>;
+
+impl PersistenceError {
+    /// Wraps a refusal of the operating system; for `map_err`.
+    pub(crate) fn io(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_path_buf();
+        move |source| Self::Io { file, action, source }
+    }
+
+    pub(crate) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            file: file.to_path_buf(),
+            offset,
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn refused(file: &Path, what: impl Into<String>) -> Self {
+        Self::Refused {
+            file: file.to_path_buf(),
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for PersistenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { file, action, source } => {
+                write!(f, "cannot {action} {}: {source}. ", file.display())?;
+                f.write_str(match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        "Free space on this file system and start again; nothing acknowledged is lost."
+                    }
+                    io::ErrorKind::PermissionDenied => "Give this user read and write access and start again.",
+                    io::ErrorKind::NotFound => "Check the path of the state directory.",
+                    _ => "Check the disk and the kernel's log, then start again.",
+                })
+            }
+            Self::Damaged { file, offset, what } => write!(
+                f,
+                "{} is damaged at byte {offset}: {what}. Restore the state directory from a backup or another replica.",
+                file.display()
+            ),
+            Self::NewerFormat { file, found, supported } => write!(
+                f,
+                "{} has format version {found}, this program reads up to {supported}. Start the newer program.",
+                file.display()
+            ),
+            Self::InUse { directory, pid } => {
+                write!(f, "the state directory {} is in use", directory.display())?;
+                if let Some(pid) = pid {
+                    write!(f, " by process {pid}")?;
+                }
+                f.write_str(". Stop that replica or choose another directory.")
+            }
+            Self::Poisoned { file, earlier } => write!(
+                f,
+                "nothing more is written to {} after this failure: {earlier} Start the replica again.",
+                file.display()
+            ),
+            Self::Refused { file, what } => write!(f, "{} cannot take this: {what}.", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for PersistenceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
