@@ -1,0 +1,134 @@
+//! Every bound of the network stack, in one place, each with its reason.
+//!
+//! None of them changes a result: two replicas with different values here still agree on the state.
+
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// How bytes get in and out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetBackend {
+    /// io_uring where the kernel allows it, epoll otherwise.
+    #[default]
+    Auto,
+    /// io_uring; starting fails where it is missing or forbidden.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What a [`crate::Server`] needs to start. All fields are plain, so that a configuration file can hold them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address to listen on; port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// Network threads, each with its own listener and event loop; 0 means one per core.
+    pub threads: usize,
+    /// Which backend moves the bytes.
+    pub backend: NetBackend,
+    /// Bounds on what clients may do.
+    pub limits: NetLimits,
+    /// The signature cache.
+    pub signature_cache: SignatureCacheConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            threads: 0,
+            backend: NetBackend::Auto,
+            limits: NetLimits::default(),
+            signature_cache: SignatureCacheConfig::default(),
+        }
+    }
+}
+
+/// Bounds on connections and requests. Over a bound a client gets a clear answer, never a stall.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetLimits {
+    /// Open connections of the whole server; one more is answered 503 and closed.
+    pub connections_max: usize,
+    /// Bytes of a request's first line and headers; more is 431.
+    pub header_bytes_max: usize,
+    /// Bytes of a request body; more is 413. The protocol's bound is 5 MiB.
+    pub body_bytes_max: usize,
+    /// Bytes of one call's envelope; more is 413. The protocol's bound on application subnets is 2 MiB; the surplus
+    /// holds signature and delegations.
+    pub ingress_bytes_max: usize,
+    /// Requests that one connection may have unanswered (HTTP pipelining); further ones wait unread in the socket.
+    pub pipeline_max: usize,
+    /// Answer bytes waiting for one connection's socket above which its next request is not read.
+    pub output_bytes_max: usize,
+    /// Bytes of incomplete requests that one network thread holds over all its connections; more is 503.
+    pub buffered_bytes_max: usize,
+    /// Unanswered calls of the whole server; more is 429.
+    pub calls_in_flight_max: usize,
+    /// Unanswered queries of the whole server; more is 429.
+    pub queries_in_flight_max: usize,
+    /// Unanswered `read_state` requests of the whole server; more is 429.
+    pub read_states_in_flight_max: usize,
+    /// A connection without a request is closed after this many milliseconds.
+    pub idle_timeout_ms: u64,
+    /// From a request's first byte to the end of its headers, in milliseconds; longer is 408.
+    pub header_timeout_ms: u64,
+    /// From the end of the headers to the end of the body, in milliseconds; longer is 408.
+    pub body_timeout_ms: u64,
+    /// From a complete request to its answer, in milliseconds; longer is 504. The service answers sooner by itself.
+    pub answer_timeout_ms: u64,
+    /// A client that takes no byte of its answer for this many milliseconds is disconnected.
+    pub write_timeout_ms: u64,
+    /// Receive buffers of each network thread; a power of two up to 32,768.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer. 16 KiB hold a pipelined burst; smaller ones cost a third of pipelined throughput.
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            header_bytes_max: 16 * 1024,
+            body_bytes_max: 5 * 1024 * 1024,
+            ingress_bytes_max: replicore_types::limits::INGRESS_BYTES_MAX + 64 * 1024,
+            pipeline_max: 64,
+            output_bytes_max: 1024 * 1024,
+            buffered_bytes_max: 512 * 1024 * 1024,
+            calls_in_flight_max: 50_000,
+            queries_in_flight_max: 20_000,
+            read_states_in_flight_max: 10_000,
+            idle_timeout_ms: 120_000,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 60_000,
+            answer_timeout_ms: 300_000,
+            write_timeout_ms: 30_000,
+            receive_buffers: 256,
+            receive_buffer_bytes: 16 * 1024,
+        }
+    }
+}
+
+/// The cache of signatures that have been verified. It changes speed, never a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignatureCacheConfig {
+    /// False verifies every signature anew.
+    pub enabled: bool,
+    /// Verified signatures held, at 40 bytes each; rounded up to a power of two.
+    pub entries: usize,
+    /// An entry is dropped after this many seconds at the latest, or when what it signs expires.
+    pub lifetime_seconds: u64,
+}
+
+impl Default for SignatureCacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            entries: 256 * 1024,
+            lifetime_seconds: 600,
+        }
+    }
+}

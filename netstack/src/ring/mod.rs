@@ -1,0 +1,114 @@
+//! Sockets: the one place that talks to the kernel, and all `unsafe` of the crate.
+//!
+//! An event loop owns one [`Ring`]. It adds connections under slot numbers of its own choice and learns by [`Event`]s
+//! what became of them. Two implementations behave the same: [`uring`] and [`epoll`].
+//!
+//! ```text
+//! Accepted(socket) -> watch(slot, socket) -> Received* -> EndOfStream | Failed
+//!                     send(slot, bytes) -> Sent | Failed          (one send at a time)
+//!                     close(slot) -> Closed                       (only then may the slot be used again)
+//! ```
+
+mod epoll;
+pub(crate) mod sys;
+mod uring;
+
+use crate::config::{NetBackend, NetLimits};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+use sys::WakeFd;
+
+/// The number under which a loop knows a connection.
+pub(crate) type Slot = u32;
+
+/// Names a receive buffer until it is given back by [`Ring::recycle`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BufferId(u16);
+
+/// Something that the kernel has to say.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client has connected; nothing is read from it before [`Ring::watch`].
+    Accepted(TcpStream),
+    /// Bytes have arrived: [`Ring::bytes`] gives them, [`Ring::recycle`] must follow.
+    Received {
+        slot: Slot,
+        buffer: BufferId,
+        length: usize,
+    },
+    /// The client will send nothing more; it may still read.
+    EndOfStream { slot: Slot },
+    /// All bytes of a send are with the kernel; the buffer comes back.
+    Sent { slot: Slot, bytes: Vec<u8> },
+    /// The connection is broken; it is to be closed.
+    Failed { slot: Slot },
+    /// A [`Ring::close`] is complete.
+    Closed { slot: Slot },
+}
+
+/// What an event loop asks of the kernel.
+pub(crate) trait Ring {
+    /// Begins to receive from `socket` under `slot`, which must be free.
+    fn watch(&mut self, slot: Slot, socket: TcpStream);
+
+    /// Waits up to `timeout` (forever if `None`) for something to happen, or for a wake-up, and appends it to `events`.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// The bytes of a [`Event::Received`].
+    fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8];
+
+    /// Gives a receive buffer back.
+    fn recycle(&mut self, buffer: BufferId);
+
+    /// Sends `bytes`, which are not empty. No other send of the slot may be under way.
+    fn send(&mut self, slot: Slot, bytes: Vec<u8>);
+
+    /// Stops receiving from the slot; what is already received may still be delivered.
+    fn pause(&mut self, slot: Slot);
+
+    /// Receives again after [`Ring::pause`].
+    fn resume(&mut self, slot: Slot);
+
+    /// Tells the client that nothing more will be sent; receiving goes on.
+    fn shut_write(&mut self, slot: Slot);
+
+    /// Gives the connection up at once; [`Event::Closed`] follows and is the last event of the slot.
+    fn close(&mut self, slot: Slot);
+
+    /// Accepts again, if accepting has stopped because of an error such as too many open files.
+    fn accept_again(&mut self);
+
+    /// Accepts no further client and closes the listener.
+    fn stop_accepting(&mut self);
+
+    /// What this implementation is called.
+    fn name(&self) -> &'static str;
+}
+
+/// Opens the ring that `backend` asks for. Must be called on the thread that is going to use it.
+pub(crate) fn open(
+    backend: NetBackend,
+    listener: TcpListener,
+    wake: Arc<WakeFd>,
+    limits: &NetLimits,
+) -> io::Result<Box<dyn Ring>> {
+    match backend {
+        NetBackend::Epoll => Ok(Box::new(epoll::Epoll::open(listener, wake, limits)?)),
+        NetBackend::Uring => match uring::Uring::open(listener, wake, limits) {
+            Ok(ring) => Ok(Box::new(ring)),
+            Err((error, _)) => Err(io::Error::new(
+                error.kind(),
+                format!("io_uring is required (backend = \"uring\") but not available: {error}"),
+            )),
+        },
+        NetBackend::Auto => match uring::Uring::open(listener, wake.clone(), limits) {
+            Ok(ring) => Ok(Box::new(ring)),
+            Err((_, listener)) => Ok(Box::new(epoll::Epoll::open(listener, wake, limits)?)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,565 @@
+//! The [`Ring`] over io_uring: multishot accept, multishot receive into a ring of provided buffers, and completions that
+//! run only when the loop asks for them (`DEFER_TASKRUN`), so that nothing interrupts a request half-way.
+//!
+//! Who owns what while the kernel works: a send's bytes stay in the connection's `sending` until its completion; a
+//! connection's socket stays open until no operation on it is under way; the buffer ring and the buffers live until
+//! the io_uring instance itself is gone (see the field order of [`Uring`]).
+
+use super::sys::{self, WakeFd};
+use super::{BufferId, Event, Ring, Slot};
+use crate::config::NetLimits;
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// Submissions gathered before the kernel is entered; more just enter it earlier.
+const SUBMISSIONS: u32 = 1024;
+/// Completions the kernel holds for us; it keeps any surplus aside.
+const COMPLETIONS: u32 = 8192;
+/// The one group of provided buffers.
+const BUFFER_GROUP: u16 = 0;
+
+/// What a completion belongs to: the upper half of its user data; the lower half is the slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Operation {
+    Accept = 1,
+    Wake = 2,
+    Receive = 3,
+    Send = 4,
+    Cancel = 5,
+}
+
+const fn user_data(operation: Operation, slot: Slot) -> u64 {
+    (operation as u64) << 32 | slot as u64
+}
+
+pub(super) struct Uring {
+    /// First, so that it is dropped first: with it the kernel gives up all it was using of the fields below.
+    ring: IoUring,
+    buffers: BufferRing,
+    connections: Vec<Option<Connection>>,
+    listener: Option<TcpListener>,
+    accepting: bool,
+    wake: Arc<WakeFd>,
+    /// Connections whose receive ended for want of buffers.
+    starved: Vec<Slot>,
+    /// Events that calls have caused; they are told with the next wait.
+    waiting_events: Vec<Event>,
+}
+
+struct Connection {
+    socket: TcpStream,
+    /// A multishot receive is with the kernel.
+    armed: bool,
+    /// Receiving is wanted.
+    receiving: bool,
+    /// The stream has ended or broken; nothing more is received.
+    ended: bool,
+    /// The bytes of the send that is with the kernel, and how many of them are through.
+    sending: Option<(Vec<u8>, usize)>,
+    closing: bool,
+}
+
+impl Connection {
+    /// No operation on the socket is with the kernel.
+    fn quiet(&self) -> bool {
+        !self.armed && self.sending.is_none()
+    }
+}
+
+impl Uring {
+    /// Opens the ring, or says why not and returns the listener.
+    pub(super) fn open(
+        listener: TcpListener,
+        wake: Arc<WakeFd>,
+        limits: &NetLimits,
+    ) -> Result<Self, (io::Error, TcpListener)> {
+        let parts = build().and_then(|ring| {
+            let buffers = BufferRing::register(&ring, limits.receive_buffers, limits.receive_buffer_bytes)?;
+            Ok((ring, buffers))
+        });
+        let (ring, buffers) = match parts {
+            Ok(parts) => parts,
+            Err(error) => return Err((error, listener)),
+        };
+        let mut uring = Self {
+            ring,
+            buffers,
+            connections: Vec::new(),
+            listener: Some(listener),
+            accepting: false,
+            wake,
+            starved: Vec::new(),
+            waiting_events: Vec::new(),
+        };
+        uring.arm_accept();
+        uring.arm_wake();
+        Ok(uring)
+    }
+
+    fn submit(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every entry made here points to memory that this struct keeps until the operation completes:
+            // send buffers in `Connection::sending`, nothing else; descriptors are owned by `connections`, `listener`
+            // and `wake` and outlive their operations.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it over. An error here comes back with the next wait.
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn arm_accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(user_data(Operation::Accept, 0));
+        self.accepting = true;
+        self.submit(&entry);
+    }
+
+    fn arm_wake(&mut self) {
+        let entry = opcode::PollAdd::new(Fd(self.wake.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(user_data(Operation::Wake, 0));
+        self.submit(&entry);
+    }
+
+    fn arm_receive(&mut self, slot: Slot) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.armed || connection.ended || connection.closing || !connection.receiving {
+            return;
+        }
+        connection.armed = true;
+        let entry = opcode::RecvMulti::new(Fd(connection.socket.as_raw_fd()), BUFFER_GROUP)
+            .build()
+            .user_data(user_data(Operation::Receive, slot));
+        self.submit(&entry);
+    }
+
+    fn arm_send(&mut self, slot: Slot) {
+        let Some(Some(connection)) = self.connections.get(slot as usize) else {
+            return;
+        };
+        let Some((bytes, sent)) = &connection.sending else {
+            return;
+        };
+        let rest = &bytes[*sent..];
+        let entry = opcode::Send::new(Fd(connection.socket.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .user_data(user_data(Operation::Send, slot));
+        self.submit(&entry);
+    }
+
+    fn handle_completion(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let slot = completion.user_data() as Slot;
+        match completion.user_data() >> 32 {
+            kind if kind == Operation::Receive as u64 => self.received(slot, completion, events),
+            kind if kind == Operation::Send as u64 => self.sent(slot, completion.result(), events),
+            kind if kind == Operation::Accept as u64 => self.accepted(completion, events),
+            kind if kind == Operation::Wake as u64 => {
+                self.wake.clear();
+                if !cqueue::more(completion.flags()) {
+                    self.arm_wake();
+                }
+            }
+            // The cancelled operation completes by itself; how the cancel fared does not matter.
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        if completion.result() >= 0 {
+            // SAFETY: a successful accept completion transfers a new descriptor that nobody else owns.
+            let socket = unsafe { TcpStream::from_raw_fd(completion.result()) };
+            events.push(Event::Accepted(socket));
+        }
+        if !cqueue::more(completion.flags()) {
+            // After an error (out of descriptors) the loop decides when to try again.
+            self.accepting = false;
+            let gone = completion.result() == -libc::ECONNABORTED;
+            if completion.result() >= 0 || gone {
+                self.arm_accept();
+            }
+        }
+    }
+
+    fn received(&mut self, slot: Slot, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let buffer = cqueue::buffer_select(completion.flags()).map(BufferId);
+        let result = completion.result();
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            unreachable!("slot {slot} was freed while a receive was with the kernel");
+        };
+        connection.armed = cqueue::more(completion.flags());
+        match (result, buffer) {
+            (length @ 1.., Some(buffer)) if !connection.closing => {
+                events.push(Event::Received {
+                    slot,
+                    buffer,
+                    length: length as usize,
+                });
+            }
+            (_, Some(buffer)) => self.buffers.recycle(&buffer),
+            (0, None) => {
+                connection.ended = true;
+                if !connection.closing {
+                    events.push(Event::EndOfStream { slot });
+                }
+            }
+            (error, None) if error == -libc::ENOBUFS => self.starved.push(slot),
+            // A pause; a resume may have come in between.
+            (error, None) if error == -libc::ECANCELED => {}
+            (_, None) => {
+                connection.ended = true;
+                if !connection.closing {
+                    events.push(Event::Failed { slot });
+                }
+            }
+        }
+        self.after_completion(slot, result != -libc::ENOBUFS, events);
+    }
+
+    fn sent(&mut self, slot: Slot, result: i32, events: &mut Vec<Event>) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            unreachable!("slot {slot} was freed while a send was with the kernel");
+        };
+        let Some((bytes, sent)) = connection.sending.take() else {
+            unreachable!("slot {slot} had no send under way");
+        };
+        let sent = sent + result.max(0) as usize;
+        let retry = result > 0 || result == -libc::EINTR || result == -libc::EAGAIN;
+        if connection.closing {
+            // Nobody waits for the outcome.
+        } else if sent == bytes.len() {
+            events.push(Event::Sent { slot, bytes });
+        } else if retry {
+            connection.sending = Some((bytes, sent));
+            self.arm_send(slot);
+        } else {
+            events.push(Event::Failed { slot });
+        }
+        self.after_completion(slot, false, events);
+    }
+
+    /// Arms the next receive if one is wanted, or completes a close.
+    fn after_completion(&mut self, slot: Slot, receive_again: bool, events: &mut Vec<Event>) {
+        let Some(Some(connection)) = self.connections.get(slot as usize) else {
+            return;
+        };
+        if connection.closing {
+            if connection.quiet() {
+                self.connections[slot as usize] = None;
+                events.push(Event::Closed { slot });
+            }
+        } else if receive_again {
+            self.arm_receive(slot);
+        }
+    }
+}
+
+/// A ring with the best of the flags that the kernel knows. Multishot receive came with 6.0, the same release as
+/// `SINGLE_ISSUER`, so that the latter stands for the former.
+fn build() -> io::Result<IoUring> {
+    let deferred = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS);
+    match deferred {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS),
+        built => built,
+    }
+}
+
+impl Ring for Uring {
+    fn watch(&mut self, slot: Slot, socket: TcpStream) {
+        let index = slot as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        assert!(self.connections[index].is_none(), "slot {slot} is in use");
+        self.connections[index] = Some(Connection {
+            socket,
+            armed: false,
+            receiving: true,
+            ended: false,
+            sending: None,
+            closing: false,
+        });
+        self.arm_receive(slot);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.append(&mut self.waiting_events);
+        for slot in std::mem::take(&mut self.starved) {
+            self.arm_receive(slot);
+        }
+        let timeout = if events.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        let entered = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(timeout) => {
+                let timespec = Timespec::from(timeout);
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        match entered {
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
+            Err(error) => return Err(error),
+        }
+        while let Some(completion) = { self.ring.completion().next() } {
+            self.handle_completion(&completion, events);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8] {
+        self.buffers.bytes(buffer, length)
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        self.buffers.recycle(&buffer);
+    }
+
+    fn send(&mut self, slot: Slot, bytes: Vec<u8>) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        assert!(
+            connection.sending.is_none() && !bytes.is_empty(),
+            "one non-empty send at a time"
+        );
+        connection.sending = Some((bytes, 0));
+        self.arm_send(slot);
+    }
+
+    fn pause(&mut self, slot: Slot) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        connection.receiving = false;
+        if connection.armed {
+            let entry = opcode::AsyncCancel::new(user_data(Operation::Receive, slot))
+                .build()
+                .user_data(user_data(Operation::Cancel, slot));
+            self.submit(&entry);
+        }
+    }
+
+    fn resume(&mut self, slot: Slot) {
+        if let Some(Some(connection)) = self.connections.get_mut(slot as usize) {
+            connection.receiving = true;
+            self.arm_receive(slot);
+        }
+    }
+
+    fn shut_write(&mut self, slot: Slot) {
+        if let Some(Some(connection)) = self.connections.get_mut(slot as usize) {
+            // Fails only if the client is gone, which the receive tells.
+            let _ = connection.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.closing {
+            return;
+        }
+        connection.closing = true;
+        if connection.quiet() {
+            self.connections[slot as usize] = None;
+            self.waiting_events.push(Event::Closed { slot });
+        } else {
+            // Ends the operations under way; their completions end the connection.
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn accept_again(&mut self) {
+        if !self.accepting {
+            self.arm_accept();
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        if let Some(listener) = &self.listener {
+            // Closing a listener does not end an accept that is with the kernel; shutting it down does.
+            sys::shutdown(listener);
+        }
+        self.listener = None;
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel may still read from send buffers and write to receive buffers; end that before they are freed.
+        for connection in self.connections.iter().flatten() {
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
+        let mut events = Vec::new();
+        for slot in 0..self.connections.len() as Slot {
+            self.close(slot);
+        }
+        for _ in 0..1000 {
+            if self.connections.iter().all(Option::is_none) {
+                return;
+            }
+            if self.wait(Some(Duration::from_millis(5)), &mut events).is_err() {
+                break;
+            }
+            for event in events.drain(..) {
+                if let Event::Received { buffer, .. } = event {
+                    self.buffers.recycle(&buffer);
+                }
+            }
+        }
+        // Not reached unless the kernel misbehaves: rather lose the memory than have it written to after it is freed.
+        std::mem::forget(std::mem::take(&mut self.connections));
+        self.buffers.leak();
+    }
+}
+
+/// A ring of receive buffers shared with the kernel: it takes from the head, we put back at the tail.
+struct BufferRing {
+    /// `entries` ring entries, page-aligned, followed by nothing.
+    entries: Mapping,
+    /// `count` buffers of `buffer_bytes` each.
+    buffers: Mapping,
+    count: u16,
+    buffer_bytes: usize,
+    tail: u16,
+}
+
+impl BufferRing {
+    fn register(ring: &IoUring, count: u16, buffer_bytes: usize) -> io::Result<Self> {
+        if !count.is_power_of_two() || count > 1 << 15 || buffer_bytes == 0 || buffer_bytes > 1 << 30 {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "receive_buffers must be a power of two up to 32768 and receive_buffer_bytes at least 1",
+            ));
+        }
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let buffers = Mapping::new(usize::from(count) * buffer_bytes)?;
+        // SAFETY: the mapping holds `count` entries, is page-aligned, and outlives `ring` (field order of `Uring`, and
+        // on an error here the registration did not take place).
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(entries.address as u64, count, BUFFER_GROUP, 0)?;
+        }
+        let mut this = Self {
+            entries,
+            buffers,
+            count,
+            buffer_bytes,
+            tail: 0,
+        };
+        for index in 0..count {
+            this.recycle(&BufferId(index));
+        }
+        Ok(this)
+    }
+
+    fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8] {
+        assert!(buffer.0 < self.count && length <= self.buffer_bytes);
+        // SAFETY: the range is inside the mapping; the kernel has filled it and does not write to it again before
+        // `recycle`, which needs `&mut self`.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.buffers.address.add(usize::from(buffer.0) * self.buffer_bytes),
+                length,
+            )
+        }
+    }
+
+    fn recycle(&mut self, buffer: &BufferId) {
+        assert!(buffer.0 < self.count);
+        let base = self.entries.address.cast::<BufRingEntry>();
+        let position = usize::from(self.tail & (self.count - 1));
+        let address = self.buffers.address as u64 + u64::from(buffer.0) * self.buffer_bytes as u64;
+        // SAFETY: `position` is below `count`, so the entry is inside the mapping; entries between head and tail are
+        // the kernel's, this one is beyond the tail and hence ours. The setters do not touch the tail field, which
+        // lies in the reserved part of the first entry.
+        let entry = unsafe { &mut *base.add(position) };
+        entry.set_addr(address);
+        entry.set_len(self.buffer_bytes as u32);
+        entry.set_bid(buffer.0);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the tail is an aligned u16 in the mapping which the kernel only reads; the release store makes the
+        // entry visible before it.
+        unsafe {
+            (*BufRingEntry::tail(base).cast::<AtomicU16>()).store(self.tail, Ordering::Release);
+        }
+    }
+
+    fn leak(&mut self) {
+        self.entries.length = 0;
+        self.buffers.length = 0;
+    }
+}
+
+/// Anonymous memory, page-aligned and zeroed, unmapped on drop.
+struct Mapping {
+    address: *mut u8,
+    /// Zero once the memory is given up.
+    length: usize,
+}
+
+impl Mapping {
+    fn new(length: usize) -> io::Result<Self> {
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no existing memory.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            address: address.cast(),
+            length,
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: address and length are those of our own mapping, and no reference to it is left.
+            unsafe { libc::munmap(self.address.cast(), self.length) };
+        }
+    }
+}
