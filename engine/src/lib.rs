@@ -8,6 +8,7 @@
 mod call;
 mod execute;
 mod execution_state;
+pub mod module;
 mod outcome;
 
 pub use call::{
@@ -19,6 +20,6 @@ pub use execution_state::{
     WasmMemory,
 };
 pub use outcome::{
-    Callback, CyclesBurned, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord, OutgoingCall,
-    PausedExecution, SystemChanges, WorkDone,
+    Callback, CyclesBurned, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord, OutgoingCall, PausedExecution,
+    SystemChanges, WorkDone,
 };

@@ -1,0 +1,72 @@
+//! From the bytes that a user uploads to the module that the Wasm engine compiles.
+//!
+//! ```text
+//! bytes --decode--> Wasm --validate--> ValidatedModule --instrument--> Instrumented
+//!        magic, gzip      published rules                metering, write marks, System names
+//! ```
+//!
+//! Nothing here runs Wasm or knows a Wasm engine. Validation follows the published rules for canister modules in the
+//! order of the production replica, with its error texts; instrumentation gives every instruction the published cost,
+//! charged at the same points, so that instruction counts agree wherever a canister can observe them.
+//!
+//! Departures from the production replica, none of which a canister can observe:
+//! - stable memory stays host functions instead of a second Wasm memory;
+//! - pages written are recorded by marks in a second memory instead of page faults;
+//! - `memory.grow` asks the host before it grows instead of afterwards.
+
+mod compile_charge;
+mod cost;
+mod decode;
+mod error;
+mod imports;
+mod instrument;
+mod metering;
+mod names;
+mod parsed;
+mod rewrite;
+mod validate;
+
+pub use compile_charge::{CompileCharge, refusal_charge};
+pub use decode::decode;
+pub use error::WasmError;
+pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
+pub use names::FunctionNames;
+pub use validate::{ValidatedModule, validate};
+
+/// Names that the instrumented module adds. User exports other than methods and system entry points are dropped, so
+/// that none of these can collide.
+pub mod symbols {
+    /// Module of the host functions below.
+    pub const HOST_MODULE: &str = "__replicore";
+    /// Host function `(counter: i64) -> i64`: called where the instruction counter has become negative, with its
+    /// value; the result is the new counter. It may suspend the execution in between, or end it with an error.
+    pub const OUT_OF_INSTRUCTIONS: &str = "out_of_instructions";
+    /// Host function `(current_pages: i64, additional_pages: i64) -> i32`: called before `memory.grow`. Returns 1 to
+    /// let it grow, 0 to make `memory.grow` answer -1; ends the execution with an error where the growth breaks a
+    /// limit. It must answer 0 where the sum is above [`super::HeapLayout::maximum_pages`], before it books anything.
+    pub const TRY_GROW_MEMORY: &str = "try_grow_memory";
+    /// Export of the instruction counter: a mutable `i64` global that counts down.
+    pub const COUNTER: &str = "__replicore.counter";
+    /// Export of the heap, where the module has one.
+    pub const HEAP: &str = "__replicore.heap";
+    /// Export of the memory of marks, one byte per OS page of the largest heap, where the module has a heap.
+    ///
+    /// A byte is 1 where a page *starts* a write. A store may reach over the end of its page: whoever reads the marks
+    /// must also compare the first [`STRADDLE_BYTES`] bytes of the page behind every marked one. A mark does not say
+    /// that the content changed.
+    pub const MARKS: &str = "__replicore.marks";
+    /// Export of the function table, where the module has one.
+    pub const TABLE: &str = "__replicore.table";
+    /// Export of the Wasm start function, which the instrumented module no longer runs by itself.
+    pub const START: &str = "__replicore.start";
+    /// Bytes that the widest store can write into the page after the one that it starts in.
+    pub const STRADDLE_BYTES: usize = 15;
+
+    /// Export of the mutable global with this index in the original module.
+    pub fn global(index: u32) -> String {
+        format!("__replicore.global.{index}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,464 @@
+//! Function bodies with charges and marks.
+//!
+//! What does not change is copied byte for byte. What is added:
+//! ```text
+//! line       counter -= cost                        at a loop head or function entry also: if counter < 0: refill()
+//! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1
+//! bulk op    operands -> locals; charge(size); op; mark(destination, size)
+//! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
+//! ```
+//! Marks are set after the access: an access out of bounds traps before it could mark anything.
+
+use super::metering::{Charge, Meter};
+use replicore_types::fees::WasmWidth;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use wasm_encoder::reencode::{Error, Reencode, RoundtripReencoder};
+use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, MemArgTarget, ValType};
+use wasmparser::{FunctionBody, Operator};
+
+/// Index of the memory of marks.
+pub(super) const MARKS_MEMORY: u32 = 1;
+/// Bits of an address within an OS page.
+const OS_PAGE_BITS: i32 = 12;
+
+/// Where things are in the instrumented module.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub width: WasmWidth,
+    /// Functions imported by the original module.
+    pub imported_functions: u32,
+    pub out_of_instructions: u32,
+    pub try_grow_memory: u32,
+    /// Index of the first of the helpers: refill, charge, mark.
+    pub first_helper: u32,
+    /// Index of the instruction counter.
+    pub counter: u32,
+}
+
+impl Layout {
+    fn refill(self) -> u32 {
+        self.first_helper
+    }
+
+    fn charge(self) -> u32 {
+        self.first_helper + 1
+    }
+
+    fn mark(self) -> u32 {
+        self.first_helper + 2
+    }
+
+    fn address(self) -> ValType {
+        match self.width {
+            WasmWidth::Wasm32 => ValType::I32,
+            WasmWidth::Wasm64 => ValType::I64,
+        }
+    }
+
+    fn function(self, original: u32) -> u32 {
+        if original < self.imported_functions {
+            original
+        } else {
+            original + super::instrument::HOST_FUNCTIONS
+        }
+    }
+}
+
+/// What a local that the instrumentation adds is for. Values live in one between two instructions only, so that all
+/// sites of a function share them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Address,
+    Value,
+    Length,
+}
+
+/// Rewrites one function.
+pub(super) struct Rewriter<'a> {
+    layout: Layout,
+    wasm: &'a [u8],
+    code: Vec<u8>,
+    parameters: u32,
+    /// Parameters and locals, ours included.
+    locals: u32,
+    ours: BTreeMap<(Role, u8), u32>,
+    added: Vec<ValType>,
+}
+
+impl<'a> Rewriter<'a> {
+    /// `wasm` is the original module, `parameters` their number in the function's type.
+    pub fn new(layout: Layout, wasm: &'a [u8], parameters: u32) -> Self {
+        Self {
+            layout,
+            wasm,
+            code: Vec::new(),
+            parameters,
+            locals: parameters,
+            ours: BTreeMap::new(),
+            added: Vec::new(),
+        }
+    }
+
+    /// The instrumented function.
+    pub fn rewrite(mut self, body: &FunctionBody<'_>) -> Result<Function, Error<Infallible>> {
+        let mut locals = Vec::new();
+        for declaration in body.get_locals_reader()? {
+            let (count, ty) = declaration?;
+            locals.push((count, RoundtripReencoder.val_type(ty)?));
+        }
+        self.locals = self.parameters + locals.iter().map(|(count, _)| count).sum::<u32>();
+        self.operators(body)?;
+        locals.extend(self.added.iter().map(|ty| (1, *ty)));
+        let mut function = Function::new(locals);
+        function.raw(self.code.iter().copied());
+        Ok(function)
+    }
+
+    fn operators(&mut self, body: &FunctionBody<'_>) -> Result<(), Error<Infallible>> {
+        let mut charges = self.charges(body)?.into_iter().peekable();
+        let mut reader = body.get_operators_reader()?;
+        // Start of the bytes that are still to be copied.
+        let mut pending = reader.original_position();
+        let mut index = 0;
+        while !reader.eof() {
+            let (operator, start) = reader.read_with_offset()?;
+            let end = reader.original_position();
+            let charge = charges.next_if(|charge| charge.before == index);
+            if charge.is_some() || changes(&operator) {
+                self.copy(pending, start);
+                pending = start;
+            }
+            if changes(&operator) {
+                self.replace(&operator, charge, &self.wasm[start as usize..end as usize]);
+                pending = end;
+            } else if let Some(charge) = charge {
+                self.charge(charge);
+            }
+            index += 1;
+        }
+        self.copy(pending, reader.original_position());
+        Ok(())
+    }
+
+    fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<Infallible>> {
+        let mut meter = Meter::new(self.layout.width);
+        let mut reader = body.get_operators_reader()?;
+        while !reader.eof() {
+            meter.add(&reader.read()?);
+        }
+        Ok(meter.finish().0)
+    }
+
+    fn copy(&mut self, start: u64, end: u64) {
+        self.code.extend_from_slice(&self.wasm[start as usize..end as usize]);
+    }
+
+    fn emit(&mut self, instructions: &[Instruction<'_>]) {
+        for instruction in instructions {
+            instruction.encode(&mut self.code);
+        }
+    }
+
+    /// The index of our local for this role and type.
+    fn local(&mut self, role: Role, ty: ValType) -> u32 {
+        let added = &mut self.added;
+        let next = self.locals + added.len() as u32;
+        *self.ours.entry((role, type_code(ty))).or_insert_with(|| {
+            added.push(ty);
+            next
+        })
+    }
+
+    fn charge(&mut self, charge: Charge) {
+        let counter = self.layout.counter;
+        if charge.cost > 0 {
+            self.emit(&[
+                Instruction::GlobalGet(counter),
+                Instruction::I64Const(charge.cost as i64),
+                Instruction::I64Sub,
+                Instruction::GlobalSet(counter),
+            ]);
+        }
+        if charge.reentrant {
+            self.emit(&counter_test(self.layout));
+        }
+    }
+
+    /// Emits what stands for an operator that is not copied. `original` are its bytes.
+    fn replace(&mut self, operator: &Operator<'_>, charge: Option<Charge>, original: &[u8]) {
+        // A bulk operation at the start of a line pays its size before the line.
+        if let Some(charge) = charge.filter(|_| !is_bulk(operator)) {
+            self.charge(charge);
+        }
+        let layout = self.layout;
+        match operator {
+            Operator::Call { function_index } => {
+                self.emit(&[Instruction::Call(layout.function(*function_index))]);
+            }
+            Operator::ReturnCall { function_index } => {
+                self.emit(&[Instruction::ReturnCall(layout.function(*function_index))]);
+            }
+            Operator::RefFunc { function_index } => {
+                self.emit(&[Instruction::RefFunc(layout.function(*function_index))]);
+            }
+            Operator::MemoryFill { .. } => self.bulk(charge, original, ValType::I32, layout.address()),
+            Operator::MemoryCopy { .. } => self.bulk(charge, original, layout.address(), layout.address()),
+            Operator::MemoryInit { .. } => self.bulk(charge, original, ValType::I32, ValType::I32),
+            Operator::MemoryGrow { .. } => self.grow(original),
+            _ => {
+                if let Some((ty, offset)) = stored(operator) {
+                    self.store(ty, offset, original);
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, ty: ValType, offset: u64, original: &[u8]) {
+        let address = self.local(Role::Address, self.layout.address());
+        let value = self.local(Role::Value, ty);
+        self.emit(&[
+            Instruction::LocalSet(value),
+            Instruction::LocalTee(address),
+            Instruction::LocalGet(value),
+        ]);
+        self.code.extend_from_slice(original);
+        self.emit(&[Instruction::LocalGet(address)]);
+        // The store has succeeded, so the sum does not wrap.
+        match self.layout.width {
+            WasmWidth::Wasm32 => {
+                if offset != 0 {
+                    self.emit(&[Instruction::I32Const(offset as u32 as i32), Instruction::I32Add]);
+                }
+                self.emit(&[Instruction::I32Const(OS_PAGE_BITS), Instruction::I32ShrU]);
+            }
+            WasmWidth::Wasm64 => {
+                if offset != 0 {
+                    self.emit(&[Instruction::I64Const(offset as i64), Instruction::I64Add]);
+                }
+                self.emit(&[
+                    Instruction::I64Const(OS_PAGE_BITS.into()),
+                    Instruction::I64ShrU,
+                    Instruction::I32WrapI64,
+                ]);
+            }
+        }
+        self.emit(&[Instruction::I32Const(1), Instruction::I32Store8(MARK)]);
+    }
+
+    /// A bulk operation with the operands destination, `middle` and size.
+    fn bulk(&mut self, charge: Option<Charge>, original: &[u8], middle: ValType, size: ValType) {
+        let destination_type = self.layout.address();
+        let destination = self.local(Role::Address, destination_type);
+        let middle = self.local(Role::Value, middle);
+        let length = self.local(Role::Length, size);
+        self.emit(&[
+            Instruction::LocalSet(length),
+            Instruction::LocalSet(middle),
+            Instruction::LocalSet(destination),
+        ]);
+        self.get_as_i64(length, size);
+        self.emit(&[Instruction::Call(self.layout.charge())]);
+        if let Some(charge) = charge {
+            self.charge(charge);
+        }
+        self.emit(&[
+            Instruction::LocalGet(destination),
+            Instruction::LocalGet(middle),
+            Instruction::LocalGet(length),
+        ]);
+        self.code.extend_from_slice(original);
+        self.get_as_i64(destination, destination_type);
+        self.get_as_i64(length, size);
+        self.emit(&[Instruction::Call(self.layout.mark())]);
+    }
+
+    fn grow(&mut self, original: &[u8]) {
+        let ty = self.layout.address();
+        let delta = self.local(Role::Length, ty);
+        let refused = match ty {
+            ValType::I64 => Instruction::I64Const(-1),
+            _ => Instruction::I32Const(-1),
+        };
+        self.emit(&[Instruction::LocalSet(delta), Instruction::MemorySize(0)]);
+        self.extend_to_i64(ty);
+        self.get_as_i64(delta, ty);
+        self.emit(&[
+            Instruction::Call(self.layout.try_grow_memory),
+            Instruction::If(BlockType::Result(ty)),
+            Instruction::LocalGet(delta),
+        ]);
+        self.code.extend_from_slice(original);
+        self.emit(&[Instruction::Else, refused, Instruction::End]);
+    }
+
+    fn get_as_i64(&mut self, local: u32, ty: ValType) {
+        self.emit(&[Instruction::LocalGet(local)]);
+        self.extend_to_i64(ty);
+    }
+
+    fn extend_to_i64(&mut self, ty: ValType) {
+        if ty == ValType::I32 {
+            self.emit(&[Instruction::I64ExtendI32U]);
+        }
+    }
+}
+
+const MARK: MemArg = MemArg {
+    offset: 0,
+    align: 0,
+    target: MemArgTarget::Memory(MARKS_MEMORY),
+    ordering: None,
+};
+
+/// Orders the types of values that are stored.
+fn type_code(ty: ValType) -> u8 {
+    match ty {
+        ValType::I32 => 0,
+        ValType::I64 => 1,
+        ValType::F32 => 2,
+        ValType::F64 => 3,
+        ValType::V128 | ValType::Ref(_) => 4,
+    }
+}
+
+fn changes(operator: &Operator<'_>) -> bool {
+    use Operator::*;
+    matches!(
+        operator,
+        Call { .. } | ReturnCall { .. } | RefFunc { .. } | MemoryGrow { .. }
+    ) || is_bulk(operator)
+        || stored(operator).is_some()
+}
+
+fn is_bulk(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } | Operator::MemoryInit { .. }
+    )
+}
+
+/// Type of the value that a store takes, and its constant offset.
+fn stored(operator: &Operator<'_>) -> Option<(ValType, u64)> {
+    use Operator::*;
+    let (ty, memarg) = match operator {
+        I32Store { memarg } | I32Store8 { memarg } | I32Store16 { memarg } => (ValType::I32, memarg),
+        I64Store { memarg } | I64Store8 { memarg } | I64Store16 { memarg } | I64Store32 { memarg } => {
+            (ValType::I64, memarg)
+        }
+        F32Store { memarg } => (ValType::F32, memarg),
+        F64Store { memarg } => (ValType::F64, memarg),
+        V128Store { memarg }
+        | V128Store8Lane { memarg, .. }
+        | V128Store16Lane { memarg, .. }
+        | V128Store32Lane { memarg, .. }
+        | V128Store64Lane { memarg, .. } => (ValType::V128, memarg),
+        _ => return None,
+    };
+    Some((ty, memarg.offset))
+}
+
+fn counter_test(layout: Layout) -> [Instruction<'static>; 6] {
+    [
+        Instruction::GlobalGet(layout.counter),
+        Instruction::I64Const(0),
+        Instruction::I64LtS,
+        Instruction::If(BlockType::Empty),
+        Instruction::Call(layout.refill()),
+        Instruction::End,
+    ]
+}
+
+/// The helpers in the order of their indices: refill, charge, mark.
+pub(super) fn helper_bodies(layout: Layout) -> [Function; 3] {
+    [refill_body(layout), charge_body(layout), mark_body()]
+}
+
+/// `counter = out_of_instructions(counter)`
+fn refill_body(layout: Layout) -> Function {
+    let mut function = Function::new([]);
+    function
+        .instructions()
+        .global_get(layout.counter)
+        .call(layout.out_of_instructions)
+        .global_set(layout.counter)
+        .end();
+    function
+}
+
+/// `charge(size)`: takes `size`, read as unsigned, from the counter. A counter that would wrap stops at the minimum.
+fn charge_body(layout: Layout) -> Function {
+    const SIZE: u32 = 0;
+    const LEFT: u32 = 1;
+    let mut function = Function::new([(1, ValType::I64)]);
+    function
+        .instructions()
+        .global_get(layout.counter)
+        .local_get(SIZE)
+        .i64_sub()
+        .local_tee(LEFT)
+        .global_get(layout.counter)
+        .i64_gt_s()
+        .if_(BlockType::Empty)
+        .i64_const(i64::MIN)
+        .local_set(LEFT)
+        .end()
+        .local_get(LEFT)
+        .global_set(layout.counter);
+    for instruction in counter_test(layout) {
+        function.instruction(&instruction);
+    }
+    function.instructions().end();
+    function
+}
+
+/// `mark(start, size)`: marks the pages of a range that was just written. Most ranges are short, so the ends are
+/// marked one by one and only what lies between is filled.
+fn mark_body() -> Function {
+    const START: u32 = 0;
+    const SIZE: u32 = 1;
+    const FIRST: u32 = 2;
+    const BETWEEN: u32 = 3;
+    let mut function = Function::new([(2, ValType::I32)]);
+    function
+        .instructions()
+        .local_get(SIZE)
+        .i64_eqz()
+        .if_(BlockType::Empty)
+        .return_()
+        .end()
+        // first = start >> 12; marks[first] = 1
+        .local_get(START)
+        .i64_const(OS_PAGE_BITS.into())
+        .i64_shr_u()
+        .i32_wrap_i64()
+        .local_tee(FIRST)
+        .i32_const(1)
+        .i32_store8(MARK)
+        // last = (start + size - 1) >> 12; marks[last] = 1; between = last - first
+        .local_get(START)
+        .local_get(SIZE)
+        .i64_add()
+        .i64_const(1)
+        .i64_sub()
+        .i64_const(OS_PAGE_BITS.into())
+        .i64_shr_u()
+        .i32_wrap_i64()
+        .local_tee(BETWEEN)
+        .i32_const(1)
+        .i32_store8(MARK)
+        .local_get(BETWEEN)
+        .local_get(FIRST)
+        .i32_sub()
+        .local_tee(BETWEEN)
+        .i32_const(1)
+        .i32_gt_u()
+        .if_(BlockType::Empty)
+        .local_get(FIRST)
+        .i32_const(1)
+        .local_get(BETWEEN)
+        .memory_fill(MARKS_MEMORY)
+        .end()
+        .end();
+    function
+}
