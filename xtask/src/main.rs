@@ -1,1 +1,50 @@
-fn main() {}
+//! The workbench: everything around the code that is more than `cargo test`.
+//!
+//! `cargo xtask canisters` compiles the workload canisters, `e2e` drives a started replica with third-party clients,
+//! `layers` checks the architecture rules and `ci` runs all of it in the order of `.ci/run`.
+//! What the commands download (npm, PyPI, Debian packages) stays in `.e2e/`, outside version control.
+#![forbid(unsafe_code)]
+
+mod canisters;
+mod ci;
+mod e2e;
+mod layers;
+mod shell;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The workbench of replicore")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile the workload canisters with their toolchains.
+    Canisters(canisters::Options),
+    /// Drive a replica with third-party clients: deploy, call, verify, restart, kill, recover.
+    E2e(e2e::Options),
+    /// Check the dependency direction and what the inner crates may use.
+    Layers,
+    /// Everything that a change has to pass.
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Canisters(options) => canisters::run(&options),
+        Command::E2e(options) => e2e::run(&options),
+        Command::Layers => layers::run(),
+        Command::Ci(options) => ci::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! x
+use crate::shell::Result; pub fn run() -> Result<()> { Err("x".into()) }
