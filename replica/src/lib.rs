@@ -1,1 +1,37 @@
-//! skeleton
+//! The replica: a process that serves canisters, and the library that embeds the same engine elsewhere.
+//!
+//! - [`Replica`] wires everything: network, ingress pool, rounds, batch log, checkpoints, certification, queries.
+//! - [`StateMachine`] is the deterministic part alone, for embedders that order batches themselves: [`Batch`] in,
+//!   certified state out.
+//!
+//! Threads and what they own (all started in [`Replica::start`]):
+//!
+//! ```text
+//! network  (n)  sockets; verification; ingress filter; read_state      -> pool, query queue
+//! round    (1)  takes a batch from the pool, executes it               -> commit
+//! commit   (1)  logs the batch, certifies the round, answers callers   -> published snapshot
+//! query    (n)  queries on the published snapshot
+//! checkpoint (1) writes snapshots in the background
+//! ```
+//!
+//! [`Batch`]: replicore_types::Batch
+
+#![forbid(unsafe_code)]
+
+pub mod certification;
+mod checkpoints;
+mod commit;
+pub mod config;
+pub mod conformance;
+mod machine;
+mod pool;
+mod queries;
+mod recovery;
+mod replica;
+mod rounds;
+mod service;
+mod snapshot;
+mod waiters;
+
+pub use machine::StateMachine;
+pub use replica::{Replica, ReplicaError};

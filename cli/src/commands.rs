@@ -1,0 +1,126 @@
+//! The command line: one file per command.
+
+mod conformance;
+mod demo;
+mod start;
+
+use replicore::config::{Config, ConfigError};
+use clap::{Args, Parser, Subcommand};
+use replicore_netstack::NetBackend;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An Internet-Computer-compatible replica execution engine.
+#[derive(Debug, Parser)]
+#[command(name = "replicore", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a state directory over the public HTTP interface until SIGTERM or SIGINT.
+    Start(StartArgs),
+    /// Show the main job: deploy a ledger, load it, kill the replica, recover, check every acknowledged transfer.
+    Demo(demo::DemoArgs),
+    /// Print the configuration that `start` would use.
+    Config(ConfigArgs),
+    /// Run reference transcripts on the embedded engine and compare every answer.
+    Conformance(conformance::ConformanceArgs),
+}
+
+/// Options of `replicore start`. Each overrides the value of the configuration file.
+#[derive(Debug, Default, Args)]
+pub struct StartArgs {
+    /// Directory of keys, batch log and checkpoints; created if it does not exist.
+    #[arg(long)]
+    pub state_dir: Option<PathBuf>,
+    /// Address of the HTTP interface; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Write the bound port to this file once ready.
+    #[arg(long)]
+    pub port_file: Option<PathBuf>,
+    /// Threads that execute canisters; 0 means one per CPU. Never changes a result.
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Network backend.
+    #[arg(long, value_enum)]
+    pub net: Option<NetArg>,
+    /// Configuration file (TOML).
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Logs as JSON lines instead of text.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// The spelling of [`NetBackend`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum NetArg {
+    /// io_uring where the host allows it, else epoll.
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Print it (the only thing this command does).
+    #[arg(long)]
+    show: bool,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// Anything that ends the program with a message.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command.
+///
+/// # Errors
+/// What ended the command, in a sentence for its user.
+pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    match cli.command {
+        Command::Start(args) => start::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Config(args) => {
+            if !args.show {
+                return Err("say `replicore config --show` to print the configuration".into());
+            }
+            print!("{}", resolve(&args.start)?.to_toml());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Conformance(args) => conformance::run(&args),
+    }
+}
+
+/// The configuration file (or the defaults) with the command line on top.
+fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
+    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+    if let Some(state_dir) = &args.state_dir {
+        config.state_dir.clone_from(state_dir);
+    }
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if args.port_file.is_some() {
+        config.port_file.clone_from(&args.port_file);
+    }
+    if let Some(cores) = args.cores {
+        config.cores = cores;
+    }
+    if let Some(net) = args.net {
+        config.net = match net {
+            NetArg::Auto => NetBackend::Auto,
+            NetArg::Uring => NetBackend::Uring,
+            NetArg::Epoll => NetBackend::Epoll,
+        };
+    }
+    config.validate()?;
+    Ok(config)
+}

@@ -1,0 +1,61 @@
+//! `replicore start`
+
+use super::{CliError, StartArgs, resolve};
+use replicore::Replica;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tracing::info;
+
+/// Opens the state directory, serves until a signal, checkpoints and returns.
+pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
+    init_logging(args.log_json);
+    let config = resolve(args)?;
+    let stop = stop_flag()?;
+    let replica = Replica::start(&config)?;
+    let address = replica.local_addr();
+    if let Some(path) = &config.port_file {
+        write_port_file(path, address.port())?;
+    }
+    println!("root key: {}", hex::encode(replica.root_key_der()));
+    println!("subnet:   {}", replica.subnet_id());
+    println!("address:  http://{address}");
+    println!("replicore is ready");
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(error) = replica.failure() {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    info!("signal received: finishing the round and taking a checkpoint");
+    replica.stop()?;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error; `RUST_LOG` selects, `info` by default.
+fn init_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second initialisation (in one process of tests) keeps the first.
+    let _already_set = if json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+}
+
+/// A flag that SIGTERM and SIGINT raise; the second signal ends the process as usual.
+fn stop_flag() -> std::io::Result<std::sync::Arc<AtomicBool>> {
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_default(signal, std::sync::Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, std::sync::Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Writes the port so that a reader never sees half of it.
+fn write_port_file(path: &Path, port: u16) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, format!("{port}\n"))?;
+    std::fs::rename(&temporary, path)
+}

@@ -1,0 +1,57 @@
+//! Certificates (interface specification, "Certification").
+
+use crate::certification::{BLS_SIGNATURE_BYTES, RootKey};
+use minicbor::Encoder;
+use replicore_scheduler::ReplicatedState;
+use replicore_scheduler::certified_state::{CertifiedState, PathSet, SELF_DESCRIBED_CBOR};
+use replicore_types::{CanisterId, MessageId};
+
+/// The signed root of one state's tree. Made once per round; every certificate of the round carries this signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertifiedRoot {
+    root_hash: [u8; 32],
+    signature: [u8; BLS_SIGNATURE_BYTES],
+}
+
+impl CertifiedRoot {
+    /// Signs the root of a tree.
+    pub fn new(tree: &CertifiedState, key: &RootKey) -> Self {
+        let root_hash = tree.root_hash();
+        Self { root_hash, signature: key.sign_root(&root_hash) }
+    }
+
+    /// The root that is signed.
+    pub fn root_hash(&self) -> &[u8; 32] {
+        &self.root_hash
+    }
+
+    /// The signature.
+    pub fn signature(&self) -> &[u8; BLS_SIGNATURE_BYTES] {
+        &self.signature
+    }
+
+    /// The certificate (self-described CBOR) that shows `paths` and the time. `tree` is the one that was signed and
+    /// `state` the one that it was computed from.
+    pub fn certificate(&self, tree: &CertifiedState, state: &ReplicatedState, paths: PathSet) -> Vec<u8> {
+        assert_eq!(self.root_hash, tree.root_hash(), "a certificate must show the tree that was signed");
+        let witness = tree.witness(state, paths);
+        let mut out = Vec::with_capacity(1024);
+        let Ok(_) = Encoder::new(&mut out)
+            .tag(SELF_DESCRIBED_CBOR)
+            .and_then(|encoder| encoder.map(2))
+            .and_then(|encoder| encoder.str("tree"));
+        witness.encode_into(&mut out);
+        let Ok(_) = Encoder::new(&mut out).str("signature").and_then(|encoder| encoder.bytes(&self.signature));
+        out
+    }
+}
+
+/// What a certificate shows for a call: the whole status of the request.
+pub fn request_status_paths(id: &MessageId) -> PathSet {
+    PathSet::new([[&b"request_status"[..], id.as_bytes()]])
+}
+
+/// What the certificate of `ic0.data_certificate` shows for a canister: its certified data.
+pub fn data_certificate_paths(canister: &CanisterId) -> PathSet {
+    PathSet::new([[&b"canister"[..], canister.as_slice(), b"certified_data"]])
+}

@@ -1,0 +1,176 @@
+//! The two keys of a replica: the subnet's BLS key, which signs state roots, and the node's Ed25519 key, which signs
+//! query responses. Both are made at the first start and stay in the state directory.
+
+use blst::BLST_ERROR;
+use blst::min_sig::SecretKey;
+use ed25519_zebra::{SigningKey, VerificationKeyBytes};
+use replicore_types::{NodeId, PrincipalId, SubnetId};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// File name of the subnet's key inside the state directory: 32 bytes, big endian.
+pub const ROOT_KEY_FILE: &str = "root_key";
+/// File name of the node's key inside the state directory: the 32-byte seed.
+pub const NODE_KEY_FILE: &str = "node_key";
+/// Bytes of a BLS signature: a compressed point of G1.
+pub const BLS_SIGNATURE_BYTES: usize = 48;
+
+/// Why a key could not be had. The text says what to do about it.
+#[derive(Debug)]
+pub enum KeyError {
+    /// The file could not be read or written.
+    Io(PathBuf, io::Error),
+    /// Others than the owner may access the file; the permission bits found.
+    Mode(PathBuf, u32),
+    /// The file does not hold exactly one key.
+    Length(PathBuf),
+    /// The bytes are no key.
+    Value(PathBuf),
+    /// The operating system gave no randomness.
+    Randomness(getrandom::Error),
+}
+
+impl std::fmt::Display for KeyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "key file {}: {error}", path.display()),
+            Self::Mode(path, mode) => {
+                write!(f, "key file {} has mode {mode:04o}: only its owner may access it (chmod 600)", path.display())
+            }
+            Self::Length(path) => write!(f, "key file {} is damaged: it must hold 32 bytes", path.display()),
+            Self::Value(path) => write!(f, "key file {} is damaged: its bytes are no key", path.display()),
+            Self::Randomness(error) => write!(f, "no randomness for a new key: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// The subnet's key: BLS12-381 with signatures in G1. Holding one proves that its public key was derived from it.
+pub struct RootKey {
+    secret: SecretKey,
+    public_key_der: Vec<u8>,
+}
+
+impl RootKey {
+    /// The key of the state directory; made at the first call.
+    pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
+        let path = state_dir.join(ROOT_KEY_FILE);
+        let bytes = load_or_create(&path, |seed| {
+            // The key derivation of the BLS standard spreads the seed evenly over the scalars.
+            let Ok(secret) = SecretKey::key_gen(seed, &[]) else { return *seed };
+            secret.to_bytes()
+        })?;
+        let secret = SecretKey::from_bytes(&bytes).map_err(|_: BLST_ERROR| KeyError::Value(path))?;
+        Ok(Self::new(secret))
+    }
+
+    fn new(secret: SecretKey) -> Self {
+        let public_key_der = [&BLS_DER_PREFIX[..], &secret.sk_to_pk().compress()].concat();
+        Self { secret, public_key_der }
+    }
+
+    /// DER encoding of the public key, 133 bytes: the `root_key` that clients trust.
+    pub fn public_key_der(&self) -> &[u8] {
+        &self.public_key_der
+    }
+
+    /// The subnet whose key this is.
+    pub fn subnet_id(&self) -> SubnetId {
+        SubnetId(PrincipalId::self_authenticating(&self.public_key_der))
+    }
+
+    /// Signs the root of a state tree. About 0.2 ms.
+    pub fn sign_root(&self, root_hash: &[u8; 32]) -> [u8; BLS_SIGNATURE_BYTES] {
+        let message = [&STATE_ROOT_DOMAIN[..], root_hash].concat();
+        self.secret.sign(&message, BLS_CIPHERSUITE, &[]).compress()
+    }
+}
+
+/// The node's key: Ed25519.
+pub struct NodeKey {
+    key: SigningKey,
+    public_key_der: Vec<u8>,
+}
+
+impl NodeKey {
+    /// The key of the state directory; made at the first call.
+    pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
+        let seed = load_or_create(&state_dir.join(NODE_KEY_FILE), |seed| *seed)?;
+        let key = SigningKey::from(seed);
+        let public_key: [u8; 32] = VerificationKeyBytes::from(&key).into();
+        Ok(Self { key, public_key_der: [&ED25519_DER_PREFIX[..], &public_key].concat() })
+    }
+
+    /// DER encoding of the public key, 44 bytes.
+    pub fn public_key_der(&self) -> &[u8] {
+        &self.public_key_der
+    }
+
+    /// The node whose key this is.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(PrincipalId::self_authenticating(&self.public_key_der))
+    }
+
+    /// Signs bytes; the caller has put their domain in front.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+}
+
+/// The 32 bytes of the key file; where there is none, it is made from a random seed.
+fn load_or_create(path: &Path, derive: impl FnOnce(&[u8; 32]) -> [u8; 32]) -> Result<[u8; 32], KeyError> {
+    match File::open(path) {
+        Ok(file) => load(path, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;
+            let key = derive(&seed);
+            create(path, &key).map_err(|error| KeyError::Io(path.to_owned(), error))?;
+            Ok(key)
+        }
+        Err(error) => Err(KeyError::Io(path.to_owned(), error)),
+    }
+}
+
+fn load(path: &Path, mut file: File) -> Result<[u8; 32], KeyError> {
+    let failed = |error| KeyError::Io(path.to_owned(), error);
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Mode(path.to_owned(), mode));
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(33).read_to_end(&mut bytes).map_err(failed)?;
+    bytes.try_into().map_err(|_| KeyError::Length(path.to_owned()))
+}
+
+/// Writes a key so that the file either does not exist or is whole, whenever the machine stops.
+fn create(path: &Path, key: &[u8; 32]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    // A link fails where the key has come to exist meanwhile; a rename would replace it.
+    std::fs::hard_link(&unfinished, path)?;
+    std::fs::remove_file(&unfinished)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// The BLS suite of the Internet Computer: signatures in G1, basic scheme.
+pub(crate) const BLS_CIPHERSUITE: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+/// Domain of signatures on state roots.
+pub(crate) const STATE_ROOT_DOMAIN: &[u8; 14] = b"\x0dic-state-root";
+/// SubjectPublicKeyInfo of a BLS key: algorithm 1.3.6.1.4.1.44668.5.3.1.2.1, curve 1.3.6.1.4.1.44668.5.3.2.1.
+pub(crate) const BLS_DER_PREFIX: [u8; 37] = [
+    0x30, 0x81, 0x82, 0x30, 0x1d, 0x06, 0x0d, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xdc, 0x7c, 0x05, 0x03, 0x01, 0x02,
+    0x01, 0x06, 0x0c, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xdc, 0x7c, 0x05, 0x03, 0x02, 0x01, 0x03, 0x61, 0x00,
+];
+/// SubjectPublicKeyInfo of an Ed25519 key (RFC 8410).
+pub(crate) const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];

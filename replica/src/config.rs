@@ -1,0 +1,262 @@
+//! Everything that an operator can set, in one struct, validated once.
+//!
+//! Bounds that change results are not here: they are part of the protocol (`replicore_types::limits`) or of the
+//! replicated state (`[subnet]`, fixed when a state directory is created).
+
+use replicore_netstack::{NetBackend, NetLimits};
+use replicore_types::{SubnetConfig, limits};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The configuration of one replica process. `replicore config --show` prints it as TOML.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the state lives: keys, batch log, checkpoints.
+    pub state_dir: PathBuf,
+    /// Address of the public HTTP interface; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// If set, the bound port is written here once the replica is ready.
+    pub port_file: Option<PathBuf>,
+    /// Scheduler cores: threads that execute canisters. Zero means one per CPU. Never changes a result.
+    pub cores: usize,
+    /// Network backend.
+    pub net: NetBackend,
+    /// Network threads, each with its own event loop. Zero means one per CPU.
+    pub net_threads: usize,
+    /// What kind of subnet a new state directory is created as. An existing directory keeps its own.
+    pub subnet: SubnetConfig,
+    /// The ingress pool.
+    pub pool: PoolConfig,
+    /// Batches and rounds.
+    pub rounds: RoundsConfig,
+    /// Checkpoints.
+    pub checkpoints: CheckpointsConfig,
+    /// Queries.
+    pub queries: QueriesConfig,
+    /// The Wasm engine.
+    pub engine: EngineSettings,
+    /// The public HTTP interface.
+    pub http: NetLimits,
+}
+
+/// Bounds of the ingress pool. Over a bound a call gets 503 at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// Messages waiting for a batch.
+    pub messages_max: usize,
+    /// Bytes of arguments waiting for a batch.
+    pub bytes_max: usize,
+    /// How long a v3/v4 call waits for its certificate before it is answered 202, in milliseconds.
+    pub call_wait_ms: u64,
+}
+
+/// Bounds of one batch, and when rounds happen without messages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoundsConfig {
+    /// Messages of one batch: what a loaded replica fills, and so a bound on latency under load.
+    pub batch_messages_max: usize,
+    /// Argument bytes of one batch.
+    pub batch_bytes_max: usize,
+    /// How often rounds happen for canisters that only wait (heartbeats, deadlines), in milliseconds.
+    pub idle_interval_ms: u64,
+    /// How old the certified time of an idle replica may get, in milliseconds: clients refuse certificates and query
+    /// answers that are minutes old.
+    pub freshness_ms: u64,
+}
+
+/// When checkpoints are taken. More often means faster recovery and more writing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointsConfig {
+    /// After this many rounds since the last one.
+    pub interval_rounds: u64,
+    /// After this many bytes of batch log since the last one.
+    pub interval_log_bytes: u64,
+}
+
+/// How queries run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueriesConfig {
+    /// Threads. Zero means one per CPU.
+    pub threads: usize,
+    /// Queries waiting for a thread; above it a query gets 503.
+    pub waiting_max: usize,
+}
+
+/// Bounds of the Wasm engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Canisters that keep a warm instance for updates, and as many for queries.
+    pub warm_instances_max: usize,
+    /// Compiled modules kept in memory.
+    pub compiled_modules_max: usize,
+    /// Whether compiled modules are kept in the state directory across restarts.
+    pub compilation_cache: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("replicore-state"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            port_file: None,
+            cores: 0,
+            net: NetBackend::default(),
+            net_threads: 0,
+            subnet: SubnetConfig::default(),
+            pool: PoolConfig::default(),
+            rounds: RoundsConfig::default(),
+            checkpoints: CheckpointsConfig::default(),
+            queries: QueriesConfig::default(),
+            engine: EngineSettings::default(),
+            http: NetLimits::default(),
+        }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { messages_max: 50_000, bytes_max: 256 * 1024 * 1024, call_wait_ms: 10_000 }
+    }
+}
+
+impl Default for RoundsConfig {
+    fn default() -> Self {
+        Self { batch_messages_max: 5_000, batch_bytes_max: 32 * 1024 * 1024, idle_interval_ms: 1_000, freshness_ms: 5_000 }
+    }
+}
+
+impl Default for CheckpointsConfig {
+    fn default() -> Self {
+        Self { interval_rounds: 10_000, interval_log_bytes: 512 * 1024 * 1024 }
+    }
+}
+
+impl Default for QueriesConfig {
+    fn default() -> Self {
+        Self { threads: 0, waiting_max: 10_000 }
+    }
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { warm_instances_max: 500, compiled_modules_max: 500, compilation_cache: true }
+    }
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    Unreadable(PathBuf, std::io::Error),
+    /// The file is not TOML of this shape.
+    Malformed(PathBuf, toml::de::Error),
+    /// A value is outside its bounds: the key, and what must hold.
+    Invalid(&'static str, String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "cannot read the configuration {}: {error}", path.display()),
+            Self::Malformed(path, error) => write!(f, "the configuration {} is malformed: {error}", path.display()),
+            Self::Invalid(key, rule) => write!(f, "the configuration value `{key}` is invalid: {rule}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and validates a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file, or the key and the rule that it breaks.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.into(), error))?;
+        let config: Self = toml::from_str(&text).map_err(|error| ConfigError::Malformed(path.into(), error))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every bound and every relation between bounds.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] for the first value that is out of bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        at_least("pool.messages_max", self.pool.messages_max, 1)?;
+        at_least("pool.bytes_max", self.pool.bytes_max, limits::INGRESS_BYTES_MAX)?;
+        at_least("rounds.batch_messages_max", self.rounds.batch_messages_max, 1)?;
+        at_most("rounds.batch_messages_max", self.rounds.batch_messages_max, limits::BATCH_MESSAGES_MAX)?;
+        at_least("rounds.batch_bytes_max", self.rounds.batch_bytes_max, limits::INGRESS_BYTES_MAX)?;
+        at_most("rounds.batch_bytes_max", self.rounds.batch_bytes_max, limits::BATCH_BYTES_MAX)?;
+        at_least("rounds.idle_interval_ms", self.rounds.idle_interval_ms as usize, 10)?;
+        at_least("rounds.freshness_ms", self.rounds.freshness_ms as usize, 10)?;
+        at_least("checkpoints.interval_rounds", self.checkpoints.interval_rounds as usize, 1)?;
+        at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
+        at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
+        at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
+        at_least("subnet.size", self.subnet.size as usize, 1)
+    }
+
+    /// Scheduler cores, with zero resolved to the number of CPUs.
+    pub fn scheduler_cores(&self) -> usize {
+        or_cpus(self.cores)
+    }
+
+    /// Query threads, with zero resolved to the number of CPUs.
+    pub fn query_threads(&self) -> usize {
+        or_cpus(self.queries.threads)
+    }
+
+    /// The configuration as a commented-free TOML document that [`Config::load`] reads back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# not representable as TOML: {error}\n"))
+    }
+}
+
+fn or_cpus(threads: usize) -> usize {
+    if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+fn at_least(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
+    if value >= bound {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid(key, format!("it is {value} and must be at least {bound}")))
+}
+
+fn at_most(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
+    if value <= bound {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid(key, format!("it is {value} and must be at most {bound}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_survives_a_round_trip() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let mut config = Config::default();
+        config.rounds.batch_messages_max = 0;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("rounds.batch_messages_max"), "{error}");
+        assert!(toml::from_str::<Config>("no_such_key = 1").is_err());
+    }
+}

@@ -1,0 +1,355 @@
+//! Executes a transcript's script, one round at a time.
+
+use super::CaseResult;
+use super::compare::{Answer, Facts, compare_answer, compare_facts, facts};
+use super::transcript::{Expect, Step, Transcript, TranscriptError, UpgradeOptions};
+use crate::StateMachine;
+use candid::{CandidType, Encode, Principal};
+use replicore_engine::{Engine, EngineConfig};
+use replicore_netstack::QueryResponse;
+use replicore_scheduler::management;
+use replicore_types::{
+    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, MessageId, Payload, PrincipalId, Randomness,
+    SubnetConfig, SubnetType, Time, UserError,
+};
+use serde_bytes::ByteBuf;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batch time before the first round of every transcript.
+const START: Time = Time(1_620_328_630_000_000_000);
+/// Rounds after which an unanswered message is given up.
+const ROUNDS_MAX: u64 = 100;
+/// Lifetime given to every message: far beyond any time that a script advances.
+const LIFETIME: Duration = Duration::from_secs(4 * 60);
+
+/// Runs every step and collects every difference.
+///
+/// # Errors
+/// The transcript names something that it does not define.
+pub fn run(transcript: &Transcript) -> Result<CaseResult, TranscriptError> {
+    let mut harness = Harness::new(transcript)?;
+    let mut result = CaseResult::default();
+    for (number, step) in transcript.steps.iter().enumerate() {
+        let label = step.method.as_deref().or(step.module.as_deref()).unwrap_or_default();
+        let differences = harness.step(step)?;
+        result.steps += 1;
+        let named = differences.into_iter().map(|difference| format!("step {number} ({} {label}): {difference}", step.op));
+        result.differences.extend(named);
+    }
+    Ok(result)
+}
+
+struct Harness<'a> {
+    transcript: &'a Transcript,
+    machine: StateMachine,
+    time: Time,
+    nonce: u64,
+    submitted: BTreeMap<String, MessageId>,
+}
+
+/// What a step did, before it is compared.
+enum Done {
+    Answer(Answer),
+    Answers(Vec<Answer>),
+    Nothing,
+}
+
+impl<'a> Harness<'a> {
+    fn new(transcript: &'a Transcript) -> Result<Self, TranscriptError> {
+        let subnet = &transcript.subnet;
+        let config = SubnetConfig {
+            subnet_type: if subnet.subnet_type == "system" { SubnetType::System } else { SubnetType::Application },
+            size: subnet.size,
+            cost_schedule: if subnet.cost_schedule == "free" { CostSchedule::Free } else { CostSchedule::Normal },
+            rate_limits: !subnet.no_rate_limit,
+        };
+        let engine = Arc::new(Engine::new(EngineConfig::default()));
+        Ok(Self {
+            transcript,
+            machine: StateMachine::for_test(config, engine),
+            time: START,
+            nonce: 0,
+            submitted: BTreeMap::new(),
+        })
+    }
+
+    fn step(&mut self, step: &Step) -> Result<Vec<String>, TranscriptError> {
+        let Some(expect) = &step.expect else { return Ok(vec!["the step has no expectation".into()]) };
+        let before = self.facts();
+        let height = self.machine.state().metadata.height;
+        let done = self.execute(step)?;
+        let rounds = self.machine.state().metadata.height.0 - height.0;
+        let mut differences = self.compare(expect, &done);
+        if expect.rounds.is_some_and(|expected| expected != rounds) {
+            differences.push(format!("rounds: expected {}, got {rounds}", expect.rounds.unwrap_or(0)));
+        }
+        // Later steps show batch times: keep in step with the transcript even where this one took other rounds.
+        if let Some(time) = expect.time_ns_after {
+            self.time = Time(time);
+        }
+        for alias in self.transcript.canister_ids.keys() {
+            let canister = self.canister_id(alias)?;
+            differences.extend(compare_facts(
+                alias,
+                expect.after.get(alias),
+                before.get(alias.as_str()),
+                self.machine.state().canister(&canister),
+                self.transcript.no_heap_hash != serde_json::Value::Bool(true),
+            ));
+        }
+        Ok(differences)
+    }
+
+    fn compare(&self, expect: &Expect, done: &Done) -> Vec<String> {
+        match done {
+            Done::Answer(answer) => compare_answer(expect, answer),
+            Done::Answers(answers) => {
+                let pairs = expect.results.iter().zip(answers).enumerate();
+                pairs
+                    .flat_map(|(number, (expect, answer))| {
+                        compare_answer(expect, answer).into_iter().map(move |text| format!("message {number}: {text}"))
+                    })
+                    .collect()
+            }
+            Done::Nothing => Vec::new(),
+        }
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<Done, TranscriptError> {
+        Ok(match step.op.as_str() {
+            "create" | "install" | "update" | "management" if step.tag.is_none() => Done::Answer(self.call(step)?),
+            "submit" | "management" => {
+                let message = self.message(step)?;
+                if let Some(tag) = &step.tag {
+                    self.submitted.insert(tag.clone(), message.message_id);
+                }
+                self.round(vec![message]);
+                Done::Nothing
+            }
+            "await" => {
+                let id = step.tag.as_ref().and_then(|tag| self.submitted.get(tag)).copied();
+                let id = id.unwrap_or(MessageId([0; 32]));
+                Done::Answer(self.finish(&id, step.max_rounds.unwrap_or(ROUNDS_MAX)))
+            }
+            "batch" => {
+                let messages = step.messages.iter().map(|step| self.message(step)).collect::<Result<Vec<_>, _>>()?;
+                let ids: Vec<_> = messages.iter().map(|message| message.message_id).collect();
+                self.round(messages);
+                Done::Answers(ids.iter().map(|id| self.finish(id, ROUNDS_MAX)).collect())
+            }
+            "query" => Done::Answer(self.query(step)?),
+            "tick" => {
+                (0..step.n).for_each(|_| self.round(Vec::new()));
+                Done::Nothing
+            }
+            "checkpoint" => {
+                self.round(Vec::new());
+                Done::Nothing
+            }
+            "advance_time" => {
+                self.time = self.time.plus(Duration::from_nanos(step.ns));
+                Done::Nothing
+            }
+            other => Done::Answer(Answer::HttpError(format!("unknown step `{other}`"))),
+        })
+    }
+
+    /// An ingress message, through the ingress filter, executed until it is answered.
+    fn call(&mut self, step: &Step) -> Result<Answer, TranscriptError> {
+        let mut message = self.message(step)?;
+        if message.receiver == CanisterId::MANAGEMENT {
+            match management::effective_canister_id(&message.method_name, &message.method_payload) {
+                Ok(effective) => message.effective_canister_id = effective,
+                Err(error) => return Ok(Answer::HttpError(error.description)),
+            }
+        }
+        if !step.bypass_filter {
+            if let Err(error) = self.machine.inspect(&message) {
+                return Ok(Answer::Reject(error));
+            }
+        }
+        let id = message.message_id;
+        self.round(vec![message]);
+        Ok(self.finish(&id, ROUNDS_MAX))
+    }
+
+    fn query(&mut self, step: &Step) -> Result<Answer, TranscriptError> {
+        let receiver = self.receiver(step)?;
+        let argument = step.argument(&self.transcript.canister_ids)?;
+        let source = PrincipalId::from_slice(&step.sender(&self.transcript.canister_ids)?);
+        let method = step.method.clone().unwrap_or_default();
+        Ok(match self.machine.query(source, receiver, method, Payload::from(argument)) {
+            QueryResponse::Replied(reply) => Answer::Reply(reply.to_vec()),
+            QueryResponse::Rejected(error) => Answer::Reject(error),
+        })
+    }
+
+    fn round(&mut self, messages: Vec<Ingress>) {
+        self.time = Time(self.time.0 + 1);
+        let height = self.machine.state().metadata.height.next();
+        let mut randomness = [0; 32];
+        randomness[..8].copy_from_slice(&height.0.to_be_bytes());
+        self.machine.execute_batch(Batch {
+            height,
+            time: self.time,
+            randomness: Randomness(randomness),
+            messages,
+            consensus_responses: Vec::new(),
+            requires_checkpoint: false,
+        });
+    }
+
+    fn finish(&mut self, id: &MessageId, rounds_max: u64) -> Answer {
+        let mut rounds = 0;
+        loop {
+            match self.machine.state().ingress_history.get(id).map(|status| status.state.clone()) {
+                Some(IngressState::Completed(reply)) => return Answer::Reply(reply.to_vec()),
+                Some(IngressState::Failed(error)) => return Answer::Reject(error),
+                Some(IngressState::Done) => {
+                    return Answer::Reject(UserError::new(ErrorCode::IngressHistoryFull, "the answer was dropped"));
+                }
+                _ if rounds == rounds_max => return Answer::Pending,
+                _ => self.round(Vec::new()),
+            }
+            rounds += 1;
+        }
+    }
+
+    fn message(&mut self, step: &Step) -> Result<Ingress, TranscriptError> {
+        let receiver = self.receiver(step)?;
+        let (method_name, argument) = match step.op.as_str() {
+            "create" => ("provisional_create_canister_with_cycles".into(), step.argument(&self.transcript.canister_ids)?),
+            "install" => ("install_code".into(), self.install_argument(step)?),
+            _ => (step.method.clone().unwrap_or_default(), step.argument(&self.transcript.canister_ids)?),
+        };
+        let source = PrincipalId::from_slice(&step.sender(&self.transcript.canister_ids)?);
+        let effective_canister_id = if receiver == CanisterId::MANAGEMENT {
+            management::effective_canister_id(&method_name, &argument).ok().flatten()
+        } else {
+            Some(receiver)
+        };
+        self.nonce += 1;
+        Ok(Ingress {
+            message_id: MessageId(Sha256::digest(self.nonce.to_be_bytes()).into()),
+            source,
+            receiver,
+            effective_canister_id,
+            envelope_bytes: envelope_bytes(&source, &receiver, &method_name, &argument),
+            method_name,
+            method_payload: Payload::from(argument),
+            expiry: self.time.plus(LIFETIME),
+            sender_info: None,
+        })
+    }
+
+    fn receiver(&self, step: &Step) -> Result<CanisterId, TranscriptError> {
+        match (step.op.as_str(), &step.canister) {
+            ("create" | "install" | "management", _) | (_, None) => Ok(CanisterId::MANAGEMENT),
+            (_, Some(alias)) if alias == "aaaaa-aa" => Ok(CanisterId::MANAGEMENT),
+            (_, Some(alias)) => self.canister_id(alias),
+        }
+    }
+
+    fn canister_id(&self, alias: &str) -> Result<CanisterId, TranscriptError> {
+        let name = self.transcript.canister_ids.get(alias);
+        let bytes = name.and_then(|name| hex::decode(&name.hex).ok()).unwrap_or_default();
+        Ok(CanisterId(PrincipalId::from_slice(&bytes)))
+    }
+
+    fn facts(&self) -> BTreeMap<&'a str, Facts> {
+        let mut all = BTreeMap::new();
+        for alias in self.transcript.canister_ids.keys() {
+            let canister = self.canister_id(alias).ok().and_then(|id| self.machine.state().canister(&id));
+            if let Some(canister) = canister {
+                all.insert(alias.as_str(), facts(canister));
+            }
+        }
+        all
+    }
+
+    fn install_argument(&self, step: &Step) -> Result<Vec<u8>, TranscriptError> {
+        let module = step.module.as_ref().and_then(|name| self.transcript.modules.get(name));
+        let wasm_module = module.map_or(Ok(Vec::new()), |module| module.bytes())?;
+        let canister = self.canister_id(step.canister.as_deref().unwrap_or_default())?;
+        let argument = InstallCodeArgument {
+            mode: InstallMode::of(step.mode.as_deref(), step.upgrade_options.as_ref()),
+            canister_id: canister.0,
+            wasm_module: ByteBuf::from(wasm_module),
+            arg: ByteBuf::from(step.argument(&self.transcript.canister_ids)?),
+            sender_canister_version: None,
+        };
+        Encode!(&argument).map_err(|error| TranscriptError::new(format!("install argument: {error}")))
+    }
+}
+
+/// Size of the envelope that the transcripts' harness submits: the content alone as CBOR, with an 8-byte nonce.
+fn envelope_bytes(source: &PrincipalId, receiver: &CanisterId, method: &str, argument: &[u8]) -> u32 {
+    let item = |length: usize| {
+        length
+            + match length {
+                0..24 => 1,
+                24..256 => 2,
+                256..65_536 => 3,
+                _ => 5,
+            }
+    };
+    let keys: usize = ["request_type", "canister_id", "method_name", "arg", "sender", "ingress_expiry", "nonce"]
+        .iter()
+        .map(|key| item(key.len()))
+        .sum();
+    let values = item("call".len()) + item(receiver.as_slice().len()) + item(method.len()) + item(argument.len())
+        + item(source.as_slice().len()) + 9 + item(8);
+    // Self-described tag, the outer map with its one key, and the two map headers.
+    (3 + 1 + item("content".len()) + 2 + keys + values) as u32
+}
+
+#[derive(CandidType)]
+struct InstallCodeArgument {
+    mode: InstallMode,
+    canister_id: Principal,
+    wasm_module: ByteBuf,
+    arg: ByteBuf,
+    sender_canister_version: Option<u64>,
+}
+
+#[derive(CandidType)]
+enum InstallMode {
+    #[serde(rename = "install")]
+    Install,
+    #[serde(rename = "reinstall")]
+    Reinstall,
+    #[serde(rename = "upgrade")]
+    Upgrade(Option<UpgradeFlags>),
+}
+
+#[derive(CandidType)]
+struct UpgradeFlags {
+    skip_pre_upgrade: Option<bool>,
+    wasm_memory_persistence: Option<WasmMemoryPersistence>,
+}
+
+#[derive(CandidType)]
+enum WasmMemoryPersistence {
+    #[serde(rename = "keep")]
+    Keep,
+    #[serde(rename = "replace")]
+    Replace,
+}
+
+impl InstallMode {
+    fn of(mode: Option<&str>, options: Option<&UpgradeOptions>) -> Self {
+        match mode {
+            Some("reinstall") => Self::Reinstall,
+            Some("upgrade") => Self::Upgrade(options.map(|options| UpgradeFlags {
+                skip_pre_upgrade: options.skip_pre_upgrade,
+                wasm_memory_persistence: options.wasm_memory_persistence.as_deref().map(|persistence| {
+                    if persistence == "keep" { WasmMemoryPersistence::Keep } else { WasmMemoryPersistence::Replace }
+                }),
+            })),
+            _ => Self::Install,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The deterministic part alone: state, engine, and the step from batch to batch.
+
+use replicore_engine::Engine;
+use replicore_netstack::QueryResponse;
+use replicore_scheduler::state::Genesis;
+use replicore_scheduler::{ReplicatedState, RoundStats, SchedulerCores, execute_round};
+use replicore_types::{Batch, CanisterId, Ingress, NodeId, Payload, PrincipalId, SubnetConfig, SubnetId, UserError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Canister ids that a subnet gives out: the first 2^20 of the canonical numbering.
+pub const CANISTER_INDICES: (u64, u64) = (0, (1 << 20) - 1);
+
+/// A replicated state and the engine that executes batches on it: what an embedder drives with its own ordering.
+pub struct StateMachine {
+    state: ReplicatedState,
+    engine: Arc<Engine>,
+    cores: SchedulerCores,
+}
+
+impl StateMachine {
+    /// A machine in the given state. `cores` never changes a result.
+    pub fn new(state: ReplicatedState, engine: Arc<Engine>, cores: SchedulerCores) -> Self {
+        Self { state, engine, cores }
+    }
+
+    /// An empty subnet with made-up keys, for tests and transcripts.
+    pub fn for_test(subnet: SubnetConfig, engine: Arc<Engine>) -> Self {
+        let root_key: Arc<[u8]> = Arc::from(&[7; 133][..]);
+        let node_key: Arc<[u8]> = Arc::from(&[8; 44][..]);
+        let state = ReplicatedState::genesis(Genesis {
+            subnet_id: SubnetId(PrincipalId::self_authenticating(&root_key)),
+            subnet,
+            nodes: BTreeMap::from([(NodeId(PrincipalId::self_authenticating(&node_key)), node_key)]),
+            root_key,
+            canister_indices: CANISTER_INDICES,
+        });
+        Self::new(state, engine, SchedulerCores(1))
+    }
+
+    /// The state after the last batch.
+    pub fn state(&self) -> &ReplicatedState {
+        &self.state
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Executes one batch. Its height must be one more than the state's, its time later.
+    pub fn execute_batch(&mut self, batch: Batch) -> RoundStats {
+        let state = self.state.clone();
+        let (state, statistics) = execute_round(state, batch, &*self.engine, self.cores);
+        self.state = state;
+        statistics
+    }
+
+    /// The ingress filter: whether a message may enter a batch.
+    ///
+    /// # Errors
+    /// The rejection that its sender gets.
+    pub fn inspect(&self, message: &Ingress) -> Result<(), UserError> {
+        replicore_scheduler::inspect::should_accept(&self.state, &*self.engine, message)
+    }
+
+    /// A query on the current state, without a data certificate.
+    pub fn query(&self, source: PrincipalId, receiver: CanisterId, method: String, argument: Payload) -> QueryResponse {
+        crate::queries::evaluate(&self.state, &self.engine, source, receiver, method, argument, None)
+    }
+}

@@ -1,0 +1,191 @@
+//! From a state directory to a state: the newest complete checkpoint, then the log after it.
+//!
+//! Replay executes the very batches that were executed before and compares the root before each with the one recorded.
+//! A difference is never served: it ends the start with the height at which it shows.
+
+use crate::certification::{KeyError, RootKey};
+use crate::checkpoints::{CheckpointError, CheckpointWriter};
+use crate::commit::decode_record;
+use crate::config::Config;
+use crate::machine::{CANISTER_INDICES, StateMachine};
+use replicore_engine::{Engine, EngineConfig};
+use replicore_persistence::{BatchLog, BatchLogOptions, PersistenceError, StateDirectory};
+use replicore_scheduler::state::Genesis;
+use replicore_scheduler::{ReplicatedState, SchedulerCores};
+use replicore_types::{Height, SubnetId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// How often a long replay says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An opened and recovered state directory.
+pub struct Recovered {
+    /// The directory, locked.
+    pub directory: StateDirectory,
+    /// The state after the last logged batch.
+    pub machine: StateMachine,
+    /// The log, ready for the next batch.
+    pub log: BatchLog,
+    /// Writes checkpoints.
+    pub writer: Arc<CheckpointWriter>,
+    /// The subnet's key.
+    pub root_key: Arc<RootKey>,
+}
+
+/// Why a directory cannot be recovered.
+#[derive(Debug)]
+pub enum RecoveryError {
+    /// The disk, or damage in a file.
+    Persistence(PersistenceError),
+    /// A key file.
+    Key(KeyError),
+    /// A checkpoint that does not decode.
+    Checkpoint(CheckpointError),
+    /// A logged batch that does not decode.
+    Record(u64, postcard::Error),
+    /// The log does not continue the checkpoint: the height needed and the height found.
+    Gap(Height, Height),
+    /// Replay came to another root than the one recorded.
+    Diverged(Height),
+    /// The keys in the directory belong to another subnet than the state.
+    OtherSubnet(SubnetId, SubnetId),
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Persistence(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
+            Self::Checkpoint(error) => error.fmt(f),
+            Self::Record(height, error) => write!(f, "the logged batch {height} does not decode: {error}"),
+            Self::Gap(needed, found) => write!(
+                f,
+                "the batch log goes on at height {found}, the checkpoint needs height {needed}: a log segment is missing"
+            ),
+            Self::Diverged(height) => write!(
+                f,
+                "replay of the batch log came to another state root before height {height} than was certified: the \
+                 directory was written by an incompatible version, or is damaged; restore a backup"
+            ),
+            Self::OtherSubnet(keys, state) => write!(
+                f,
+                "the root key in the directory is that of subnet {keys}, the state is that of subnet {state}: put the \
+                 original root_key file back"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RecoveryError {}
+
+impl From<PersistenceError> for RecoveryError {
+    fn from(error: PersistenceError) -> Self {
+        Self::Persistence(error)
+    }
+}
+
+impl From<KeyError> for RecoveryError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<CheckpointError> for RecoveryError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Checkpoint(error)
+    }
+}
+
+/// Opens the directory of `config`, creating it if it does not exist, and recovers its state.
+///
+/// # Errors
+/// [`RecoveryError`]; the directory is left as it was found.
+pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
+    let directory = StateDirectory::open(&config.state_dir)?;
+    let root_key = Arc::new(RootKey::load_or_create(directory.root())?);
+    let node_key = crate::certification::NodeKey::load_or_create(directory.root())?;
+    let engine = Arc::new(Engine::new(EngineConfig {
+        warm_instances_max: config.engine.warm_instances_max,
+        compiled_modules_max: config.engine.compiled_modules_max,
+        cache_directory: config.engine.compilation_cache.then(|| directory.root().join("compiled")),
+        ..EngineConfig::default()
+    }));
+    let (writer, checkpoint) = CheckpointWriter::open(&directory)?;
+    let state = match checkpoint {
+        Some(state) => state,
+        None => {
+            let state = ReplicatedState::genesis(Genesis {
+                subnet_id: root_key.subnet_id(),
+                subnet: config.subnet,
+                root_key: root_key.public_key_der().into(),
+                nodes: BTreeMap::from([(node_key.node_id(), node_key.public_key_der().into())]),
+                canister_indices: CANISTER_INDICES,
+            });
+            // The subnet's facts must outlive a crash before the first regular checkpoint.
+            writer.write(&state)?;
+            state
+        }
+    };
+    check_identity(&state, &root_key, config)?;
+    let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
+    let options = BatchLogOptions { salt: random_salt(), ..BatchLogOptions::default() };
+    let (log, tail) = BatchLog::open(directory.disk(), &directory.log(), options)?;
+    info!(?tail, "batch log opened");
+    let machine = replay(machine, &log)?;
+    Ok(Recovered { directory, machine, log, writer: Arc::new(writer), root_key })
+}
+
+fn check_identity(state: &ReplicatedState, root_key: &RootKey, config: &Config) -> Result<(), RecoveryError> {
+    let metadata = &state.metadata;
+    if metadata.subnet_id != root_key.subnet_id() {
+        return Err(RecoveryError::OtherSubnet(root_key.subnet_id(), metadata.subnet_id));
+    }
+    if metadata.subnet != config.subnet {
+        warn!(kept = ?metadata.subnet, configured = ?config.subnet, "the directory keeps the subnet it was created as");
+    }
+    Ok(())
+}
+
+fn replay(mut machine: StateMachine, log: &BatchLog) -> Result<StateMachine, RecoveryError> {
+    let first = machine.state().metadata.height.next();
+    let (start, mut said) = (Instant::now(), Instant::now());
+    let mut batches = 0_u64;
+    for record in log.read_from(first.0)? {
+        let (height, bytes) = record?;
+        let (root_before, batch) = decode_record(&bytes).map_err(|error| RecoveryError::Record(height, error))?;
+        let needed = machine.state().metadata.height.next();
+        if batch.height != needed {
+            return Err(RecoveryError::Gap(needed, batch.height));
+        }
+        if root_before != machine.state().certified.root_hash() {
+            return Err(RecoveryError::Diverged(batch.height));
+        }
+        machine.execute_batch(batch);
+        batches += 1;
+        if said.elapsed() >= PROGRESS_INTERVAL {
+            said = Instant::now();
+            info!(batches, height, last = log.last_height(), "replaying the batch log");
+        }
+    }
+    info!(
+        batches,
+        height = machine.state().metadata.height.0,
+        root = hex::encode(machine.state().certified.root_hash()),
+        milliseconds = start.elapsed().as_millis() as u64,
+        "state recovered"
+    );
+    Ok(machine)
+}
+
+/// A salt for the log's checksums; without randomness the checksums still catch every accident.
+fn random_salt() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,141 @@
+//! What the network stack asks for, answered from the last certified state, the pool and the query threads.
+
+use crate::pool::{Admission, IngressPool};
+use crate::queries::QueryQueue;
+use crate::rounds::wall_clock;
+use crate::snapshot::{CertifiedSnapshot, Published};
+use crate::waiters::Waiters;
+use replicore_engine::Engine;
+use replicore_netstack::{
+    CallReply, Query, QueryReply, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy, StatusReport,
+    Target,
+};
+use replicore_scheduler::{inspect, management};
+use replicore_types::{CanisterId, ErrorCode, Ingress, Payload, Time, UserError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The replica as the network stack sees it.
+pub struct Service {
+    /// The last certified state.
+    pub published: Arc<Published>,
+    /// Messages waiting for a batch.
+    pub pool: Arc<IngressPool>,
+    /// Callers waiting for certificates.
+    pub waiters: Arc<Waiters>,
+    /// The query threads.
+    pub queries: QueryQueue,
+    /// Runs `canister_inspect_message`.
+    pub engine: Arc<Engine>,
+    /// DER encoding of the root key.
+    pub root_key_der: Arc<[u8]>,
+    /// How long a v3/v4 call waits.
+    pub call_wait: Duration,
+}
+
+impl ReplicaService for Service {
+    fn status(&self) -> StatusReport {
+        let snapshot = self.published.load();
+        StatusReport {
+            root_key: Arc::clone(&self.root_key_der),
+            healthy: snapshot.is_some(),
+            certified_height: snapshot.map_or(0, |snapshot| snapshot.state.metadata.height.0),
+            implementation: concat!("replicore-", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    fn now(&self) -> Time {
+        wall_clock()
+    }
+
+    fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
+        let Some(snapshot) = self.published.load() else {
+            return respond(CallReply::Busy(ServiceBusy("no certified state yet")));
+        };
+        match self.admit(&snapshot, message, target) {
+            Err(error) => respond(CallReply::Rejected(error)),
+            Ok(message) => self.enqueue(&snapshot, message, wait, respond),
+        }
+    }
+
+    fn query(&self, query: Query, respond: Responder<Result<QueryReply, ServiceBusy>>) {
+        self.queries.offer(query, respond);
+    }
+
+    fn read_state(&self, read: ReadState, respond: Responder<Result<Payload, ReadStateError>>) {
+        respond(match self.published.load() {
+            Some(snapshot) => snapshot.read_state(&read),
+            None => Err(ReadStateError::Unavailable),
+        });
+    }
+}
+
+impl Service {
+    /// The checks before the pool: is the message for this subnet and this path, and does the canister take it?
+    fn admit(&self, snapshot: &CertifiedSnapshot, mut message: Ingress, target: Target) -> Result<Ingress, UserError> {
+        message.effective_canister_id = effective_canister_id(&message, target, snapshot)?;
+        inspect::should_accept(&snapshot.state, &*self.engine, &message)?;
+        Ok(message)
+    }
+
+    fn enqueue(&self, snapshot: &CertifiedSnapshot, message: Ingress, wait: bool, respond: Responder<CallReply>) {
+        let id = message.message_id;
+        if !wait {
+            return respond(match self.pool.offer(message) {
+                Admission::Added | Admission::Duplicate => CallReply::Accepted,
+                Admission::Full(bound) => CallReply::Busy(ServiceBusy(bound)),
+            });
+        }
+        if snapshot.is_finished(&id) {
+            return respond(CallReply::Certificate(snapshot.request_status_certificate(&id)));
+        }
+        self.waiters.register(id, Instant::now() + self.call_wait, respond);
+        match self.pool.offer(message) {
+            Admission::Added => {}
+            Admission::Full(bound) => {
+                for respond in self.waiters.take(&id) {
+                    respond(CallReply::Busy(ServiceBusy(bound)));
+                }
+                return;
+            }
+            Admission::Duplicate => {}
+        }
+        // The message may have finished between the first look and the registration (a duplicate of one in flight):
+        // then nobody else answers.
+        if let Some(now) = self.published.load().filter(|now| now.is_finished(&id)) {
+            for respond in self.waiters.take(&id) {
+                respond(CallReply::Certificate(now.request_status_certificate(&id)));
+            }
+        }
+    }
+}
+
+/// The effective canister id of a call: it must agree with the request path (interface specification, "Effective
+/// canister id").
+fn effective_canister_id(
+    message: &Ingress,
+    target: Target,
+    snapshot: &CertifiedSnapshot,
+) -> Result<Option<CanisterId>, UserError> {
+    let invalid = |text: String| UserError::new(ErrorCode::InvalidManagementPayload, text);
+    if message.receiver != CanisterId::MANAGEMENT {
+        return match target {
+            Target::Canister(path) if path == message.receiver => Ok(Some(message.receiver)),
+            Target::Canister(path) => Err(invalid(format!(
+                "The effective canister id {path} of the request path is not the canister {} that is called",
+                message.receiver
+            ))),
+            Target::Subnet(_) => Err(invalid("Calls through the subnet endpoint go to the management canister".into())),
+        };
+    }
+    let effective = management::effective_canister_id(&message.method_name, &message.method_payload)?;
+    match (target, effective) {
+        (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => {
+            Err(UserError::new(ErrorCode::SubnetNotFound, format!("This replica hosts no subnet {subnet}")))
+        }
+        (Target::Canister(path), Some(effective)) if path != effective => Err(invalid(format!(
+            "The effective canister id {path} of the request path is not the canister {effective} that the call is about"
+        ))),
+        _ => Ok(effective),
+    }
+}

@@ -1,0 +1,86 @@
+//! The last certified state, as everybody reads it.
+
+use crate::certification::{CertifiedRoot, RootKey, data_certificate_paths, request_status_paths};
+use parking_lot::RwLock;
+use replicore_netstack::{ReadState, ReadStateError, Target};
+use replicore_scheduler::ReplicatedState;
+use replicore_scheduler::certified_state::{ReadStateRefused, ReadStateRequest, ReadStateTarget, check_read_state};
+use replicore_types::{CanisterId, MessageId, Payload};
+use std::sync::Arc;
+
+/// A state whose root is signed and whose batch is durable.
+pub struct CertifiedSnapshot {
+    /// The state.
+    pub state: ReplicatedState,
+    root: CertifiedRoot,
+}
+
+impl CertifiedSnapshot {
+    /// Signs a state. The caller has made its batch durable.
+    pub fn certify(state: ReplicatedState, key: &RootKey) -> Self {
+        let root = CertifiedRoot::new(&state.certified, key);
+        Self { state, root }
+    }
+
+    /// The root that is signed.
+    pub fn root_hash(&self) -> &[u8; 32] {
+        self.root.root_hash()
+    }
+
+    /// True once a message has its final status.
+    pub fn is_finished(&self, id: &MessageId) -> bool {
+        self.state.ingress_history.get(id).is_some_and(|status| status.state.is_terminal())
+    }
+
+    /// The certificate that a v3/v4 call is answered with.
+    pub fn request_status_certificate(&self, id: &MessageId) -> Payload {
+        Payload::from(self.root.certificate(&self.state.certified, &self.state, request_status_paths(id)))
+    }
+
+    /// What `ic0.data_certificate_copy` gives a canister in a query.
+    pub fn data_certificate(&self, canister: &CanisterId) -> Payload {
+        Payload::from(self.root.certificate(&self.state.certified, &self.state, data_certificate_paths(canister)))
+    }
+
+    /// Answers a `read_state` request.
+    ///
+    /// # Errors
+    /// A path that does not exist for this sender.
+    pub fn read_state(&self, read: &ReadState) -> Result<Payload, ReadStateError> {
+        let request = ReadStateRequest {
+            target: match read.target {
+                Target::Canister(canister) => ReadStateTarget::Canister(canister),
+                Target::Subnet(subnet) => ReadStateTarget::Subnet(subnet),
+            },
+            source: read.source,
+            delegation_targets: read.delegation_targets.as_deref(),
+            paths: &read.paths,
+        };
+        let paths = check_read_state(&self.state, &request).map_err(|refused| match refused {
+            ReadStateRefused::Invalid(text) => ReadStateError::InvalidPath(text),
+            ReadStateRefused::Forbidden(text) => ReadStateError::Forbidden(text),
+            ReadStateRefused::NotFound(text) => ReadStateError::NotFound(text),
+        })?;
+        Ok(Payload::from(self.root.certificate(&self.state.certified, &self.state, paths)))
+    }
+}
+
+/// The place where the commit thread publishes and readers look.
+#[derive(Default)]
+pub struct Published {
+    snapshot: RwLock<Option<Arc<CertifiedSnapshot>>>,
+}
+
+impl Published {
+    /// The last certified state, once there is one.
+    pub fn load(&self) -> Option<Arc<CertifiedSnapshot>> {
+        self.snapshot.read().clone()
+    }
+
+    /// Publishes a newer one.
+    pub fn store(&self, snapshot: CertifiedSnapshot) {
+        let old = self.snapshot.write().replace(Arc::new(snapshot));
+        // Outside the lock: the last reader of a state may have much to drop.
+        drop(old);
+    }
+}

@@ -1,0 +1,119 @@
+//! Certificates, checked as agents check them: the tree's root signed with the root key, the status found in the tree.
+
+use ic_certification::{Certificate, HashTree, LookupResult};
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Mutex;
+
+/// DER prefix of a BLS12-381 public key in G2.
+const BLS_DER_PREFIX_BYTES: usize = 37;
+const DOMAIN: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+
+/// What a certificate says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestStatus {
+    /// The reply.
+    Replied(Vec<u8>),
+    /// Reject code, text and error code.
+    Rejected(u64, String, String),
+    /// Known and not finished, or not known.
+    Pending(String),
+}
+
+/// Why a certificate is not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untrusted(pub String);
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "untrusted certificate: {}", self.0)
+    }
+}
+
+impl std::error::Error for Untrusted {}
+
+/// Verifies certificates of one root key. Roots whose signature was verified are remembered, since all requests that
+/// finish in one round share one.
+pub struct Verifier {
+    public_key: blst::min_sig::PublicKey,
+    verified: Mutex<HashSet<[u8; 32]>>,
+}
+
+/// Verified roots remembered before the memory is cleared.
+const VERIFIED_MAX: usize = 10_000;
+
+impl Verifier {
+    /// A verifier for a DER root key.
+    ///
+    /// # Errors
+    /// The key is not a BLS12-381 key in the published form.
+    pub fn new(root_key_der: &[u8]) -> Result<Self, Untrusted> {
+        let key = root_key_der.get(BLS_DER_PREFIX_BYTES..).unwrap_or_default();
+        let public_key = blst::min_sig::PublicKey::key_validate(key)
+            .map_err(|error| Untrusted(format!("the root key is malformed: {error:?}")))?;
+        Ok(Self { public_key, verified: Mutex::default() })
+    }
+
+    /// Checks the certificate and reads the status of a request from it.
+    ///
+    /// # Errors
+    /// The certificate does not decode, its signature does not verify, or its tree lacks what it should hold.
+    pub fn request_status(&self, certificate: &[u8], request_id: &[u8; 32]) -> Result<RequestStatus, Untrusted> {
+        let certificate = decode(certificate)?;
+        self.verify_signature(&certificate)?;
+        let status = |label: &str| lookup(&certificate.tree, request_id, label);
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        Ok(match status("status").as_deref() {
+            Some(b"replied") => {
+                RequestStatus::Replied(status("reply").ok_or_else(|| Untrusted("replied without a reply".into()))?)
+            }
+            Some(b"rejected") => {
+                let code = status("reject_code").unwrap_or_default();
+                let code = leb128::read::unsigned(&mut &code[..]).unwrap_or_default();
+                RequestStatus::Rejected(code, text(status("reject_message")), text(status("error_code")))
+            }
+            other => RequestStatus::Pending(text(other.map(<[u8]>::to_vec))),
+        })
+    }
+
+    /// Checks the certificate and returns the root that it signs.
+    ///
+    /// # Errors
+    /// The certificate does not decode or its signature does not verify.
+    pub fn root(&self, certificate: &[u8]) -> Result<[u8; 32], Untrusted> {
+        let certificate = decode(certificate)?;
+        self.verify_signature(&certificate)?;
+        Ok(certificate.tree.digest())
+    }
+
+    fn verify_signature(&self, certificate: &Certificate) -> Result<(), Untrusted> {
+        let root = certificate.tree.digest();
+        let mut verified = self.verified.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if verified.contains(&root) {
+            return Ok(());
+        }
+        let signature = blst::min_sig::Signature::from_bytes(&certificate.signature)
+            .map_err(|error| Untrusted(format!("the signature is malformed: {error:?}")))?;
+        let message = [b"\x0Dic-state-root", &root[..]].concat();
+        let result = signature.verify(true, &message, DOMAIN, &[], &self.public_key, false);
+        if result != blst::BLST_ERROR::BLST_SUCCESS {
+            return Err(Untrusted(format!("the signature does not verify: {result:?}")));
+        }
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(root);
+        Ok(())
+    }
+}
+
+fn decode(certificate: &[u8]) -> Result<Certificate, Untrusted> {
+    ciborium::from_reader(certificate).map_err(|error| Untrusted(error.to_string()))
+}
+
+fn lookup(tree: &HashTree, request_id: &[u8; 32], label: &str) -> Option<Vec<u8>> {
+    match tree.lookup_path([&b"request_status"[..], &request_id[..], label.as_bytes()]) {
+        LookupResult::Found(value) => Some(value.to_vec()),
+        _ => None,
+    }
+}
