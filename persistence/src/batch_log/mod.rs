@@ -17,7 +17,7 @@ mod tests;
 
 pub use reader::LogTail;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::{PersistenceError, Result};
 use format::{
     BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader, push_record,

@@ -5,8 +5,8 @@ use crate::page_map::{Digest, Page};
 use crate::sys::mapping::MappedFile;
 use std::sync::Arc;
 
-/// Bytes before the entries of a node record.
-pub(crate) const NODE_HEADER_BYTES: usize = 24;
+/// Bytes before the body of a record.
+pub(crate) const RECORD_HEADER_BYTES: usize = 24;
 /// Bytes of an entry of a node record: an offset and a digest.
 pub(crate) const NODE_ENTRY_BYTES: usize = 40;
 
@@ -63,7 +63,7 @@ impl StoredLeaf {
             return None;
         }
         let rank = (self.present & ((1 << slot) - 1)).count_ones() as usize;
-        let offset = self.node.offset + (NODE_HEADER_BYTES + rank * NODE_ENTRY_BYTES) as u64;
+        let offset = self.node.offset + (RECORD_HEADER_BYTES + rank * NODE_ENTRY_BYTES) as u64;
         let entry = self.node.generation.records.bytes(offset, NODE_ENTRY_BYTES);
         Some(entry.expect("records were checked at load"))
     }

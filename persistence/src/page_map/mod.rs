@@ -129,7 +129,12 @@ impl PageMap {
         apply_to(&mut self.root, self.level, &mut writes[..reached]);
     }
 
-    fn raise_root(&mut self, level: u32) {
+    /// The prefix of a child: what its pages' indices start with, or on a leaf the index itself.
+    pub(crate) fn child_prefix(prefix: u64, slot: usize) -> u64 {
+        prefix << node::FANOUT_BITS | slot as u64
+    }
+
+    pub(crate) fn raise_root(&mut self, level: u32) {
         debug_assert!(level <= LEVEL_MAX);
         while self.level < level {
             self.level += 1;

@@ -83,8 +83,20 @@ impl Node {
 
     pub(crate) fn digest(&self, level: u32) -> &Digest {
         match self {
-            Node::Interior(interior) => interior.digest.get_or_init(|| interior.compute_digest(level)),
-            Node::Leaf(leaf) => leaf.digest.get_or_init(|| leaf.compute_digest()),
+            Node::Interior(interior) => interior.digest(level),
+            Node::Leaf(leaf) => leaf.digest(),
+        }
+    }
+
+    /// Where a checkpoint holds exactly this node, if one does.
+    pub(crate) fn stored_node(&self) -> Option<&StoredNode> {
+        match self {
+            Node::Interior(interior) => interior.stored.as_ref(),
+            Node::Leaf(leaf) => leaf
+                .base
+                .as_ref()
+                .filter(|_| leaf.overridden == 0)
+                .map(|base| &base.node),
         }
     }
 
@@ -127,12 +139,14 @@ impl Interior {
         self.stored = None;
     }
 
-    fn compute_digest(&self, level: u32) -> Digest {
-        let children = self.children.iter().enumerate();
-        node_digest(
-            level,
-            children.filter_map(|(slot, child)| Some((slot, child.as_ref()?.digest(level - 1)))),
-        )
+    pub(crate) fn digest(&self, level: u32) -> &Digest {
+        self.digest.get_or_init(|| {
+            let children = self.children.iter().enumerate();
+            node_digest(
+                level,
+                children.filter_map(|(slot, child)| Some((slot, child.as_ref()?.digest(level - 1)))),
+            )
+        })
     }
 }
 
@@ -172,8 +186,9 @@ impl Leaf {
         self.digest = OnceLock::new();
     }
 
-    fn compute_digest(&self) -> Digest {
-        node_digest(0, (0..FANOUT).filter_map(|slot| Some((slot, self.page_digest(slot)?))))
+    pub(crate) fn digest(&self) -> &Digest {
+        self.digest
+            .get_or_init(|| node_digest(0, (0..FANOUT).filter_map(|slot| Some((slot, self.page_digest(slot)?)))))
     }
 }
 

@@ -31,16 +31,12 @@ impl PageMap {
         let level = self.level.max(snapshot.level).max(stored.level);
         let (mut next, mut snapshot, mut stored) = (self.clone(), snapshot.clone(), stored.clone());
         next.raise_root(level);
-        raise_by_reference(&mut snapshot, level);
-        raise_by_reference(&mut stored, level);
+        snapshot.raise_root(level);
+        stored.raise_root(level);
         rebase_to(&mut next.root, &snapshot.root, &stored.root, level);
         next.lower_root();
         next
     }
-}
-
-fn raise_by_reference(map: &mut PageMap, level: u32) {
-    map.raise_root(level);
 }
 
 fn rebase_to(place: &mut Option<Arc<Node>>, snapshot: &Option<Arc<Node>>, stored: &Option<Arc<Node>>, level: u32) {

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 /// A file is mapped in windows of this size, each when it is first needed. A window may reach beyond the end of the
 /// file: what is appended later appears in it, so that a growing file needs no new mapping per checkpoint.
-const WINDOW_BYTES: u64 = 1 << 30;
+pub(crate) const WINDOW_BYTES: u64 = 1 << 30;
 
 /// Windows per file: 4 TiB, eight times the largest state.
 const WINDOWS_MAX: usize = 4096;

@@ -1,0 +1,163 @@
+//! Finding the newest complete checkpoint of a directory.
+
+use super::format::{SLOT_BYTES, SLOT_COUNT, Superblock};
+use super::layout::{GenerationFiles, Layout};
+use super::load::Loaded;
+use super::write::BlobUse;
+use super::{CheckpointOptions, CheckpointStats, CheckpointStore, Last, LoadedCheckpoint, OpenedCheckpoints, State};
+use super::{empty_buckets, live_bytes_of};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{PersistenceError, Result};
+use crate::page_map::Digest;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+impl CheckpointStore {
+    /// Opens the store in `directory`, which exists, and the newest complete checkpoint in it. Reads metadata and
+    /// nodes; pages are read when they are touched. A checkpoint that is damaged is passed over for the one before,
+    /// and stays on disk until the next one is written.
+    ///
+    /// # Errors
+    /// What the disk says, or damage that leaves no checkpoint to open.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: CheckpointOptions,
+    ) -> Result<(Self, OpenedCheckpoints)> {
+        let layout = Layout {
+            disk,
+            directory: directory.to_path_buf(),
+        };
+        let superblocks = layout.open_superblocks()?;
+        let (slots, unreadable) = read_slots(&layout, &*superblocks)?;
+        let mut found = newest_complete(&layout, &slots)?;
+        let newer_is_damaged = !found.skipped.is_empty();
+        // One cut-off superblock is what a crash leaves; two are not.
+        if unreadable.len() as u64 == SLOT_COUNT {
+            return Err(unreadable.into_iter().next().expect("there are two"));
+        }
+        found.skipped.extend(unreadable);
+        let mut state = State {
+            superblocks,
+            slots,
+            last: None,
+            buckets: empty_buckets(),
+            next_generation: layout.last_generation()?.map_or(0, |number| number + 1),
+            next_sequence: 0,
+            last_height: None,
+            poison: None,
+        };
+        let mut latest = None;
+        if let Some((superblock, files, loaded)) = found.complete {
+            latest = Some(state.take_over(superblock, files, loaded));
+        }
+        if newer_is_damaged {
+            // Its superblock stays valid until the next commit, so nothing that it names may change before: the next
+            // checkpoint goes to new files.
+            state.last = None;
+        }
+        let store = Self {
+            layout,
+            options,
+            writer: Mutex::new(state),
+            stats: Mutex::new(CheckpointStats::default()),
+        };
+        store.publish_stats(&store.writer.lock());
+        Ok((
+            store,
+            OpenedCheckpoints {
+                latest,
+                skipped: found.skipped,
+            },
+        ))
+    }
+}
+
+impl State {
+    fn take_over(&mut self, superblock: Superblock, files: GenerationFiles, loaded: Loaded) -> LoadedCheckpoint {
+        let items = || loaded.buckets.iter().flatten();
+        let mut blobs: BTreeMap<Digest, BlobUse> = BTreeMap::new();
+        for blob in items().flat_map(|(_, item)| &item.blobs) {
+            blobs
+                .entry(*blob.digest())
+                .or_insert_with(|| BlobUse {
+                    blob: blob.clone(),
+                    uses: 0,
+                })
+                .uses += 1;
+        }
+        let item_bytes = items().map(|(_, item)| live_bytes_of(item)).sum();
+        let checkpoint = LoadedCheckpoint {
+            height: loaded.height,
+            state_hash: loaded.state_hash,
+            system: loaded.system,
+            items: items().map(|(key, item)| (key.clone(), item.clone())).collect(),
+        };
+        self.next_sequence = superblock.sequence + 1;
+        self.last_height = Some(loaded.height);
+        self.buckets = loaded.buckets;
+        self.last = Some(Last {
+            files,
+            superblock,
+            bucket_offsets: loaded.bucket_offsets,
+            blobs,
+            item_bytes,
+        });
+        checkpoint
+    }
+}
+
+pub(super) type Slots = [Option<Superblock>; SLOT_COUNT as usize];
+
+/// The superblocks, and the damage of slots that hold something else.
+pub(super) fn read_slots(layout: &Layout, file: &dyn DiskFile) -> Result<(Slots, Vec<PersistenceError>)> {
+    let path = layout.superblocks_path();
+    let (mut slots, mut unreadable) = ([None; SLOT_COUNT as usize], Vec::new());
+    for slot in 0..SLOT_COUNT {
+        let mut bytes = vec![0; SLOT_BYTES as usize];
+        file.read_at(&mut bytes, slot * SLOT_BYTES)
+            .map_err(PersistenceError::io(&path, "read"))?;
+        slots[slot as usize] = Superblock::decode(&bytes, slot, &path)?;
+        if slots[slot as usize].is_none() && bytes.iter().any(|byte| *byte != 0) {
+            unreadable.push(PersistenceError::damaged(&path, slot * SLOT_BYTES, "not a superblock"));
+        }
+    }
+    Ok((slots, unreadable))
+}
+
+struct Found {
+    complete: Option<(Superblock, GenerationFiles, Loaded)>,
+    skipped: Vec<PersistenceError>,
+}
+
+fn newest_complete(layout: &Layout, slots: &Slots) -> Result<Found> {
+    let mut candidates: Vec<Superblock> = slots.iter().flatten().copied().collect();
+    candidates.sort_by_key(|superblock| std::cmp::Reverse(superblock.sequence));
+    let mut found = Found {
+        complete: None,
+        skipped: Vec::new(),
+    };
+    for superblock in candidates {
+        match load(layout, superblock) {
+            Ok((files, loaded)) => {
+                found.complete = Some((superblock, files, loaded));
+                return Ok(found);
+            }
+            Err(error @ PersistenceError::Damaged { .. }) => found.skipped.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match found.skipped.is_empty() {
+        true => Ok(found),
+        false => Err(found.skipped.swap_remove(0)),
+    }
+}
+
+pub(super) fn load(layout: &Layout, superblock: Superblock) -> Result<(GenerationFiles, Loaded)> {
+    let files = layout.open_generation(superblock.generation)?;
+    layout.map(&files.generation, &superblock)?;
+    let loaded = layout.loader(&files.generation, superblock).load()?;
+    Ok((files, loaded))
+}
