@@ -1,0 +1,297 @@
+//! The errors of the management canister: protocol codes and the sentences that clients match on.
+//!
+//! The first line of each text is part of the protocol (reference transcripts compare it).
+
+use replicore_types::{CanisterId, Cycles, ErrorCode, NumBytes, PrincipalId, UserError};
+
+/// `number` with `_` between groups of three digits.
+pub(crate) fn grouped(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position) % 3 == 0 {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `bytes` in the largest binary unit that leaves a number of at least one, with two decimals.
+pub(crate) fn binary_unit(bytes: NumBytes) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes.0 < 1024 {
+        return format!("{} B", bytes.0);
+    }
+    let exponent = ((63 - bytes.0.leading_zeros()) / 10).min(UNITS.len() as u32);
+    let unit = 1u128 << (10 * exponent);
+    let hundredths = (u128::from(bytes.0) * 100 + unit / 2) / unit;
+    format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[exponent as usize - 1])
+}
+
+fn error(code: ErrorCode, text: String) -> UserError {
+    UserError::new(code, text)
+}
+
+pub(crate) fn canister_not_found(id: CanisterId) -> UserError {
+    error(ErrorCode::CanisterNotFound, format!("Canister {id} not found"))
+}
+
+pub(crate) fn unknown_method(name: &str) -> UserError {
+    error(ErrorCode::CanisterMethodNotFound, format!("Management canister has no method '{name}'"))
+}
+
+pub(crate) fn not_available(name: &str) -> UserError {
+    error(
+        ErrorCode::UnknownManagementMessage,
+        format!("Management canister method '{name}' is not available on this subnet"),
+    )
+}
+
+pub(crate) fn only_canisters(method: &str) -> UserError {
+    error(ErrorCode::CanisterRejectedMessage, format!("Only canisters can call ic00 method {method}"))
+}
+
+pub(crate) fn only_subnet(method: &str) -> UserError {
+    error(
+        ErrorCode::CanisterRejectedMessage,
+        format!("ic00 method {method} can only be called through the subnet of its argument"),
+    )
+}
+
+/// What the ingress filter answers a sender who is no controller.
+pub(crate) fn filter_not_controller(id: CanisterId, method: &str) -> UserError {
+    error(
+        ErrorCode::CanisterInvalidController,
+        format!("Only controllers of canister {id} can call ic00 method {method}"),
+    )
+}
+
+/// What execution answers a caller who is no controller.
+pub(crate) fn not_controller<'a>(
+    id: CanisterId,
+    controllers: impl Iterator<Item = &'a PrincipalId>,
+    caller: PrincipalId,
+) -> UserError {
+    let expected = controllers.map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    error(
+        ErrorCode::CanisterInvalidController,
+        format!(
+            "Only the controllers of the canister {id} can control it.\n\
+             Canister's controllers: {expected}\n\
+             Sender's ID: {caller}"
+        ),
+    )
+}
+
+/// `missing` cycles would have made it possible.
+pub(crate) fn out_of_cycles(id: CanisterId, missing: Cycles) -> UserError {
+    error(ErrorCode::CanisterOutOfCycles, out_of_cycles_text(id, missing))
+}
+
+pub(crate) fn out_of_cycles_text(id: CanisterId, missing: Cycles) -> String {
+    let missing = grouped(missing.0);
+    format!("Canister {id} is out of cycles: please top up the canister with at least {missing} additional cycles")
+}
+
+pub(crate) fn install_out_of_cycles(id: CanisterId, missing: Cycles) -> UserError {
+    error(
+        ErrorCode::CanisterOutOfCycles,
+        format!("Canister installation failed with `{}`.", out_of_cycles_text(id, missing)),
+    )
+}
+
+pub(crate) fn install_rate_limited(id: CanisterId) -> UserError {
+    error(
+        ErrorCode::CanisterInstallCodeRateLimited,
+        format!(
+            "Canister {id} is rate limited because it executed too many instructions in the previous install_code \
+             messages. Please retry installation after several minutes."
+        ),
+    )
+}
+
+pub(crate) fn canister_not_empty(id: CanisterId) -> UserError {
+    error(
+        ErrorCode::CanisterNonEmpty,
+        format!(
+            "Canister {id} cannot be installed because the canister is not empty. \
+             Try installing with mode='reinstall' instead."
+        ),
+    )
+}
+
+pub(crate) fn no_module(id: CanisterId) -> UserError {
+    error(
+        ErrorCode::CanisterWasmModuleNotFound,
+        format!(
+            "Error from Canister {id}: Attempted to execute a message, but the canister contains no Wasm module..\n\
+             Install code first."
+        ),
+    )
+}
+
+/// `cause` as an error of the canister's own code.
+pub(crate) fn from_canister(id: CanisterId, cause: &UserError) -> UserError {
+    error(cause.code, format!("Error from Canister {id}: {}", cause.description))
+}
+
+pub(crate) fn wasm_memory_limit(id: CanisterId, used: NumBytes, limit: NumBytes) -> UserError {
+    error(
+        ErrorCode::CanisterWasmMemoryLimitExceeded,
+        format!(
+            "Error from Canister {id}: Canister exceeded its current Wasm memory limit of {limit} bytes. The peak \
+             Wasm memory usage was {used} bytes. If the canister reaches 4GiB, then it may stop functioning and may \
+             become unrecoverable. Please reach out to the canister owner to investigate the reason for the increased \
+             memory usage. It might be necessary to move data from the Wasm memory to the stable memory. If such high \
+             Wasm memory usage is expected and safe, then the developer can increase the Wasm memory limit in the \
+             canister settings.."
+        ),
+    )
+}
+
+pub(crate) fn persistence_option_missing() -> UserError {
+    error(
+        ErrorCode::CanisterContractViolation,
+        "Missing upgrade option: Enhanced orthogonal persistence requires the `wasm_memory_persistence` upgrade option."
+            .into(),
+    )
+}
+
+pub(crate) fn persistence_not_supported() -> UserError {
+    error(
+        ErrorCode::CanisterContractViolation,
+        "Invalid upgrade option: The `wasm_memory_persistence: opt Keep` upgrade option requires that the new \
+         canister module supports enhanced orthogonal persistence."
+            .into(),
+    )
+}
+
+/// A setting has a value outside its range.
+pub(crate) fn setting_out_of_range(text: String) -> UserError {
+    error(ErrorCode::CanisterContractViolation, text)
+}
+
+pub(crate) fn subnet_memory_exceeded(requested: NumBytes, available: NumBytes) -> UserError {
+    error(
+        ErrorCode::SubnetOversubscribed,
+        format!(
+            "Canister requested {} of memory but only {} are available in the subnet.",
+            binary_unit(requested),
+            binary_unit(available)
+        ),
+    )
+}
+
+pub(crate) fn subnet_compute_exceeded(requested: u64, available: u64) -> UserError {
+    error(
+        ErrorCode::SubnetOversubscribed,
+        format!(
+            "Canister requested a compute allocation of {requested}% which cannot be satisfied because the Subnet's \
+             remaining compute capacity is {available}%."
+        ),
+    )
+}
+
+pub(crate) fn compute_allocation_unpaid(percent: u64, missing: Cycles) -> UserError {
+    error(
+        ErrorCode::InsufficientCyclesInComputeAllocation,
+        format!(
+            "Cannot increase compute allocation to {percent}% due to insufficient cycles. \
+             At least {} additional cycles are required.",
+            grouped(missing.0)
+        ),
+    )
+}
+
+pub(crate) fn memory_allocation_unpaid(bytes: NumBytes, missing: Cycles) -> UserError {
+    error(
+        ErrorCode::InsufficientCyclesInMemoryAllocation,
+        format!(
+            "Cannot increase memory allocation to {} due to insufficient cycles. \
+             At least {} additional cycles are required.",
+            binary_unit(bytes),
+            grouped(missing.0)
+        ),
+    )
+}
+
+pub(crate) fn memory_growth_unpaid(bytes: NumBytes, missing: Cycles) -> UserError {
+    error(
+        ErrorCode::InsufficientCyclesInMemoryGrow,
+        format!(
+            "Canister cannot grow memory by {bytes} bytes due to insufficient cycles. \
+             At least {} additional cycles are required.",
+            grouped(missing.0)
+        ),
+    )
+}
+
+pub(crate) fn reserved_limit_too_low(limit: Cycles, reserved: Cycles) -> UserError {
+    error(
+        ErrorCode::ReservedCyclesLimitIsTooLow,
+        format!(
+            "Cannot set the reserved cycles limit {} below the reserved cycles balance of the canister {}.",
+            grouped(limit.0),
+            grouped(reserved.0)
+        ),
+    )
+}
+
+pub(crate) fn reserved_limit_exceeded(bytes: NumBytes, requested: Cycles, limit: Cycles) -> UserError {
+    error(
+        ErrorCode::ReservedCyclesLimitExceededInMemoryGrow,
+        format!(
+            "Canister cannot grow memory by {bytes} bytes due to its reserved cycles limit. \
+             The current limit ({}) would be exceeded by {}.",
+            grouped(limit.0),
+            grouped((requested - limit).0)
+        ),
+    )
+}
+
+pub(crate) fn creation_fee_missing(sent: Cycles, required: Cycles) -> UserError {
+    error(
+        ErrorCode::InsufficientCyclesForCreateCanister,
+        format!(
+            "Creating a canister requires a fee of {} that is deducted from the canister's initial balance but only \
+             {} cycles were received with the create_canister request.",
+            grouped(required.0),
+            grouped(sent.0)
+        ),
+    )
+}
+
+pub(crate) fn chunk_store(message: impl std::fmt::Display) -> UserError {
+    error(ErrorCode::CanisterContractViolation, format!("Error from Wasm chunk store: {message}."))
+}
+
+pub(crate) fn snapshot_not_found(canister: CanisterId, snapshot: &str) -> UserError {
+    error(
+        ErrorCode::CanisterSnapshotNotFound,
+        format!("Could not find the snapshot ID {snapshot} for canister {canister}."),
+    )
+}
+
+pub(crate) fn invalid_payload(text: impl Into<String>) -> UserError {
+    UserError::new(ErrorCode::InvalidManagementPayload, text)
+}
+
+pub(crate) fn rejected(text: impl Into<String>) -> UserError {
+    UserError::new(ErrorCode::CanisterRejectedMessage, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_sizes_have_units() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_196_000_078_157_590), "1_196_000_078_157_590");
+        assert_eq!(binary_unit(NumBytes(13 << 40)), "13.00 TiB");
+        assert_eq!(binary_unit(NumBytes((509 << 30) + (1 << 29))), "509.50 GiB");
+        assert_eq!(binary_unit(NumBytes(1000)), "1000 B");
+    }
+}

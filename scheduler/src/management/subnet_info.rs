@@ -1,0 +1,71 @@
+//! What canisters may ask about the subnet.
+
+use super::types::{
+    self, CanisterIdRange, ListCanistersResult, NodeMetrics, NodeMetricsEntry, NodeMetricsHistoryArgs, SubnetInfoArgs,
+    SubnetInfoResult,
+};
+use super::work::{Reply, Work};
+use super::error;
+use crate::state::ReplicatedState;
+use replicore_types::{CanisterId, ErrorCode, PrincipalId, SubnetId, UserError};
+
+/// `list_canisters`: the canisters of the subnet as ranges of neighbouring ids.
+pub(crate) fn list_canisters(state: &ReplicatedState) -> Result<Vec<u8>, UserError> {
+    let mut canisters: Vec<CanisterIdRange> = Vec::new();
+    let mut last_index: Option<u64> = None;
+    for id in state.canisters.keys() {
+        let index = id.index();
+        let follows = matches!((last_index, index), (Some(last), Some(index)) if index == last + 1);
+        last_index = index;
+        match canisters.last_mut() {
+            Some(range) if follows => range.end = id.0,
+            _ => canisters.push(CanisterIdRange { start: id.0, end: id.0 }),
+        }
+    }
+    types::encode(ListCanistersResult { canisters })
+}
+
+/// `subnet_info`
+pub(crate) fn subnet_info<E>(work: &mut Work<'_, E>, args: &SubnetInfoArgs) -> Result<Reply, UserError> {
+    check_subnet(work, args.subnet_id)?;
+    types::encode(SubnetInfoResult {
+        replica_version: format!("replicore-{}", env!("CARGO_PKG_VERSION")),
+        registry_version: 1,
+    })
+    .map(Reply::Now)
+}
+
+/// `node_metrics_history`: one entry, of now. Blocks are made by one sequencer, so every node counts every batch and
+/// none fails.
+pub(crate) fn node_metrics_history<E>(
+    work: &mut Work<'_, E>,
+    args: &NodeMetricsHistoryArgs,
+) -> Result<Reply, UserError> {
+    check_subnet(work, args.subnet_id)?;
+    let metadata = &work.state.metadata;
+    let timestamp_nanos = metadata.time.as_nanos();
+    let mut history = Vec::new();
+    if args.start_at_timestamp_nanos <= timestamp_nanos {
+        let node_metrics = metadata.nodes.keys().map(|node| NodeMetrics {
+            node_id: node.0,
+            num_blocks_proposed_total: metadata.height.0,
+            num_block_failures_total: 0,
+        });
+        history.push(NodeMetricsEntry { timestamp_nanos, node_metrics: node_metrics.collect() });
+    }
+    types::encode(history).map(Reply::Now)
+}
+
+fn check_subnet<E>(work: &Work<'_, E>, subnet: PrincipalId) -> Result<(), UserError> {
+    if SubnetId(subnet) == work.state.metadata.subnet_id {
+        return Ok(());
+    }
+    let id = CanisterId(subnet);
+    Err(UserError::new(ErrorCode::SubnetNotFound, format!("No route to subnet {id}")))
+}
+
+/// Who may list the subnet's canisters: on rented subnets everybody.
+pub(crate) fn check_list_allowed(state: &ReplicatedState) -> Result<(), UserError> {
+    use replicore_types::SubnetType::CloudEngine;
+    if state.metadata.subnet.subnet_type == CloudEngine { Ok(()) } else { Err(error::only_subnet("list_canisters")) }
+}
