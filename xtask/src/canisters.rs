@@ -234,7 +234,8 @@ fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|error| error.to_string())
 }
 
-fn read_module(path: &Path) -> Result<Vec<u8>> {
+/// Reads a module, unpacked if its name ends in `.gz`.
+pub fn read_module(path: &Path) -> Result<Vec<u8>> {
     let bytes = shell::read(path)?;
     if !is_compressed(path) {
         return Ok(bytes);
