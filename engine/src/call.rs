@@ -41,13 +41,30 @@ pub enum EntryPoint {
     /// `canister_query <method>` in replicated execution: state is discarded, instructions are charged.
     ReplicatedQuery { method: String, argument: Payload },
     /// `canister_query <method>` outside replicated execution.
-    Query { method: String, argument: Payload, data_certificate: Option<Payload> },
+    Query {
+        method: String,
+        argument: Payload,
+        data_certificate: Option<Payload>,
+    },
     /// `canister_composite_query <method>`; never replicated.
-    CompositeQuery { method: String, argument: Payload, data_certificate: Option<Payload> },
+    CompositeQuery {
+        method: String,
+        argument: Payload,
+        data_certificate: Option<Payload>,
+    },
     /// A reply or reject callback. `composite` when the call context is a composite query's (never replicated).
-    Callback { closure: WasmClosure, response: ResponseView, refund: Cycles, composite: bool },
+    Callback {
+        closure: WasmClosure,
+        response: ResponseView,
+        refund: Cycles,
+        composite: bool,
+    },
     /// `call_on_cleanup` after a callback trapped.
-    Cleanup { closure: WasmClosure, response: ResponseView, composite: bool },
+    Cleanup {
+        closure: WasmClosure,
+        response: ResponseView,
+        composite: bool,
+    },
     /// `canister_inspect_message` for an ingress call of `method`.
     InspectMessage { method: String, argument: Payload },
     /// `canister_heartbeat`

@@ -6,14 +6,27 @@
 //! of the Wasm engine underneath shows in its interface.
 
 mod call;
+#[cfg(feature = "wasm")]
+mod engine;
 mod execute;
 mod execution_state;
+#[cfg(feature = "wasm")]
+mod instance;
+#[cfg(feature = "wasm")]
+mod meter;
 pub mod module;
 mod outcome;
+#[cfg(feature = "wasm")]
+mod stable_memory;
+#[cfg(feature = "wasm")]
+pub mod system_api;
+mod trap;
 
 pub use call::{
     Call, CallContextView, EntryPoint, InstructionLimits, MemoryView, ResponseView, SystemView, WasmClosure,
 };
+#[cfg(feature = "wasm")]
+pub use engine::{Engine, EngineConfig, EngineError};
 pub use execute::{Execute, PreparedModule};
 pub use execution_state::{
     CanisterModule, CustomSection, CustomSectionVisibility, ExecutionState, GlobalValue, MethodKind, ModuleInterface,
@@ -23,3 +36,4 @@ pub use outcome::{
     Callback, CyclesBurned, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord, OutgoingCall, PausedExecution,
     SystemChanges, WorkDone,
 };
+pub use trap::cleanup_also_failed;

@@ -2,9 +2,9 @@
 
 use crate::WasmClosure;
 use replicore_types::{
-    CallbackId, CanisterId, CoarseTime, Cycles, NumBytes, NumInstructions, Request, Time, UserError,
-    WasmResult,
+    CallbackId, CanisterId, CoarseTime, Cycles, NumBytes, NumInstructions, Request, Time, UserError, WasmResult,
 };
+use std::any::Any;
 
 /// What came of one slice of work: a finished message, or one that wants another slice.
 #[derive(Debug)]
@@ -129,17 +129,30 @@ pub struct ExecutionStats {
 /// A message between slices. Dropping it abandons the work: executing the same call again from the start gives the
 /// same result, slice for slice.
 pub struct PausedExecution {
-    pub(crate) inner: Box<dyn PausedSlices>,
+    inner: Box<dyn Any + Send>,
     /// Instructions used so far.
     pub instructions: NumInstructions,
 }
 
-/// What the engine keeps of a paused message.
-pub(crate) trait PausedSlices: Send {}
+impl PausedExecution {
+    /// A paused message. `state` is whatever the executor needs to go on; only the executor that made it reads it.
+    pub fn new(state: Box<dyn Any + Send>, instructions: NumInstructions) -> Self {
+        Self {
+            inner: state,
+            instructions,
+        }
+    }
 
-impl std::fmt::Debug for PausedExecution {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PausedExecution").field("instructions", &self.instructions).finish_non_exhaustive()
+    /// What the executor kept.
+    pub fn into_state(self) -> Box<dyn Any + Send> {
+        self.inner
     }
 }
 
+impl std::fmt::Debug for PausedExecution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PausedExecution")
+            .field("instructions", &self.instructions)
+            .finish_non_exhaustive()
+    }
+}

@@ -3,6 +3,7 @@
 //! The table is published for 13 nodes. On `n` nodes a fee is `fee * n / 13`, rounded down. *Where* that rounding
 //! happens is part of the protocol: a fee per byte is scaled first for ingress, but scaled as one product for calls.
 
+use crate::limits::{STORAGE_RESERVATION_THRESHOLD_BYTES, SUBNET_MEMORY_BYTES_MAX};
 use crate::{CostSchedule, Cycles, NumBytes, NumInstructions, SubnetConfig, SubnetType};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ const COMPUTE_PER_PERCENT_SECOND: u128 = 10_000_000;
 const THRESHOLD_SIGNATURE: u128 = 10_000_000_000;
 const FETCH_LOGS: u128 = 5_000_000;
 const FETCH_LOGS_PER_BYTE: u128 = 80;
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// Storage is reserved for at most this long.
+pub const STORAGE_RESERVATION_PERIOD_MAX: Duration = Duration::from_secs(300_000_000);
 
 /// Whether memory is addressed with 32 or 64 bits: a wasm64 instruction costs twice the cycles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -120,6 +125,61 @@ impl SubnetConfig {
     }
 }
 
+/// What the freezing threshold of a canister depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreezingThreshold {
+    /// `freezing_threshold` setting, in seconds.
+    pub seconds: u64,
+    /// `memory_allocation` setting; zero for best effort.
+    pub memory_allocation: NumBytes,
+    /// Memory that storage is charged for.
+    pub memory_usage: NumBytes,
+    /// Memory of messages in queues and of responses awaited.
+    pub message_memory_usage: NumBytes,
+    /// `compute_allocation` setting, in percent.
+    pub compute_allocation_percent: u64,
+    /// Cycles already set aside for storage; they count towards the threshold.
+    pub reserved_balance: Cycles,
+}
+
+/// Memory that is being allocated on a subnet that may be filling up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryReservation {
+    /// Bytes newly taken from the subnet.
+    pub allocated: NumBytes,
+    /// Subnet memory in use before that.
+    pub subnet_usage_before: NumBytes,
+}
+
+impl SubnetConfig {
+    /// Cycles that a canister with these settings burns in a day while it does nothing.
+    pub fn idle_cycles_burned_per_day(&self, canister: FreezingThreshold) -> Cycles {
+        let day = Duration::from_secs(SECONDS_PER_DAY);
+        self.storage_cost(canister.memory_usage.max(canister.memory_allocation), day)
+            + self.storage_cost(canister.message_memory_usage, day)
+            + self.compute_allocation_cost(canister.compute_allocation_percent, day)
+    }
+
+    /// The balance below which the canister is frozen: what it burns idle over `seconds`, less its reserved balance.
+    pub fn freezing_threshold(&self, canister: FreezingThreshold) -> Cycles {
+        let per_day = self.idle_cycles_burned_per_day(canister).0;
+        let threshold = per_day.saturating_mul(u128::from(canister.seconds)) / u128::from(SECONDS_PER_DAY);
+        Cycles(threshold) - canister.reserved_balance
+    }
+
+    /// Cycles to set aside for an allocation. Nothing up to the threshold of subnet memory; above it, storage for a
+    /// duration that rises linearly to [`STORAGE_RESERVATION_PERIOD_MAX`] when the subnet is full.
+    pub fn storage_reservation(&self, memory: MemoryReservation) -> Cycles {
+        let threshold = STORAGE_RESERVATION_THRESHOLD_BYTES;
+        let range = SUBNET_MEMORY_BYTES_MAX - threshold;
+        let usage_after = memory.subnet_usage_before + memory.allocated;
+        let above = usage_after.0.saturating_sub(threshold).min(range);
+        let bytes = memory.allocated.0.min(above);
+        let seconds = u128::from(STORAGE_RESERVATION_PERIOD_MAX.as_secs()) * u128::from(above) / u128::from(range);
+        self.storage_cost(NumBytes(bytes), Duration::from_secs(seconds as u64))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +196,28 @@ mod tests {
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(0)), Cycles(92_307));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(10)), Cycles(92_307 + 1_530));
         assert_eq!(subnet(13).http_request_fee(NumBytes(0), NumBytes(0)), Cycles(49_140_000));
+    }
+
+    #[test]
+    fn the_freezing_threshold_counts_allocation_or_usage_and_reserved_cycles() {
+        let canister = FreezingThreshold {
+            seconds: 30 * SECONDS_PER_DAY,
+            memory_usage: NumBytes(1 << 30),
+            ..FreezingThreshold::default()
+        };
+        let month = Cycles(317_500 * 30 * u128::from(SECONDS_PER_DAY));
+        assert_eq!(subnet(13).freezing_threshold(canister), month);
+        let smaller = FreezingThreshold { memory_allocation: NumBytes(1 << 20), ..canister };
+        assert_eq!(subnet(13).freezing_threshold(smaller), month);
+        let reserved = FreezingThreshold { reserved_balance: Cycles(1_000), ..canister };
+        assert_eq!(subnet(13).freezing_threshold(reserved), month - Cycles(1_000));
+    }
+
+    #[test]
+    fn storage_is_reserved_above_the_threshold_only() {
+        let grow = |before: u64| MemoryReservation { allocated: NumBytes(1 << 30), subnet_usage_before: NumBytes(before) };
+        assert_eq!(subnet(13).storage_reservation(grow(0)), Cycles::ZERO);
+        let full = subnet(13).storage_reservation(grow(SUBNET_MEMORY_BYTES_MAX));
+        assert_eq!(full, subnet(13).storage_cost(NumBytes(1 << 30), STORAGE_RESERVATION_PERIOD_MAX));
     }
 }

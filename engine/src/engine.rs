@@ -1,0 +1,451 @@
+//! The engine: from a call to its outcome.
+
+use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache};
+use crate::meter::Meter;
+use crate::module::{FunctionNames, symbols};
+use crate::stable_memory::StableMemory;
+use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
+use crate::trap::{self, Failure, TrapCode};
+use crate::{
+    Call, CanisterModule, EntryPoint, Execute, ExecutionError, ExecutionOutcome, ExecutionState, ExecutionStats,
+    InstructionLimits, MethodKind, PausedExecution, PreparedModule, SystemChanges, WorkDone,
+};
+use replicore_types::fees::WasmWidth;
+use replicore_types::{CanisterId, NumInstructions, SubnetType, UserError};
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use wasmtime::{Config, Trap, WasmBacktrace};
+
+/// Instructions for a heap page whose content changed.
+const PAGE_CHANGED: u64 = 1_000;
+/// The same for wasm64 modules.
+const PAGE_CHANGED_WASM64: u64 = 4_000;
+/// Frames collected from the engine; those of helpers are left out before the text is cut to its own bound.
+const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Memory is reserved as address space for the largest heap, so that a heap never moves and 32-bit addresses need no
+/// bounds checks.
+const HEAP_RESERVATION_BYTES: u64 = replicore_types::limits::WASM64_HEAP_BYTES_MAX;
+
+/// Bounds of one engine. No result depends on them.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Compiled modules kept in memory.
+    pub modules_max: NonZeroUsize,
+    /// Canisters whose instance is kept warm for replicated messages.
+    pub warm_canisters_max: usize,
+    /// Canisters whose instances are kept warm for queries.
+    pub warm_query_canisters_max: usize,
+    /// Query instances of one canister, hence queries of one canister that run warm at the same time.
+    pub query_instances_per_canister_max: usize,
+    /// Stack of Wasm code in bytes: deeper recursion traps.
+    pub wasm_stack_bytes: usize,
+    /// Folder for machine code, so that modules need not be compiled again after a restart.
+    pub cache_folder: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            modules_max: NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN),
+            warm_canisters_max: 1_000,
+            warm_query_canisters_max: 500,
+            query_instances_per_canister_max: 4,
+            wasm_stack_bytes: 5 * 1024 * 1024,
+            cache_folder: None,
+        }
+    }
+}
+
+/// Why an engine could not be made: a setting that this machine or the Wasm engine refuses.
+#[derive(Debug)]
+pub struct EngineError(String);
+
+impl std::fmt::Display for EngineError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the Wasm engine cannot start: {}", self.0)
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+/// Executes messages on wasmtime. Shared by all threads.
+pub struct Engine {
+    modules: ModuleCache,
+    warm: InstancePool,
+    queries: InstancePool,
+}
+
+/// Names versions of canister states; unique in the process.
+static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
+
+fn fresh_version() -> u64 {
+    NEXT_VERSION.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Engine {
+    /// An engine with these bounds.
+    ///
+    /// # Errors
+    /// When the settings do not fit this machine.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
+        let engine = wasmtime::Engine::new(&wasmtime_config(&config)).map_err(error)?;
+        Ok(Self {
+            modules: ModuleCache::new(engine, config.modules_max, config.cache_folder.clone()).map_err(error)?,
+            warm: InstancePool::new(config.warm_canisters_max, 1),
+            queries: InstancePool::new(config.warm_query_canisters_max, config.query_instances_per_canister_max),
+        })
+    }
+
+    /// Instances that are warm now, for replicated messages and for queries.
+    pub fn warm_instances(&self) -> (usize, usize) {
+        (self.warm.len(), self.queries.len())
+    }
+
+    fn pool(&self, mode: Mode) -> &InstancePool {
+        if mode.is_replicated() {
+            &self.warm
+        } else {
+            &self.queries
+        }
+    }
+
+    /// An instance that holds `state`, and whether it was warm.
+    fn instance(
+        &self,
+        compiled: Arc<Compiled>,
+        state: &ExecutionState,
+        at: Place,
+    ) -> Result<(Box<Instance>, bool), Failure> {
+        let broken = |error: wasmtime::Error| Failure::Engine(format!("{error:#}"));
+        if let Some(mut instance) = self.pool(at.mode).take(at.canister, state) {
+            let warm = instance.holds(state.warm_version);
+            instance.bring_to(state).map_err(broken)?;
+            return Ok((instance, warm));
+        }
+        Ok((Box::new(Instance::new(compiled, state).map_err(broken)?), false))
+    }
+
+    /// Polls a message until it ends or pauses.
+    fn go_on(&self, state: &mut ExecutionState, mut message: InFlight) -> ExecutionOutcome {
+        match message.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => {
+                let executed = NumInstructions(message.progress.executed());
+                ExecutionOutcome::Paused(PausedExecution::new(Box::new(message), executed))
+            }
+            Poll::Ready((instance, result)) => {
+                ExecutionOutcome::Finished(Box::new(self.finish(state, instance, result, message.at)))
+            }
+        }
+    }
+
+    /// Charges for the pages, then commits or rolls back.
+    fn finish(
+        &self,
+        state: &mut ExecutionState,
+        mut instance: Box<Instance>,
+        result: wasmtime::Result<()>,
+        at: Place,
+    ) -> WorkDone {
+        let (mut running, counter) = instance.end();
+        let changes = instance.heap_changes();
+        let executed = running.meter.executed(counter) + page_charge(&changes, state.interface.width);
+        let mut stats = ExecutionStats {
+            heap_pages_dirtied: changes.pages.len() as u64,
+            stable_pages_dirtied: running.stable.pages_written(),
+            warm: at.warm,
+            slices: running.progress.slices(),
+        };
+        let failed = result
+            .err()
+            .map(|error| describe(&mut running, error, &instance.compiled));
+        let reusable = match &failed {
+            None if keeps_state(&running.message) => {
+                let version = fresh_version();
+                (state.heap, state.globals) = instance.commit(&changes, version);
+                (state.stable, stats.stable_pages_dirtied) = running.stable.commit();
+                state.warm_version = version;
+                true
+            }
+            _ => instance.roll_back(&changes),
+        };
+        if reusable && !instance.compiled.drops_data_segments {
+            self.pool(at.mode).put(at.canister, instance);
+        }
+        let (answer, changes) = running.message.into_changes(failed.is_none());
+        WorkDone {
+            result: match failed {
+                None => Ok(answer),
+                Some(error) => Err(error),
+            },
+            changes,
+            instructions: NumInstructions(executed),
+            stats,
+        }
+    }
+}
+
+impl Execute for Engine {
+    fn prepare(
+        &self,
+        module: &CanisterModule,
+        _subnet_type: SubnetType,
+    ) -> Result<PreparedModule, (UserError, NumInstructions)> {
+        let compiled = self.modules.get(module)?;
+        Ok(PreparedModule {
+            initial: compiled.initial_state(module, fresh_version()),
+            interface: compiled.interface.clone(),
+            compile_instructions: compiled.compile_instructions,
+            compile_instructions_known: compiled.compile_instructions_known,
+        })
+    }
+
+    fn execute(&self, canister: &mut ExecutionState, call: Call<'_>, limits: InstructionLimits) -> ExecutionOutcome {
+        let entry = match Target::of(&call.entry_point, canister) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return finished_at_once(Ok(None)),
+            Err(failure) => return finished_at_once(Err(failure)),
+        };
+        let compiled = match self.modules.get(&canister.module) {
+            Ok(compiled) => compiled,
+            Err((error, _)) => return finished_with(Err(ExecutionError { error, log: None })),
+        };
+        if canister.warm_version == 0 {
+            canister.warm_version = fresh_version();
+        }
+        let mode = Mode::of(&call.entry_point);
+        let mut at = Place {
+            canister: call.view.canister_id,
+            mode,
+            warm: false,
+        };
+        let mut instance = match self.instance(compiled, canister, at) {
+            Ok((instance, warm)) => {
+                at.warm = warm;
+                instance
+            }
+            Err(failure) => return finished_at_once(Err(failure)),
+        };
+        let entry = match entry.resolve(&mut instance) {
+            Ok(entry) => entry,
+            Err(failure) => {
+                self.pool(mode).put(at.canister, instance);
+                return finished_at_once(Err(failure));
+            }
+        };
+        let progress = Progress::default();
+        let running = Running {
+            message: MessageState::new(call, canister.interface.width),
+            meter: Meter::new(limits),
+            stable: StableMemory::new(&canister.stable),
+            failure: None,
+            failed_function: None,
+            counter_at_failure: None,
+            progress: progress.clone(),
+        };
+        if let Err(error) = instance.begin(Box::new(running)) {
+            return finished_at_once(Err(Failure::Engine(format!("{error:#}"))));
+        }
+        let future = Box::pin(async move {
+            let result = instance.run(entry).await;
+            (instance, result)
+        });
+        self.go_on(canister, InFlight { future, progress, at })
+    }
+
+    fn resume(&self, canister: &mut ExecutionState, paused: PausedExecution) -> ExecutionOutcome {
+        match paused.into_state().downcast::<InFlight>() {
+            Ok(message) => self.go_on(canister, *message),
+            Err(_) => finished_at_once(Err(Failure::Engine(
+                "the paused message belongs to another engine".into(),
+            ))),
+        }
+    }
+}
+
+/// A message between slices, with its instance and its stack.
+struct InFlight {
+    future: Pin<Box<dyn Future<Output = (Box<Instance>, wasmtime::Result<()>)> + Send>>,
+    progress: Progress,
+    at: Place,
+}
+
+/// Where an instance came from and goes back to.
+#[derive(Clone, Copy)]
+struct Place {
+    canister: CanisterId,
+    mode: Mode,
+    warm: bool,
+}
+
+/// What an entry point names in the module.
+enum Target {
+    Export(String),
+    Closure(crate::WasmClosure),
+}
+
+impl Target {
+    /// `None` where the module does not export the system entry point: then there is nothing to do.
+    fn of(entry_point: &EntryPoint, state: &ExecutionState) -> Result<Option<Self>, Failure> {
+        let method = |kind: MethodKind, word: &'static str, prefix: &str, name: &String| {
+            if state.interface.method(name) == Some(kind) {
+                Ok(Some(Self::Export(format!("{prefix} {name}"))))
+            } else {
+                Err(Failure::MethodNotFound(word, name.clone()))
+            }
+        };
+        let system = |name: &str| Ok(state.interface.has(name).then(|| Self::Export(name.to_owned())));
+        match entry_point {
+            EntryPoint::Start => Ok(state
+                .interface
+                .has("start")
+                .then(|| Self::Export(symbols::START.to_owned()))),
+            EntryPoint::Init(_) => system("canister_init"),
+            EntryPoint::PreUpgrade => system("canister_pre_upgrade"),
+            EntryPoint::PostUpgrade(_) => system("canister_post_upgrade"),
+            EntryPoint::InspectMessage { .. } => system("canister_inspect_message"),
+            EntryPoint::Heartbeat => system("canister_heartbeat"),
+            EntryPoint::GlobalTimer => system("canister_global_timer"),
+            EntryPoint::OnLowWasmMemory => system("canister_on_low_wasm_memory"),
+            EntryPoint::Update { method: name, .. } => method(MethodKind::Update, "update", "canister_update", name),
+            EntryPoint::ReplicatedQuery { method: name, .. } | EntryPoint::Query { method: name, .. } => {
+                method(MethodKind::Query, "query", "canister_query", name)
+            }
+            EntryPoint::CompositeQuery { method: name, .. } => method(
+                MethodKind::CompositeQuery,
+                "composite_query",
+                "canister_composite_query",
+                name,
+            ),
+            EntryPoint::Callback { closure, .. } | EntryPoint::Cleanup { closure, .. } => {
+                Ok(Some(Self::Closure(*closure)))
+            }
+        }
+    }
+
+    fn resolve(&self, instance: &mut Instance) -> Result<Entry, Failure> {
+        match self {
+            Self::Export(name) => instance
+                .export(name)
+                .ok_or_else(|| Failure::Engine(format!("the prepared module does not export {name}"))),
+            Self::Closure(closure) => instance.closure(*closure),
+        }
+    }
+}
+
+/// A composite query that made no call has no callback that could see what it wrote.
+fn keeps_state(message: &MessageState) -> bool {
+    message.mode.keeps_state() && !(message.mode == Mode::CompositeQuery && message.calls.is_empty())
+}
+
+fn page_charge(changes: &HeapChanges, width: WasmWidth) -> u64 {
+    let per_page = match width {
+        WasmWidth::Wasm32 => PAGE_CHANGED,
+        WasmWidth::Wasm64 => PAGE_CHANGED_WASM64,
+    };
+    changes.pages.len() as u64 * per_page
+}
+
+/// Turns the end of the Wasm code into the error that the sender reads, and logs it where failures are logged.
+fn describe(running: &mut Running, error: wasmtime::Error, compiled: &Compiled) -> ExecutionError {
+    let (failure, imported) = match running.failure.take() {
+        Some(failure) => (failure, running.failed_function),
+        None => (trapped(&error), None),
+    };
+    let backtrace = backtrace(
+        &failure,
+        &error,
+        &compiled.function_names,
+        imported.and_then(|name| compiled.import(name)),
+    );
+    let log = failure.log_text(&backtrace);
+    if let Some(text) = &log {
+        system_api::trap_record(&mut running.message, text);
+    }
+    ExecutionError {
+        error: failure.user_error(&backtrace),
+        log,
+    }
+}
+
+fn trapped(error: &wasmtime::Error) -> Failure {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => Failure::Trapped(TrapCode::StackOverflow),
+        Some(Trap::MemoryOutOfBounds) => Failure::Trapped(TrapCode::HeapOutOfBounds),
+        Some(Trap::TableOutOfBounds) => Failure::Trapped(TrapCode::TableOutOfBounds),
+        Some(Trap::IntegerDivisionByZero) => Failure::Trapped(TrapCode::IntegerDivisionByZero),
+        Some(Trap::UnreachableCodeReached) => Failure::Trapped(TrapCode::Unreachable),
+        Some(Trap::BadSignature) => Failure::contract("function invocation does not match its signature"),
+        Some(_) => Failure::Trapped(TrapCode::Other),
+        None => Failure::Engine(format!("{error:#}")),
+    }
+}
+
+fn backtrace(failure: &Failure, error: &wasmtime::Error, names: &FunctionNames, imported: Option<u32>) -> String {
+    if !failure.is_logged() {
+        return String::new();
+    }
+    let mut frames = Vec::new();
+    // Production implements stable memory in Wasm: its functions stand in backtraces under their imported names.
+    if let (Failure::Trapped(_), Some(import)) = (failure, imported) {
+        frames.extend(names.frame(import));
+    }
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        frames.extend(
+            backtrace
+                .frames()
+                .iter()
+                .filter_map(|frame| names.frame(frame.func_index())),
+        );
+    }
+    trap::backtrace_text(&frames)
+}
+
+fn finished_at_once(result: Result<Option<replicore_types::WasmResult>, Failure>) -> ExecutionOutcome {
+    finished_with(result.map_err(|failure| ExecutionError {
+        error: failure.user_error(""),
+        log: failure.log_text(""),
+    }))
+}
+
+/// A message that ended before any code ran.
+fn finished_with(result: Result<Option<replicore_types::WasmResult>, ExecutionError>) -> ExecutionOutcome {
+    ExecutionOutcome::Finished(Box::new(WorkDone {
+        result,
+        changes: SystemChanges::default(),
+        instructions: NumInstructions(0),
+        stats: ExecutionStats::default(),
+    }))
+}
+
+fn wasmtime_config(settings: &EngineConfig) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_multi_memory(true)
+        .wasm_memory64(true)
+        .wasm_bulk_memory(true)
+        .wasm_simd(true)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(true)
+        // Eager canonicalisation is what makes float results the same on every machine.
+        .cranelift_nan_canonicalization(true)
+        .cranelift_opt_level(wasmtime::OptLevel::Speed)
+        .memory_reservation(HEAP_RESERVATION_BYTES)
+        .memory_may_move(false)
+        .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
+        .max_wasm_stack(settings.wasm_stack_bytes)
+        .async_stack_size(settings.wasm_stack_bytes + HOST_STACK_BYTES);
+    config
+}
+
+/// Stack for host functions below the Wasm code's.
+const HOST_STACK_BYTES: usize = 1024 * 1024;
+
+/// Instances travel between threads with their store.
+const fn assert_send<T: Send>() {}
+const _: () = assert_send::<HostState>();

@@ -1,0 +1,93 @@
+//! The two host functions that instrumented code calls besides the System API.
+
+use crate::module::symbols;
+use crate::system_api::{Host, HostState, try_grow_heap};
+use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
+use replicore_types::{WASM_PAGE_BYTES, fees::WasmWidth};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use wasmtime::{AsContext, Caller, Linker};
+
+/// Defines them.
+pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    linker.func_wrap_async(
+        symbols::HOST_MODULE,
+        symbols::OUT_OF_INSTRUCTIONS,
+        |mut caller: Caller<'_, HostState>, (counter,): (i64,)| {
+            Box::new(async move {
+                let counter = open_slice(&mut caller, counter)?;
+                PauseOnce::default().await;
+                Ok::<i64, wasmtime::Error>(counter)
+            })
+        },
+    )?;
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::TRY_GROW_MEMORY,
+        |mut caller: Caller<'_, HostState>, current: i64, additional: i64| -> wasmtime::Result<i32> {
+            let (current, additional) = (current as u64, additional as u64);
+            if exceeds_maximum(&caller, current, additional) {
+                return Ok(0);
+            }
+            let mut host = Host::new(&mut caller);
+            match try_grow_heap(&mut host, current, additional) {
+                Ok(()) => Ok(1),
+                Err(failure) => Err(host.fail(failure)),
+            }
+        },
+    )?;
+    Ok(())
+}
+
+fn open_slice(caller: &mut Caller<'_, HostState>, counter: i64) -> wasmtime::Result<i64> {
+    let mut host = Host::new(caller);
+    let running = host.running();
+    let executed = running.meter.executed(counter);
+    match running.meter.out_of_instructions(counter) {
+        Ok(counter) => {
+            running.progress.pause(executed);
+            Ok(counter)
+        }
+        Err(failure) => {
+            running.counter_at_failure = Some(counter);
+            Err(host.fail(failure))
+        }
+    }
+}
+
+fn exceeds_maximum(caller: &Caller<'_, HostState>, current: u64, additional: u64) -> bool {
+    let state = caller.data();
+    let width = state
+        .running
+        .as_ref()
+        .map_or(WasmWidth::Wasm32, |running| running.message.width);
+    let bound = match width {
+        WasmWidth::Wasm32 => WASM32_HEAP_BYTES_MAX,
+        WasmWidth::Wasm64 => WASM64_HEAP_BYTES_MAX,
+    } / WASM_PAGE_BYTES as u64;
+    let declared = state
+        .exports
+        .heap
+        .and_then(|heap| heap.ty(caller.as_context()).maximum());
+    let maximum = declared.map_or(bound, |declared| declared.min(bound));
+    current.checked_add(additional).is_none_or(|pages| pages > maximum)
+}
+
+/// Suspends the execution once.
+#[derive(Default)]
+struct PauseOnce {
+    paused: bool,
+}
+
+impl Future for PauseOnce {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.paused, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Instances: a module's code with its memory, kept warm between messages.
+//!
+//! ```text
+//! committed state (pages, globals) --bring_to--> instance --message--> marked pages
+//!                                                              keep: changed pages -> new committed state
+//!                                                              else: changed pages <- committed state
+//! ```
+//! An instance knows the version of the state that its memory equals. Between messages that is exact: a message
+//! either becomes a new version or is undone page by page.
+
+mod compiled;
+mod disk_cache;
+mod host;
+mod pool;
+
+pub(crate) use compiled::{Compiled, ModuleCache};
+pub(crate) use pool::InstancePool;
+
+use crate::module::symbols;
+use crate::system_api::{Exports, HostState, Running};
+use crate::trap::Failure;
+use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
+use replicore_persistence::{Page, PageDelta, PageIndex};
+use replicore_types::OS_PAGE_BYTES;
+use replicore_types::fees::WasmWidth;
+use std::collections::HashMap;
+use std::sync::Arc;
+use wasmtime::{Global, Ref, Store, Table, TypedFunc, Val};
+
+const ZERO_PAGE: Page = [0; OS_PAGE_BYTES];
+
+/// A module in memory.
+pub(crate) struct Instance {
+    pub(crate) compiled: Arc<Compiled>,
+    store: Store<HostState>,
+    instance: wasmtime::Instance,
+    table: Option<Table>,
+    globals: Vec<Global>,
+    /// Exported functions that were called before, by export name.
+    functions: HashMap<String, TypedFunc<(), ()>>,
+    /// The state that memory and globals equal between messages.
+    committed_heap: WasmMemory,
+    committed_globals: Arc<[GlobalValue]>,
+    /// Its version; 0 where it has none.
+    version: u64,
+    /// Scratch: pages whose marks are set.
+    marked: Vec<u64>,
+}
+
+/// Where a message enters an instance.
+pub(crate) enum Entry {
+    /// An export.
+    Export(TypedFunc<(), ()>),
+    /// A callback with a 32-bit environment.
+    Closure32(TypedFunc<u32, ()>, u32),
+    /// A callback with a 64-bit environment.
+    Closure64(TypedFunc<u64, ()>, u64),
+}
+
+/// What the heap went through in a message.
+pub(crate) struct HeapChanges {
+    /// Pages whose content differs from the committed one, ascending.
+    pub(crate) pages: Vec<PageIndex>,
+}
+
+impl Instance {
+    /// A fresh instance that holds `state`.
+    pub(crate) fn new(compiled: Arc<Compiled>, state: &ExecutionState) -> wasmtime::Result<Self> {
+        let mut store = Store::new(
+            compiled.instance_pre.module().engine(),
+            HostState {
+                exports: Exports::default(),
+                running: None,
+            },
+        );
+        let instance = ready(compiled.instance_pre.instantiate_async(&mut store))?;
+        let exports = Exports {
+            heap: instance.get_memory(&mut store, symbols::HEAP),
+            marks: instance.get_memory(&mut store, symbols::MARKS),
+            counter: instance.get_global(&mut store, symbols::COUNTER),
+        };
+        store.data_mut().exports = exports;
+        let globals = compiled
+            .global_exports
+            .iter()
+            .filter_map(|name| instance.get_global(&mut store, name))
+            .collect();
+        let table = instance.get_table(&mut store, symbols::TABLE);
+        let initial_wasm_pages = exports.heap.map_or(0, |heap| heap.size(&store));
+        let mut fresh = Self {
+            committed_heap: WasmMemory {
+                size_wasm_pages: initial_wasm_pages,
+                ..WasmMemory::default()
+            },
+            committed_globals: compiled.initial_globals.clone(),
+            compiled,
+            store,
+            instance,
+            table,
+            globals,
+            functions: HashMap::new(),
+            version: 0,
+            marked: Vec::new(),
+        };
+        fresh.load(state)?;
+        Ok(fresh)
+    }
+
+    /// True where the instance can be made to hold `state` by [`Instance::bring_to`].
+    pub(crate) fn can_hold(&self, state: &ExecutionState) -> bool {
+        self.compiled.hash == state.module.hash && self.committed_heap.size_wasm_pages <= state.heap.size_wasm_pages
+    }
+
+    /// True where the instance holds this version of the state already.
+    pub(crate) fn holds(&self, version: u64) -> bool {
+        version != 0 && self.version == version
+    }
+
+    /// Makes the instance hold `state`, copying what differs.
+    pub(crate) fn bring_to(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
+        if self.holds(state.warm_version) {
+            Ok(())
+        } else {
+            self.load(state)
+        }
+    }
+
+    fn load(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
+        if let Some(heap) = self.store.data().exports.heap {
+            let missing = state.heap.size_wasm_pages.saturating_sub(heap.size(&self.store));
+            if missing > 0 {
+                ready(heap.grow_async(&mut self.store, missing))?;
+            }
+            let memory = heap.data_mut(&mut self.store);
+            state
+                .heap
+                .pages
+                .for_each_change(&self.committed_heap.pages, |index, page| {
+                    if let Some(target) = page_of(memory, index) {
+                        target.copy_from_slice(page.unwrap_or(&ZERO_PAGE));
+                    }
+                });
+        }
+        self.committed_heap = state.heap.clone();
+        self.committed_globals = state.globals.clone();
+        self.version = state.warm_version;
+        self.restore_globals()
+    }
+
+    /// Puts the message in and sets the counter.
+    pub(crate) fn begin(&mut self, running: Box<Running>) -> wasmtime::Result<()> {
+        let counter = running.meter.initial_counter();
+        if let Some(global) = self.store.data().exports.counter {
+            global.set(&mut self.store, Val::I64(counter))?;
+        }
+        self.store.data_mut().running = Some(running);
+        Ok(())
+    }
+
+    /// The function exported as `name`, if there is one of type `() -> ()`.
+    pub(crate) fn export(&mut self, name: &str) -> Option<Entry> {
+        if let Some(function) = self.functions.get(name) {
+            return Some(Entry::Export(function.clone()));
+        }
+        let function = self.instance.get_typed_func::<(), ()>(&mut self.store, name).ok()?;
+        self.functions.insert(name.to_owned(), function.clone());
+        Some(Entry::Export(function))
+    }
+
+    /// The function that a closure names.
+    ///
+    /// # Errors
+    /// As published for callbacks that cannot run.
+    pub(crate) fn closure(&mut self, closure: WasmClosure) -> Result<Entry, Failure> {
+        let not_found = Failure::FunctionNotFound(closure.function);
+        let Some(element) = self
+            .table
+            .and_then(|table| table.get(&mut self.store, closure.function))
+        else {
+            return Err(not_found);
+        };
+        let Ref::Func(Some(function)) = element else {
+            return Err(Failure::contract("unexpected null function reference"));
+        };
+        let entry = match self.compiled.interface.width {
+            WasmWidth::Wasm32 => function
+                .typed::<u32, ()>(&self.store)
+                .map(|function| Entry::Closure32(function, closure.environment as u32)),
+            WasmWidth::Wasm64 => function
+                .typed::<u64, ()>(&self.store)
+                .map(|function| Entry::Closure64(function, closure.environment)),
+        };
+        entry.map_err(|_| Failure::contract("function invocation does not match its signature"))
+    }
+
+    /// Runs the message to its end, over all its slices.
+    pub(crate) async fn run(&mut self, entry: Entry) -> wasmtime::Result<()> {
+        match entry {
+            Entry::Export(function) => function.call_async(&mut self.store, ()).await,
+            Entry::Closure32(function, environment) => function.call_async(&mut self.store, environment).await,
+            Entry::Closure64(function, environment) => function.call_async(&mut self.store, environment).await,
+        }
+    }
+
+    /// Takes the message out; with it the value of the counter at its end.
+    pub(crate) fn end(&mut self) -> (Box<Running>, i64) {
+        let counter = match self.store.data().exports.counter {
+            Some(global) => global.get(&mut self.store).i64().unwrap_or(0),
+            None => 0,
+        };
+        let running = self
+            .store
+            .data_mut()
+            .running
+            .take()
+            .expect("a message that ends has begun");
+        let counter = running.counter_at_failure.unwrap_or(counter);
+        (running, counter)
+    }
+
+    /// Reads and clears the marks, and finds the pages whose content changed.
+    pub(crate) fn heap_changes(&mut self) -> HeapChanges {
+        self.collect_marks();
+        let mut pages = Vec::new();
+        let Some(heap) = self.store.data().exports.heap else {
+            return HeapChanges { pages };
+        };
+        let memory = heap.data(&self.store);
+        let committed = &self.committed_heap.pages;
+        for (position, &marked) in self.marked.iter().enumerate() {
+            let index = PageIndex(marked);
+            if pages.last() != Some(&index) && differs(memory, index, committed.get(index), OS_PAGE_BYTES) {
+                pages.push(index);
+            }
+            // The last store into a page may reach into the next one.
+            let next = PageIndex(marked + 1);
+            if self.marked.get(position + 1) != Some(&next.0)
+                && differs(memory, next, committed.get(next), symbols::STRADDLE_BYTES)
+            {
+                pages.push(next);
+            }
+        }
+        HeapChanges { pages }
+    }
+
+    /// Makes the changes the committed state, under a new version. Returns heap and globals as they are now.
+    pub(crate) fn commit(&mut self, changes: &HeapChanges, version: u64) -> (WasmMemory, Arc<[GlobalValue]>) {
+        if let Some(heap) = self.store.data().exports.heap {
+            self.committed_heap.size_wasm_pages = heap.size(&self.store);
+            if !changes.pages.is_empty() {
+                let memory = heap.data(&self.store);
+                let mut delta = PageDelta::default();
+                for &index in &changes.pages {
+                    if let Some(page) = page_at(memory, index) {
+                        delta.insert(index, page);
+                    }
+                }
+                self.committed_heap.pages = self.committed_heap.pages.update(delta);
+            }
+        }
+        self.read_globals();
+        self.version = version;
+        (self.committed_heap.clone(), self.committed_globals.clone())
+    }
+
+    /// Undoes the message. False where that is impossible, because the heap grew: the instance must be dropped.
+    pub(crate) fn roll_back(&mut self, changes: &HeapChanges) -> bool {
+        if let Some(heap) = self.store.data().exports.heap {
+            if heap.size(&self.store) != self.committed_heap.size_wasm_pages {
+                return false;
+            }
+            let memory = heap.data_mut(&mut self.store);
+            for &index in &changes.pages {
+                if let Some(target) = page_of(memory, index) {
+                    target.copy_from_slice(self.committed_heap.pages.get(index).unwrap_or(&ZERO_PAGE));
+                }
+            }
+        }
+        self.restore_globals().is_ok()
+    }
+
+    fn collect_marks(&mut self) {
+        self.marked.clear();
+        let exports = self.store.data().exports;
+        let (Some(heap), Some(marks)) = (exports.heap, exports.marks) else {
+            return;
+        };
+        let pages = heap.data_size(&self.store) / OS_PAGE_BYTES;
+        let marks = marks.data_mut(&mut self.store);
+        let in_use = pages.min(marks.len());
+        const STRIDE: usize = 64;
+        for (chunk_index, chunk) in marks[..in_use].chunks_mut(STRIDE).enumerate() {
+            if chunk.iter().fold(0, |any, mark| any | mark) == 0 {
+                continue;
+            }
+            for (offset, mark) in chunk.iter_mut().enumerate() {
+                if std::mem::take(mark) != 0 {
+                    self.marked.push((chunk_index * STRIDE + offset) as u64);
+                }
+            }
+        }
+    }
+
+    fn read_globals(&mut self) {
+        let store = &mut self.store;
+        let unchanged = self
+            .globals
+            .iter()
+            .zip(self.committed_globals.iter())
+            .all(|(global, committed)| value_of(global.get(&mut *store)) == Some(*committed));
+        if !unchanged {
+            self.committed_globals = self
+                .globals
+                .iter()
+                .filter_map(|global| value_of(global.get(&mut *store)))
+                .collect();
+        }
+    }
+
+    fn restore_globals(&mut self) -> wasmtime::Result<()> {
+        for (global, value) in self.globals.iter().zip(self.committed_globals.iter()) {
+            let value = match *value {
+                GlobalValue::I32(value) => Val::I32(value),
+                GlobalValue::I64(value) => Val::I64(value),
+                GlobalValue::F32(bits) => Val::F32(bits),
+                GlobalValue::F64(bits) => Val::F64(bits),
+                GlobalValue::V128(bits) => Val::V128(bits.into()),
+            };
+            global.set(&mut self.store, value)?;
+        }
+        Ok(())
+    }
+}
+
+fn value_of(value: Val) -> Option<GlobalValue> {
+    Some(match value {
+        Val::I32(value) => GlobalValue::I32(value),
+        Val::I64(value) => GlobalValue::I64(value),
+        Val::F32(bits) => GlobalValue::F32(bits),
+        Val::F64(bits) => GlobalValue::F64(bits),
+        Val::V128(bits) => GlobalValue::V128(bits.into()),
+        _ => return None,
+    })
+}
+
+fn page_at(memory: &[u8], index: PageIndex) -> Option<&Page> {
+    let start = usize::try_from(index.0).ok()?.checked_mul(OS_PAGE_BYTES)?;
+    memory.get(start..start.checked_add(OS_PAGE_BYTES)?)?.try_into().ok()
+}
+
+fn page_of(memory: &mut [u8], index: PageIndex) -> Option<&mut Page> {
+    let start = usize::try_from(index.0).ok()?.checked_mul(OS_PAGE_BYTES)?;
+    memory
+        .get_mut(start..start.checked_add(OS_PAGE_BYTES)?)?
+        .try_into()
+        .ok()
+}
+
+/// True where the first `bytes` bytes of the page differ from the committed page; false outside the memory.
+fn differs(memory: &[u8], index: PageIndex, committed: Option<&Page>, bytes: usize) -> bool {
+    page_at(memory, index).is_some_and(|page| page[..bytes] != committed.unwrap_or(&ZERO_PAGE)[..bytes])
+}
+
+/// The result of a future that never waits: instantiation and growth are asynchronous in form only.
+fn ready<T>(future: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    let mut future = std::pin::pin!(future);
+    match future
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    {
+        std::task::Poll::Ready(result) => result,
+        std::task::Poll::Pending => Err(wasmtime::Error::msg("the Wasm engine waited where it must not")),
+    }
+}

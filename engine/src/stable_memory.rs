@@ -1,0 +1,176 @@
+//! Stable memory during one message: the committed pages below, the pages written by this message above.
+//!
+//! Every operation costs what it touches. A page that is overwritten whole is never read before.
+
+use crate::WasmMemory;
+use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
+use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
+use std::collections::BTreeMap;
+
+/// Committed stable memory and what the message wrote over it.
+pub(crate) struct StableMemory {
+    committed: PageMap,
+    size_wasm_pages: u64,
+    written: BTreeMap<PageIndex, Box<Page>>,
+}
+
+/// The part of a byte range that lies in one page.
+struct Piece {
+    page: PageIndex,
+    in_page: std::ops::Range<usize>,
+    in_buffer: std::ops::Range<usize>,
+}
+
+impl StableMemory {
+    pub(crate) fn new(committed: &WasmMemory) -> Self {
+        Self {
+            committed: committed.pages.clone(),
+            size_wasm_pages: committed.size_wasm_pages,
+            written: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn size_wasm_pages(&self) -> u64 {
+        self.size_wasm_pages
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_wasm_pages * WASM_PAGE_BYTES as u64
+    }
+
+    pub(crate) fn grow_to(&mut self, size_wasm_pages: u64) {
+        self.size_wasm_pages = size_wasm_pages;
+    }
+
+    /// Pages that this message wrote.
+    pub(crate) fn pages_written(&self) -> u64 {
+        self.written.len() as u64
+    }
+
+    /// Pages of `offset..offset + size` that this message did not write before.
+    pub(crate) fn pages_not_yet_written(&self, offset: u64, size: u64) -> u64 {
+        if size == 0 {
+            return 0;
+        }
+        let page_bytes = OS_PAGE_BYTES as u64;
+        let (first, last) = (
+            PageIndex(offset / page_bytes),
+            PageIndex((offset + size - 1) / page_bytes),
+        );
+        (last.0 - first.0 + 1) - self.written.range(first..=last).count() as u64
+    }
+
+    /// Reads `target.len()` bytes at `offset`, which must lie inside the memory.
+    pub(crate) fn read(&self, offset: u64, target: &mut [u8]) {
+        for piece in pieces(offset, target.len()) {
+            let target = &mut target[piece.in_buffer];
+            let written = self.written.get(&piece.page).map(|page| &**page);
+            match written.or_else(|| self.committed.get(piece.page)) {
+                Some(page) => target.copy_from_slice(&page[piece.in_page]),
+                None => target.fill(0),
+            }
+        }
+    }
+
+    /// Writes `bytes` at `offset`, which must lie inside the memory.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        for piece in pieces(offset, bytes.len()) {
+            let committed = &self.committed;
+            let whole = piece.in_page.len() == OS_PAGE_BYTES;
+            let page = self
+                .written
+                .entry(piece.page)
+                .or_insert_with(|| match committed.get(piece.page) {
+                    Some(page) if !whole => Box::new(*page),
+                    _ => Box::new([0; OS_PAGE_BYTES]),
+                });
+            page[piece.in_page].copy_from_slice(&bytes[piece.in_buffer]);
+        }
+    }
+
+    /// The memory as the next message finds it, and the number of pages written.
+    pub(crate) fn commit(self) -> (WasmMemory, u64) {
+        let written = self.written.len() as u64;
+        if written == 0 {
+            return (
+                WasmMemory {
+                    pages: self.committed,
+                    size_wasm_pages: self.size_wasm_pages,
+                },
+                0,
+            );
+        }
+        let mut delta = PageDelta::default();
+        for (index, page) in &self.written {
+            delta.insert(*index, page);
+        }
+        (
+            WasmMemory {
+                pages: self.committed.update(delta),
+                size_wasm_pages: self.size_wasm_pages,
+            },
+            written,
+        )
+    }
+}
+
+fn pieces(offset: u64, size: usize) -> impl Iterator<Item = Piece> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == size {
+            return None;
+        }
+        let position = offset + done as u64;
+        let start = (position % OS_PAGE_BYTES as u64) as usize;
+        let length = (OS_PAGE_BYTES - start).min(size - done);
+        let piece = Piece {
+            page: PageIndex(position / OS_PAGE_BYTES as u64),
+            in_page: start..start + length,
+            in_buffer: done..done + length,
+        };
+        done += length;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reads_what_a_plain_buffer_would_hold(
+            operations in proptest::collection::vec((0u64..60_000, 0usize..9_000, any::<u8>(), any::<bool>()), 1..40)
+        ) {
+            let mut model = vec![0u8; WASM_PAGE_BYTES];
+            let mut memory = WasmMemory { size_wasm_pages: 1, ..WasmMemory::default() };
+            for (offset, size, value, commit) in operations {
+                let size = size.min(WASM_PAGE_BYTES - offset as usize);
+                let mut stable = StableMemory::new(&memory);
+                stable.write(offset, &vec![value; size]);
+                let mut seen = vec![0; WASM_PAGE_BYTES];
+                stable.read(0, &mut seen);
+                let mut expected = model.clone();
+                expected[offset as usize..offset as usize + size].fill(value);
+                prop_assert_eq!(&seen, &expected);
+                if commit {
+                    memory = stable.commit().0;
+                    model = expected;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn counts_fresh_pages_once() {
+        let mut stable = StableMemory::new(&WasmMemory {
+            size_wasm_pages: 1,
+            ..WasmMemory::default()
+        });
+        assert_eq!(stable.pages_not_yet_written(4090, 30_000), 9);
+        stable.write(4090, &[1; 30_000]);
+        assert_eq!(stable.pages_not_yet_written(4090, 30_000), 0);
+        assert_eq!(stable.pages_written(), 9);
+    }
+}

@@ -1,0 +1,67 @@
+//! What things would cost: answers from the fee table, nothing is charged for here but the instructions.
+
+use super::cycles::write;
+use super::{Host, subslice};
+use crate::trap::{Advice, Failure};
+use replicore_types::limits::{MESSAGE_INSTRUCTIONS_MAX, REPLY_BYTES_MAX};
+use replicore_types::{NumBytes, NumInstructions};
+
+type Answer = Result<u64, Failure>;
+
+/// Answer for a curve or algorithm that the protocol does not know.
+const UNKNOWN_CURVE: u64 = 1;
+/// Answer for a key name that no subnet holds.
+const UNKNOWN_KEY: u64 = 2;
+
+pub(super) fn call(host: &mut Host<'_, '_>, name_size: u64, payload_size: u64, dst: u64) -> Answer {
+    let message = host.message();
+    let subnet = &message.view.subnet;
+    let request = NumBytes(name_size.saturating_add(payload_size));
+    let cost = subnet.call_fee()
+        + subnet.transmission_cost(request)
+        + subnet.transmission_cost(NumBytes(REPLY_BYTES_MAX as u64))
+        + subnet.execution_cost(NumInstructions(MESSAGE_INSTRUCTIONS_MAX), message.width);
+    write(host, "cost_call", dst, cost)
+}
+
+pub(super) fn create_canister(host: &mut Host<'_, '_>, dst: u64) -> Answer {
+    let cost = host.message().view.subnet.canister_creation_fee();
+    write(host, "cost_create_canister", dst, cost)
+}
+
+pub(super) fn http_request(host: &mut Host<'_, '_>, request_size: u64, response_size_max: u64, dst: u64) -> Answer {
+    let cost = host
+        .message()
+        .view
+        .subnet
+        .http_request_fee(NumBytes(request_size), NumBytes(response_size_max));
+    write(host, "cost_http_request", dst, cost)
+}
+
+/// Its parameters are Candid; canisters that use it fall back to `cost_http_request` where it is refused.
+pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, _dst: u64) -> Answer {
+    host.with_heap("ic0.cost_http_request_v2", src, size, |_, _| ())?;
+    Err(Failure::Contract(
+        "ic0.cost_http_request_v2 is not available on this subnet".into(),
+        Advice::None,
+    ))
+}
+
+pub(super) fn sign_with_ecdsa(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, _dst: u64) -> Answer {
+    threshold_key(host, "ic0.cost_sign_with_ecdsa", (src, size), curve < 1)
+}
+
+pub(super) fn sign_with_schnorr(host: &mut Host<'_, '_>, src: u64, size: u64, algorithm: u64, _dst: u64) -> Answer {
+    threshold_key(host, "ic0.cost_sign_with_schnorr", (src, size), algorithm < 2)
+}
+
+pub(super) fn vetkd_derive_key(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, _dst: u64) -> Answer {
+    threshold_key(host, "ic0.cost_vetkd_derive_key", (src, size), curve < 1)
+}
+
+/// The subnet holds no threshold keys, so that a known curve leads to an unknown key.
+fn threshold_key(host: &mut Host<'_, '_>, function: &str, (src, size): (u64, u64), known: bool) -> Answer {
+    let heap_bytes = host.heap_bytes();
+    subslice(function, src, size, usize::try_from(heap_bytes).unwrap_or(usize::MAX))?;
+    Ok(if known { UNKNOWN_KEY } else { UNKNOWN_CURVE })
+}

@@ -1,0 +1,161 @@
+;; Bulk operations pay their size before they run, even before the line that they start, and mark what they wrote.
+(module
+  (memory i64 1)
+  (data "passive")
+  (func (param $to i64) (param $size i64)
+    (local.get $to)
+    (i32.const 0)
+    (local.get $size)
+    (block)
+    memory.fill
+    (memory.copy (i64.const 0) (local.get $to) (local.get $size))
+    (memory.init 0 (local.get $to) (i32.const 0) (i32.const 7))))
+;; ---- instrumented ----
+;; compile charge: 106 instructions
+(module
+  (type (;0;) (func (param i64 i64)))
+  (type (;1;) (func (param i64) (result i64)))
+  (type (;2;) (func (param i64 i64) (result i32)))
+  (type (;3;) (func))
+  (type (;4;) (func (param i64)))
+  (type (;5;) (func (param i64 i64)))
+  (import "__replicore" "out_of_instructions" (func (;0;) (type 1) (param i64) (result i64)))
+  (import "__replicore" "try_grow_memory" (func (;1;) (type 2) (param i64 i64) (result i32)))
+  (memory (;0;) i64 1 98304)
+  (memory (;1;) 24 24)
+  (global (;0;) (mut i64) i64.const 0)
+  (export "__replicore.heap" (memory 0))
+  (export "__replicore.marks" (memory 1))
+  (export "__replicore.counter" (global 0))
+  (func (;2;) (type 0) (param i64 i64)
+    (local i64 i32 i64 i64 i32)
+    global.get 0
+    i64.const 4
+    i64.sub
+    global.set 0
+    global.get 0
+    i64.const 0
+    i64.lt_s
+    if ;; label = @1
+      call 3
+    end
+    local.get 0
+    i32.const 0
+    local.get 1
+    block ;; label = @1
+    end
+    local.set 4
+    local.set 3
+    local.set 2
+    local.get 4
+    call 4
+    global.get 0
+    i64.const 306
+    i64.sub
+    global.set 0
+    local.get 2
+    local.get 3
+    local.get 4
+    memory.fill
+    local.get 2
+    local.get 4
+    call 5
+    i64.const 0
+    local.get 0
+    local.get 1
+    local.set 4
+    local.set 5
+    local.set 2
+    local.get 4
+    call 4
+    local.get 2
+    local.get 5
+    local.get 4
+    memory.copy
+    local.get 2
+    local.get 4
+    call 5
+    local.get 0
+    i32.const 0
+    i32.const 7
+    local.set 6
+    local.set 3
+    local.set 2
+    local.get 6
+    i64.extend_i32_u
+    call 4
+    local.get 2
+    local.get 3
+    local.get 6
+    memory.init 0
+    local.get 2
+    local.get 6
+    i64.extend_i32_u
+    call 5
+  )
+  (func (;3;) (type 3)
+    global.get 0
+    call 0
+    global.set 0
+  )
+  (func (;4;) (type 4) (param i64)
+    (local i64)
+    global.get 0
+    local.get 0
+    i64.sub
+    local.tee 1
+    global.get 0
+    i64.gt_s
+    if ;; label = @1
+      i64.const -9223372036854775808
+      local.set 1
+    end
+    local.get 1
+    global.set 0
+    global.get 0
+    i64.const 0
+    i64.lt_s
+    if ;; label = @1
+      call 3
+    end
+  )
+  (func (;5;) (type 5) (param i64 i64)
+    (local i32 i32)
+    local.get 1
+    i64.eqz
+    if ;; label = @1
+      return
+    end
+    local.get 0
+    i64.const 12
+    i64.shr_u
+    i32.wrap_i64
+    local.tee 2
+    i32.const 1
+    i32.store8 1
+    local.get 0
+    local.get 1
+    i64.add
+    i64.const 1
+    i64.sub
+    i64.const 12
+    i64.shr_u
+    i32.wrap_i64
+    local.tee 3
+    i32.const 1
+    i32.store8 1
+    local.get 3
+    local.get 2
+    i32.sub
+    local.tee 3
+    i32.const 1
+    i32.gt_u
+    if ;; label = @1
+      local.get 2
+      i32.const 1
+      local.get 3
+      memory.fill 1
+    end
+  )
+  (data (;0;) "passive")
+)
