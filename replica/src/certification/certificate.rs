@@ -5,6 +5,7 @@ use minicbor::Encoder;
 use replicore_scheduler::ReplicatedState;
 use replicore_scheduler::certified_state::{CertifiedState, PathSet, SELF_DESCRIBED_CBOR};
 use replicore_types::{CanisterId, MessageId};
+use std::convert::Infallible;
 
 /// The signed root of one state's tree. Made once per round; every certificate of the round carries this signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,10 @@ impl CertifiedRoot {
     /// Signs the root of a tree.
     pub fn new(tree: &CertifiedState, key: &RootKey) -> Self {
         let root_hash = tree.root_hash();
-        Self { root_hash, signature: key.sign_root(&root_hash) }
+        Self {
+            root_hash,
+            signature: key.sign_root(&root_hash),
+        }
     }
 
     /// The root that is signed.
@@ -33,16 +37,23 @@ impl CertifiedRoot {
     /// The certificate (self-described CBOR) that shows `paths` and the time. `tree` is the one that was signed and
     /// `state` the one that it was computed from.
     pub fn certificate(&self, tree: &CertifiedState, state: &ReplicatedState, paths: PathSet) -> Vec<u8> {
-        assert_eq!(self.root_hash, tree.root_hash(), "a certificate must show the tree that was signed");
-        let witness = tree.witness(state, paths);
-        let mut out = Vec::with_capacity(1024);
-        let Ok(_) = Encoder::new(&mut out)
-            .tag(SELF_DESCRIBED_CBOR)
-            .and_then(|encoder| encoder.map(2))
-            .and_then(|encoder| encoder.str("tree"));
-        witness.encode_into(&mut out);
-        let Ok(_) = Encoder::new(&mut out).str("signature").and_then(|encoder| encoder.bytes(&self.signature));
+        assert_eq!(
+            self.root_hash,
+            tree.root_hash(),
+            "a certificate must show the tree that was signed"
+        );
+        let tree = tree.witness(state, paths).encode();
+        let mut out = Vec::with_capacity(tree.len() + 128);
+        self.encode(&tree, &mut out)
+            .expect("writing CBOR to memory cannot fail");
         out
+    }
+
+    fn encode(&self, tree: &[u8], out: &mut Vec<u8>) -> Result<(), minicbor::encode::Error<Infallible>> {
+        Encoder::new(&mut *out).tag(SELF_DESCRIBED_CBOR)?.map(2)?.str("tree")?;
+        out.extend_from_slice(tree);
+        Encoder::new(out).str("signature")?.bytes(&self.signature)?;
+        Ok(())
     }
 }
 

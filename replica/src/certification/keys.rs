@@ -37,7 +37,11 @@ impl std::fmt::Display for KeyError {
         match self {
             Self::Io(path, error) => write!(f, "key file {}: {error}", path.display()),
             Self::Mode(path, mode) => {
-                write!(f, "key file {} has mode {mode:04o}: only its owner may access it (chmod 600)", path.display())
+                write!(
+                    f,
+                    "key file {} has mode {mode:04o}: only its owner may access it (chmod 600)",
+                    path.display()
+                )
             }
             Self::Length(path) => write!(f, "key file {} is damaged: it must hold 32 bytes", path.display()),
             Self::Value(path) => write!(f, "key file {} is damaged: its bytes are no key", path.display()),
@@ -60,7 +64,9 @@ impl RootKey {
         let path = state_dir.join(ROOT_KEY_FILE);
         let bytes = load_or_create(&path, |seed| {
             // The key derivation of the BLS standard spreads the seed evenly over the scalars.
-            let Ok(secret) = SecretKey::key_gen(seed, &[]) else { return *seed };
+            let Ok(secret) = SecretKey::key_gen(seed, &[]) else {
+                return *seed;
+            };
             secret.to_bytes()
         })?;
         let secret = SecretKey::from_bytes(&bytes).map_err(|_: BLST_ERROR| KeyError::Value(path))?;
@@ -101,7 +107,10 @@ impl NodeKey {
         let seed = load_or_create(&state_dir.join(NODE_KEY_FILE), |seed| *seed)?;
         let key = SigningKey::from(seed);
         let public_key: [u8; 32] = VerificationKeyBytes::from(&key).into();
-        Ok(Self { key, public_key_der: [&ED25519_DER_PREFIX[..], &public_key].concat() })
+        Ok(Self {
+            key,
+            public_key_der: [&ED25519_DER_PREFIX[..], &public_key].concat(),
+        })
     }
 
     /// DER encoding of the public key, 44 bytes.
@@ -153,13 +162,20 @@ fn create(path: &Path, key: &[u8; 32]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(key)?;
     file.sync_all()?;
     // A link fails where the key has come to exist meanwhile; a rename would replace it.
     std::fs::hard_link(&unfinished, path)?;
     std::fs::remove_file(&unfinished)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
 
@@ -173,4 +189,5 @@ pub(crate) const BLS_DER_PREFIX: [u8; 37] = [
     0x01, 0x06, 0x0c, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xdc, 0x7c, 0x05, 0x03, 0x02, 0x01, 0x03, 0x61, 0x00,
 ];
 /// SubjectPublicKeyInfo of an Ed25519 key (RFC 8410).
-pub(crate) const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+pub(crate) const ED25519_DER_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];

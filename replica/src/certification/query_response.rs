@@ -24,11 +24,19 @@ pub fn sign_query_response(key: &NodeKey, outcome: QueryOutcome<'_>, id: &Messag
 
 /// The hash that is signed, without its domain.
 pub fn query_response_hash(outcome: QueryOutcome<'_>, id: &MessageId, timestamp: Time) -> [u8; 32] {
-    let common = [field("request_id", id.as_bytes()), field("timestamp", &leb128(timestamp.as_nanos()))];
+    let common = [
+        field("request_id", id.as_bytes()),
+        field("timestamp", &leb128(timestamp.as_nanos())),
+    ];
     match outcome {
         QueryOutcome::Replied(argument) => {
             let reply = hash_fields(&mut [field("arg", argument)]);
-            hash_fields(&mut [common[0], common[1], field("status", b"replied"), hashed_field("reply", reply)])
+            hash_fields(&mut [
+                common[0],
+                common[1],
+                field("status", b"replied"),
+                hashed_field("reply", reply),
+            ])
         }
         QueryOutcome::Rejected(error) => hash_fields(&mut [
             common[0],
@@ -56,7 +64,9 @@ fn hashed_field(key: &str, value: [u8; 32]) -> Field {
 
 fn hash_fields(fields: &mut [Field]) -> [u8; 32] {
     fields.sort_unstable();
-    let hash = fields.iter().fold(Sha256::new(), |hash, (key, value)| hash.chain_update(key).chain_update(value));
+    let hash = fields.iter().fold(Sha256::new(), |hash, (key, value)| {
+        hash.chain_update(key).chain_update(value)
+    });
     hash.finalize().into()
 }
 

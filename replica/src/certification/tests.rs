@@ -34,15 +34,28 @@ fn keys_are_made_once_and_kept_private() {
     let (directory, root_key, node_key) = keys();
     assert_eq!(root_key.public_key_der().len(), 133);
     assert_eq!(node_key.public_key_der().len(), 44);
-    assert_eq!(root_key.subnet_id().0, PrincipalId::self_authenticating(root_key.public_key_der()));
-    assert_eq!(node_key.node_id().0, PrincipalId::self_authenticating(node_key.public_key_der()));
+    assert_eq!(
+        root_key.subnet_id().0,
+        PrincipalId::self_authenticating(root_key.public_key_der())
+    );
+    assert_eq!(
+        node_key.node_id().0,
+        PrincipalId::self_authenticating(node_key.public_key_der())
+    );
     let again = RootKey::load_or_create(directory.path()).unwrap();
     assert_eq!(again.public_key_der(), root_key.public_key_der());
     let again = NodeKey::load_or_create(directory.path()).unwrap();
     assert_eq!(again.public_key_der(), node_key.public_key_der());
-    let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap()).collect();
+    let files: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
     assert_eq!(files.len(), 2, "nothing unfinished is left");
-    assert!(files.iter().all(|file| file.metadata().unwrap().mode() & 0o7777 == 0o600));
+    assert!(
+        files
+            .iter()
+            .all(|file| file.metadata().unwrap().mode() & 0o7777 == 0o600)
+    );
 }
 
 #[test]
@@ -55,11 +68,20 @@ fn keys_that_others_may_read_or_that_are_damaged_are_refused() {
     assert!(error.to_string().contains("chmod 600"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&path, [1; 31]).unwrap();
-    assert!(matches!(RootKey::load_or_create(directory.path()), Err(KeyError::Length(_))));
+    assert!(matches!(
+        RootKey::load_or_create(directory.path()),
+        Err(KeyError::Length(_))
+    ));
     std::fs::write(&path, [0xff; 32]).unwrap();
-    assert!(matches!(RootKey::load_or_create(directory.path()), Err(KeyError::Value(_))));
+    assert!(matches!(
+        RootKey::load_or_create(directory.path()),
+        Err(KeyError::Value(_))
+    ));
     std::fs::write(&path, [1; 4_000]).unwrap();
-    assert!(matches!(RootKey::load_or_create(directory.path()), Err(KeyError::Length(_))));
+    assert!(matches!(
+        RootKey::load_or_create(directory.path()),
+        Err(KeyError::Length(_))
+    ));
 }
 
 fn decode_tree(decoder: &mut minicbor::Decoder<'_>) -> HashTree {
@@ -89,7 +111,10 @@ fn verified_tree(certificate: &[u8], root_key_der: &[u8]) -> HashTree {
     assert_eq!(decoder.str().unwrap(), "signature");
     let signature = decoder.bytes().unwrap();
     assert_eq!(decoder.position(), certificate.len());
-    assert_eq!(verify_bls(root_key_der, &tree.digest(), signature), BLST_ERROR::BLST_SUCCESS);
+    assert_eq!(
+        verify_bls(root_key_der, &tree.digest(), signature),
+        BLST_ERROR::BLST_SUCCESS
+    );
     tree
 }
 
@@ -122,18 +147,35 @@ fn certificates_verify_under_the_root_key() {
     let certificate = root.certificate(&tree, &state, request_status_paths(&id));
     let shown = verified_tree(&certificate, root_key.public_key_der());
     assert_eq!(shown.digest(), *root.root_hash());
-    assert_eq!(shown.lookup_path([&b"request_status"[..], id.as_bytes(), b"reply"]), LookupResult::Found(b"reply"));
+    assert_eq!(
+        shown.lookup_path([&b"request_status"[..], id.as_bytes(), b"reply"]),
+        LookupResult::Found(b"reply")
+    );
     assert_eq!(shown.lookup_path([b"time"]), LookupResult::Found(&[5]));
     let absent = root.certificate(&tree, &state, data_certificate_paths(&CanisterId::from_index(3)));
     let shown = verified_tree(&absent, root_key.public_key_der());
-    let path = [&b"canister"[..], CanisterId::from_index(3).as_slice(), b"certified_data"].map(<[u8]>::to_vec);
+    let path = [
+        &b"canister"[..],
+        CanisterId::from_index(3).as_slice(),
+        b"certified_data",
+    ]
+    .map(<[u8]>::to_vec);
     assert_eq!(shown.lookup_path(&path), LookupResult::Absent);
     let subnet = root.certificate(&tree, &state, PathSet::new([[&b"subnet"[..]]]));
     let shown = verified_tree(&subnet, root_key.public_key_der());
-    let path = [&b"subnet"[..], root_key.subnet_id().as_slice(), b"node", node_key.node_id().as_slice(), b"public_key"]
-        .map(<[u8]>::to_vec);
+    let path = [
+        &b"subnet"[..],
+        root_key.subnet_id().as_slice(),
+        b"node",
+        node_key.node_id().as_slice(),
+        b"public_key",
+    ]
+    .map(<[u8]>::to_vec);
     assert_eq!(shown.lookup_path(&path), LookupResult::Found(node_key.public_key_der()));
-    assert_ne!(verify_bls(root_key.public_key_der(), &[0; 32], root.signature()), BLST_ERROR::BLST_SUCCESS);
+    assert_ne!(
+        verify_bls(root_key.public_key_der(), &[0; 32], root.signature()),
+        BLST_ERROR::BLST_SUCCESS
+    );
 }
 
 #[test]
@@ -162,5 +204,5 @@ fn response_hashes_are_independent_of_the_representation() {
     assert_eq!(hashes, [REPLIED_HASH, REJECTED_HASH]);
 }
 
-const REPLIED_HASH: &str = "";
-const REJECTED_HASH: &str = "";
+const REPLIED_HASH: &str = "77988cf6c90190a7c0a63d68dd409a5ed971713daf9114b209f665a7ff0b39c8";
+const REJECTED_HASH: &str = "b1c0d56b0200e5ec3f7f6f2a4f876ce0d8156ac8ed553df44fc624d88d666775";

@@ -1,0 +1,432 @@
+//! A persistent map from labels to digests that is a hash tree at every moment.
+//!
+//! ```text
+//!                fork at bit 0          the forks of the hash tree branch where labels first differ (a crit-bit tree):
+//!               /            \          the same labels give the same digest, whatever the order they came in
+//!        fork at bit 3      [b c d]
+//!        /           \                  up to BUCKET_ENTRIES_MAX labels share one node, whose forks are computed when
+//!     [a a' ..]     [a'' ..]            it changes and not stored
+//! ```
+//! What the labels stand for is not here: 600,000 request statuses are 65 bytes each, and content comes from the
+//! state when a client asks. A digest stands beside the pointer to its node, so that updating a path reads no sibling.
+//! Changes come as one sorted batch and are hashed on the way back up, in parallel when there are many.
+
+use crate::certified_state::digest::{Digest, empty_digest, fork_digest, labeled_digest};
+use crate::certified_state::hash_tree::HashTree;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Longest label, in bytes: a request id.
+pub const LABEL_BYTES_MAX: usize = 32;
+/// Entries in one node. Larger nodes are hashed for nothing, smaller ones cost pointers.
+const BUCKET_ENTRIES_MAX: usize = 8;
+/// A batch of fewer changes is not worth splitting between threads.
+const PARALLEL_CHANGES_MIN: usize = 96;
+
+/// A label of up to [`LABEL_BYTES_MAX`] bytes. Ordered like the bytes: padded with zeros, the length decides last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    bytes: [u8; LABEL_BYTES_MAX],
+    length: u8,
+}
+
+impl Label {
+    /// The label with these bytes; `None` where they are too many.
+    pub fn new(label: &[u8]) -> Option<Self> {
+        let mut bytes = [0; LABEL_BYTES_MAX];
+        bytes.get_mut(..label.len())?.copy_from_slice(label);
+        Some(Self {
+            bytes,
+            length: label.len() as u8,
+        })
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// Bit `index` of the padded bytes followed by the length.
+    fn bit(&self, index: u16) -> bool {
+        let byte = self.bytes.get(usize::from(index / 8)).copied().unwrap_or(self.length);
+        byte & (0x80 >> (index % 8)) != 0
+    }
+
+    /// First bit in which two labels differ; [`EQUAL`] where they do not.
+    fn first_difference(&self, other: &Self) -> u16 {
+        let pairs = self
+            .bytes
+            .iter()
+            .chain([&self.length])
+            .zip(other.bytes.iter().chain([&other.length]));
+        for (index, (left, right)) in pairs.enumerate() {
+            if left != right {
+                return index as u16 * 8 + (left ^ right).leading_zeros() as u16;
+            }
+        }
+        EQUAL
+    }
+}
+
+/// Larger than the index of every bit.
+const EQUAL: u16 = u16::MAX;
+
+/// A label and the digest of the labeled node: the content's digest is hashed in already.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    label: Label,
+    digest: Digest,
+}
+
+/// One change: the digest of the new content below a label, or `None` to take the label out.
+pub type Change = (Label, Option<Digest>);
+
+/// A part of the tree and its digest.
+#[derive(Clone, Debug)]
+struct Child {
+    node: Node,
+    digest: Digest,
+}
+
+#[derive(Clone, Debug)]
+enum Node {
+    /// 1 to [`BUCKET_ENTRIES_MAX`] entries, ascending.
+    Bucket(Arc<[Entry]>),
+    Fork(Arc<Fork>),
+}
+
+/// More than [`BUCKET_ENTRIES_MAX`] entries, split at the first bit in which they differ.
+#[derive(Clone, Debug)]
+struct Fork {
+    bit: u16,
+    /// Entries below.
+    count: usize,
+    /// A label that agrees with every label below in the bits before `bit`; it need not exist.
+    prefix: Label,
+    left: Child,
+    right: Child,
+}
+
+/// A persistent map from labels to digests. A clone is one reference.
+#[derive(Clone, Debug, Default)]
+pub struct DigestMap {
+    root: Option<Child>,
+}
+
+impl DigestMap {
+    /// The root digest of the hash tree over all labels.
+    pub fn digest(&self) -> Digest {
+        self.root.as_ref().map_or_else(empty_digest, |root| root.digest)
+    }
+
+    /// Number of labels.
+    pub fn len(&self) -> usize {
+        self.root.as_ref().map_or(0, |root| root.node.count())
+    }
+
+    /// True without labels.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Applies changes; of several for one label the last one holds.
+    pub fn update(&mut self, changes: Vec<Change>) {
+        let mut entries: Vec<(Label, Option<Entry>)> = hash_labels(changes);
+        entries.sort_by_key(|(label, _)| *label);
+        entries.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                *kept = *later;
+            }
+            same
+        });
+        self.root = apply(self.root.take(), &entries);
+    }
+
+    /// True where the label exists.
+    pub fn contains(&self, label: &Label) -> bool {
+        let mut child = self.root.as_ref();
+        while let Some(Child {
+            node: Node::Fork(fork), ..
+        }) = child
+        {
+            child = Some(if label.bit(fork.bit) { &fork.right } else { &fork.left });
+        }
+        child.is_some_and(|child| {
+            child
+                .node
+                .bucket()
+                .binary_search_by_key(label, |entry| entry.label)
+                .is_ok()
+        })
+    }
+
+    /// The greatest label before `label` and the smallest one after it.
+    pub fn neighbours(&self, label: &Label) -> (Option<Label>, Option<Label>) {
+        let Some(root) = &self.root else { return (None, None) };
+        (before(&root.node, label), after(&root.node, label))
+    }
+
+    /// The tree with the labels in `shown`, all of which exist, as given there; everything else is pruned.
+    pub(crate) fn witness(&self, shown: &BTreeMap<Label, HashTree>) -> HashTree {
+        match &self.root {
+            None => HashTree::Empty,
+            Some(root) => {
+                let shown: Vec<_> = shown.iter().map(|(label, tree)| (*label, tree)).collect();
+                child_witness(root, &shown)
+            }
+        }
+    }
+}
+
+fn hash_labels(changes: Vec<Change>) -> Vec<(Label, Option<Entry>)> {
+    let entry = |(label, content): &Change| {
+        (
+            *label,
+            content.map(|content| Entry {
+                label: *label,
+                digest: labeled_digest(label.as_slice(), &content),
+            }),
+        )
+    };
+    if changes.len() < PARALLEL_CHANGES_MIN {
+        return changes.iter().map(entry).collect();
+    }
+    use rayon::prelude::*;
+    changes.par_iter().map(entry).collect()
+}
+
+impl Node {
+    fn count(&self) -> usize {
+        match self {
+            Self::Bucket(entries) => entries.len(),
+            Self::Fork(fork) => fork.count,
+        }
+    }
+
+    /// The entries of a bucket; none for a fork.
+    fn bucket(&self) -> &[Entry] {
+        match self {
+            Self::Bucket(entries) => entries,
+            Self::Fork(_) => &[],
+        }
+    }
+
+    fn collect_into(&self, out: &mut Vec<Entry>) {
+        match self {
+            Self::Bucket(entries) => out.extend_from_slice(entries),
+            Self::Fork(fork) => {
+                fork.left.node.collect_into(out);
+                fork.right.node.collect_into(out);
+            }
+        }
+    }
+
+    fn first(&self) -> Option<Label> {
+        match self {
+            Self::Bucket(entries) => entries.first().map(|entry| entry.label),
+            Self::Fork(fork) => fork.left.node.first(),
+        }
+    }
+
+    fn last(&self) -> Option<Label> {
+        match self {
+            Self::Bucket(entries) => entries.last().map(|entry| entry.label),
+            Self::Fork(fork) => fork.right.node.last(),
+        }
+    }
+}
+
+type SortedChanges<'a> = &'a [(Label, Option<Entry>)];
+
+/// The tree after the changes, which are ascending and without duplicates.
+fn apply(child: Option<Child>, changes: SortedChanges<'_>) -> Option<Child> {
+    let ([first, ..], [.., last]) = (changes, changes) else {
+        return child;
+    };
+    match child {
+        None => {
+            let entries: Vec<_> = changes.iter().filter_map(|(_, entry)| *entry).collect();
+            build(&entries)
+        }
+        Some(Child {
+            node: Node::Bucket(entries),
+            ..
+        }) => build(&merge(&entries, changes)),
+        Some(Child {
+            node: Node::Fork(fork),
+            digest,
+        }) => {
+            // Among sorted labels the first or the last one leaves a common prefix earliest.
+            let leaves = fork
+                .prefix
+                .first_difference(&first.0)
+                .min(fork.prefix.first_difference(&last.0));
+            let bit = leaves.min(fork.bit);
+            let (zeros, ones) = changes.split_at(changes.partition_point(|(label, _)| !label.bit(bit)));
+            if leaves < fork.bit {
+                let inside = fork.prefix.bit(bit);
+                let child = Some(Child {
+                    node: Node::Fork(fork),
+                    digest,
+                });
+                let (left, right) = if inside { (None, child) } else { (child, None) };
+                return join(bit, apply(left, zeros), apply(right, ones));
+            }
+            let Fork { left, right, .. } = Arc::unwrap_or_clone(fork);
+            let (left, right) = if changes.len() < PARALLEL_CHANGES_MIN {
+                (apply(Some(left), zeros), apply(Some(right), ones))
+            } else {
+                rayon::join(|| apply(Some(left), zeros), || apply(Some(right), ones))
+            };
+            join(bit, left, right)
+        }
+    }
+}
+
+/// The tree over two parts whose labels first differ in `bit`.
+fn join(bit: u16, left: Option<Child>, right: Option<Child>) -> Option<Child> {
+    let (left, right) = match (left, right) {
+        (Some(left), Some(right)) => (left, right),
+        (left, right) => return left.or(right),
+    };
+    let digest = fork_digest(&left.digest, &right.digest);
+    let count = left.node.count() + right.node.count();
+    let node = if count <= BUCKET_ENTRIES_MAX {
+        let mut entries = Vec::with_capacity(count);
+        left.node.collect_into(&mut entries);
+        right.node.collect_into(&mut entries);
+        Node::Bucket(entries.into())
+    } else {
+        let prefix = right.node.any_label();
+        Node::Fork(Arc::new(Fork {
+            bit,
+            count,
+            prefix,
+            left,
+            right,
+        }))
+    };
+    Some(Child { node, digest })
+}
+
+impl Node {
+    /// A label that shares the prefix of all labels below.
+    fn any_label(&self) -> Label {
+        match self {
+            Self::Bucket(entries) => entries[0].label,
+            Self::Fork(fork) => fork.prefix,
+        }
+    }
+}
+
+fn merge(entries: &[Entry], changes: SortedChanges<'_>) -> Vec<Entry> {
+    let mut merged = Vec::with_capacity(entries.len() + changes.len());
+    let mut old = entries.iter().peekable();
+    for (label, entry) in changes {
+        while let Some(kept) = old.next_if(|old| old.label < *label) {
+            merged.push(*kept);
+        }
+        old.next_if(|old| old.label == *label);
+        merged.extend(*entry);
+    }
+    merged.extend(old);
+    merged
+}
+
+/// The tree over ascending entries.
+fn build(entries: &[Entry]) -> Option<Child> {
+    if entries.len() <= BUCKET_ENTRIES_MAX {
+        let digest = bucket_digest(entries)?;
+        return Some(Child {
+            node: Node::Bucket(entries.into()),
+            digest,
+        });
+    }
+    let (bit, left, right) = split(entries);
+    if entries.len() < PARALLEL_CHANGES_MIN {
+        return join(bit, build(left), build(right));
+    }
+    let (left, right) = rayon::join(|| build(left), || build(right));
+    join(bit, left, right)
+}
+
+/// Two or more ascending entries, split at the first bit in which they differ.
+fn split(entries: &[Entry]) -> (u16, &[Entry], &[Entry]) {
+    let bit = entries[0].label.first_difference(&entries[entries.len() - 1].label);
+    let (left, right) = entries.split_at(entries.partition_point(|entry| !entry.label.bit(bit)));
+    (bit, left, right)
+}
+
+/// Digest of the forks over ascending entries; `None` without entries.
+fn bucket_digest(entries: &[Entry]) -> Option<Digest> {
+    match entries {
+        [] => None,
+        [entry] => Some(entry.digest),
+        _ => {
+            let (_, left, right) = split(entries);
+            Some(fork_digest(&bucket_digest(left)?, &bucket_digest(right)?))
+        }
+    }
+}
+
+fn before(node: &Node, label: &Label) -> Option<Label> {
+    match node {
+        Node::Bucket(entries) => {
+            let position = entries.partition_point(|entry| entry.label < *label);
+            position.checked_sub(1).map(|index| entries[index].label)
+        }
+        Node::Fork(fork) => {
+            let leaves = fork.prefix.first_difference(label);
+            match label.bit(leaves.min(fork.bit)) {
+                true if leaves < fork.bit => node.last(),
+                false if leaves < fork.bit => None,
+                true => before(&fork.right.node, label).or_else(|| fork.left.node.last()),
+                false => before(&fork.left.node, label),
+            }
+        }
+    }
+}
+
+fn after(node: &Node, label: &Label) -> Option<Label> {
+    match node {
+        Node::Bucket(entries) => entries
+            .get(entries.partition_point(|entry| entry.label <= *label))
+            .map(|entry| entry.label),
+        Node::Fork(fork) => {
+            let leaves = fork.prefix.first_difference(label);
+            match label.bit(leaves.min(fork.bit)) {
+                true if leaves < fork.bit => None,
+                false if leaves < fork.bit => node.first(),
+                true => after(&fork.right.node, label),
+                false => after(&fork.left.node, label).or_else(|| fork.right.node.first()),
+            }
+        }
+    }
+}
+
+type Shown<'a> = &'a [(Label, &'a HashTree)];
+
+fn child_witness(child: &Child, shown: Shown<'_>) -> HashTree {
+    match &child.node {
+        _ if shown.is_empty() => HashTree::Pruned(child.digest),
+        Node::Bucket(entries) => entries_witness(entries, shown),
+        Node::Fork(fork) => {
+            let (zeros, ones) = shown.split_at(shown.partition_point(|(label, _)| !label.bit(fork.bit)));
+            HashTree::fork(child_witness(&fork.left, zeros), child_witness(&fork.right, ones))
+        }
+    }
+}
+
+fn entries_witness(entries: &[Entry], shown: Shown<'_>) -> HashTree {
+    match (entries, shown) {
+        ([], _) => HashTree::Empty,
+        ([entry], []) => HashTree::Pruned(entry.digest),
+        ([_], [(_, tree), ..]) => (*tree).clone(),
+        _ => {
+            let (bit, left, right) = split(entries);
+            let (zeros, ones) = shown.split_at(shown.partition_point(|(label, _)| !label.bit(bit)));
+            HashTree::fork(entries_witness(left, zeros), entries_witness(right, ones))
+        }
+    }
+}
