@@ -1,19 +1,33 @@
 //! Pages in, memory that lasts out: page maps, the batch log, checkpoints, recovery.
 //!
+//! - [`PageMap`]: a version of a canister's memory. Clones are free, a changed copy shares what it didn't change.
+//! - [`BatchLog`]: every batch, durable before its replies leave.
+//! - [`CheckpointStore`]: durable versions of the whole state, each written as its difference from the last.
+//! - [`StateDirectory`]: the directory that holds both, and its lock.
+//!
+//! Recovery is: open the directory, open the store and take its latest checkpoint, open the log and execute what it
+//! holds above that checkpoint's height. `FORMAT.md` describes every byte on disk.
+//!
 //! Never here: messages, canisters' semantics, clocks, randomness.
+
+#![deny(unsafe_code)]
 
 pub mod batch_log;
 pub mod checkpoint;
 pub mod disk;
 mod error;
 mod page_map;
+mod state_directory;
+#[expect(unsafe_code, reason = "the one folder for it: frames, mappings, system calls")]
 mod sys;
 
 pub use batch_log::{BatchLog, BatchLogOptions, LogTail, SyncReport};
 pub use checkpoint::{
-    CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, LoadedCheckpoint,
-    WrittenCheckpoint,
+    Blob, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, LoadedCheckpoint,
+    OpenedCheckpoints, StoredMemory, WrittenCheckpoint,
 };
+pub use disk::FileDisk;
 pub use error::{PersistenceError, Result};
 pub use page_map::{Digest, Page, PageDelta, PageIndex, PageMap, PageRun};
+pub use state_directory::StateDirectory;
 pub use sys::frame::frames_in_use;

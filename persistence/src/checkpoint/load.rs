@@ -122,7 +122,7 @@ impl Loader {
             }
             children[slot] = Some(self.node(entry, level - 1)?);
         }
-        Ok(Arc::new(if level == 0 {
+        let node = if level == 0 {
             Node::Leaf(Leaf {
                 base: Some(StoredLeaf { node: stored, present }),
                 digest,
@@ -134,13 +134,17 @@ impl Loader {
                 stored: Some(stored),
                 ..Interior::over(children)
             })
-        }))
+        };
+        if node.page_count() != record.header.page_count {
+            return Err(self.damaged(offset, "a node over that many pages"));
+        }
+        Ok(Arc::new(node))
     }
 
     fn check_page(&self, page_offset: u64, record_offset: u64) -> Result<()> {
         let page = OS_PAGE_BYTES as u64;
         let end = page_offset.checked_add(page);
-        if page_offset % page != 0 || end.is_none_or(|end| end > self.superblock.pages_end) {
+        if !page_offset.is_multiple_of(page) || end.is_none_or(|end| end > self.superblock.pages_end) {
             return Err(self.damaged(record_offset, "the place of a page"));
         }
         Ok(())

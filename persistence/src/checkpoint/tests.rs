@@ -28,7 +28,8 @@ fn open_on(disk: impl Disk + 'static, directory: &Path) -> Result<(CheckpointSto
 }
 
 fn open(directory: &Path) -> Result<(CheckpointStore, OpenedCheckpoints)> {
-    open_on(FileDisk, directory)
+    // Real files, without waiting for the real disk.
+    open_on(SimDisk::default(), directory)
 }
 
 fn directory() -> tempfile::TempDir {

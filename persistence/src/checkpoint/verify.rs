@@ -73,7 +73,6 @@ impl Verifier<'_> {
             if let Some(root) = &memory.root {
                 self.check_node(root, memory.level, 0, &name)?;
             }
-            debug_assert!(memory.len() > 0 || memory.is_empty());
         }
         Ok(())
     }
