@@ -56,8 +56,7 @@ pub struct NetLimits {
     pub header_bytes_max: usize,
     /// Bytes of a request body; more is 413. The protocol's bound is 5 MiB.
     pub body_bytes_max: usize,
-    /// Bytes of one call's envelope; more is 413. The protocol's bound on application subnets is 2 MiB; the surplus
-    /// holds signature and delegations.
+    /// Bytes of one call's whole envelope; more is 413. The published bound on application subnets is 2 MiB.
     pub ingress_bytes_max: usize,
     /// Requests that one connection may have unanswered (HTTP pipelining); further ones wait unread in the socket.
     pub pipeline_max: usize,
@@ -79,7 +78,7 @@ pub struct NetLimits {
     pub body_timeout_ms: u64,
     /// From a complete request to its answer, in milliseconds; longer is 504. The service answers sooner by itself.
     pub answer_timeout_ms: u64,
-    /// A client that takes no byte of its answer for this many milliseconds is disconnected.
+    /// A client that has not taken what was sent to it after this many milliseconds is disconnected.
     pub write_timeout_ms: u64,
     /// Receive buffers of each network thread; a power of two up to 32,768.
     pub receive_buffers: u16,
@@ -93,7 +92,7 @@ impl Default for NetLimits {
             connections_max: 20_000,
             header_bytes_max: 16 * 1024,
             body_bytes_max: 5 * 1024 * 1024,
-            ingress_bytes_max: replicore_types::limits::INGRESS_BYTES_MAX + 64 * 1024,
+            ingress_bytes_max: replicore_types::limits::INGRESS_BYTES_MAX,
             pipeline_max: 64,
             output_bytes_max: 1024 * 1024,
             buffered_bytes_max: 512 * 1024 * 1024,
@@ -104,7 +103,7 @@ impl Default for NetLimits {
             header_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
             answer_timeout_ms: 300_000,
-            write_timeout_ms: 30_000,
+            write_timeout_ms: 60_000,
             receive_buffers: 256,
             receive_buffer_bytes: 16 * 1024,
         }

@@ -3,20 +3,38 @@
 //! In: bytes from sockets. Out: calls of a [`ReplicaService`], each request verified once (signature, expiry, sender,
 //! size) and carried by a type that cannot be made otherwise; and the service's answers as HTTP responses. The network
 //! stack knows no state: it never executes, never certifies and never decides what a canister may do.
+//!
+//! ```text
+//! ring        bytes in and out: io_uring or epoll, one per thread
+//! connection  requests in order, answers in the same order
+//! http        parse, route, respond
+//! envelope    CBOR to typed content, request id
+//! verify      expiry, sender, delegations, signatures and their cache -> VerifiedEnvelope
+//! api         one file per endpoint: what the service is asked, how its answers look
+//! mailbox     answers from any thread back to the connection
+//! event_loop  the turn of one network thread
+//! ```
 
 #![deny(unsafe_code)]
 
+mod api;
 pub mod config;
+mod connection;
 pub mod envelope;
+mod event_loop;
 mod http;
+mod mailbox;
 #[expect(
     unsafe_code,
     reason = "the one place that talks to the kernel; each block says why it is sound"
 )]
 mod ring;
+mod server;
 pub mod service;
+pub mod verify;
 
 pub use config::{NetBackend, NetLimits, ServerConfig, SignatureCacheConfig};
+pub use server::{NetStats, Server, ServerHandle};
 pub use service::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,

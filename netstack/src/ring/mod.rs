@@ -9,6 +9,7 @@
 //!                     close(slot) -> Closed                       (only then may the slot be used again)
 //! ```
 
+mod buffers;
 mod epoll;
 pub(crate) mod sys;
 mod uring;
@@ -109,6 +110,3 @@ pub(crate) fn open(
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,24 +5,22 @@
 //! connection's socket stays open until no operation on it is under way; the buffer ring and the buffers live until
 //! the io_uring instance itself is gone (see the field order of [`Uring`]).
 
+use super::buffers::{BUFFER_GROUP, BufferRing};
 use super::sys::{self, WakeFd};
 use super::{BufferId, Event, Ring, Slot};
 use crate::config::NetLimits;
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// Submissions gathered before the kernel is entered; more just enter it earlier.
 const SUBMISSIONS: u32 = 1024;
 /// Completions the kernel holds for us; it keeps any surplus aside.
 const COMPLETIONS: u32 = 8192;
-/// The one group of provided buffers.
-const BUFFER_GROUP: u16 = 0;
 
 /// What a completion belongs to: the upper half of its user data; the lower half is the slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -444,122 +442,5 @@ impl Drop for Uring {
         // Not reached unless the kernel misbehaves: rather lose the memory than have it written to after it is freed.
         std::mem::forget(std::mem::take(&mut self.connections));
         self.buffers.leak();
-    }
-}
-
-/// A ring of receive buffers shared with the kernel: it takes from the head, we put back at the tail.
-struct BufferRing {
-    /// `entries` ring entries, page-aligned, followed by nothing.
-    entries: Mapping,
-    /// `count` buffers of `buffer_bytes` each.
-    buffers: Mapping,
-    count: u16,
-    buffer_bytes: usize,
-    tail: u16,
-}
-
-impl BufferRing {
-    fn register(ring: &IoUring, count: u16, buffer_bytes: usize) -> io::Result<Self> {
-        if !count.is_power_of_two() || count > 1 << 15 || buffer_bytes == 0 || buffer_bytes > 1 << 30 {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "receive_buffers must be a power of two up to 32768 and receive_buffer_bytes at least 1",
-            ));
-        }
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let buffers = Mapping::new(usize::from(count) * buffer_bytes)?;
-        // SAFETY: the mapping holds `count` entries, is page-aligned, and outlives `ring` (field order of `Uring`, and
-        // on an error here the registration did not take place).
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(entries.address as u64, count, BUFFER_GROUP, 0)?;
-        }
-        let mut this = Self {
-            entries,
-            buffers,
-            count,
-            buffer_bytes,
-            tail: 0,
-        };
-        for index in 0..count {
-            this.recycle(&BufferId(index));
-        }
-        Ok(this)
-    }
-
-    fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8] {
-        assert!(buffer.0 < self.count && length <= self.buffer_bytes);
-        // SAFETY: the range is inside the mapping; the kernel has filled it and does not write to it again before
-        // `recycle`, which needs `&mut self`.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.buffers.address.add(usize::from(buffer.0) * self.buffer_bytes),
-                length,
-            )
-        }
-    }
-
-    fn recycle(&mut self, buffer: &BufferId) {
-        assert!(buffer.0 < self.count);
-        let base = self.entries.address.cast::<BufRingEntry>();
-        let position = usize::from(self.tail & (self.count - 1));
-        let address = self.buffers.address as u64 + u64::from(buffer.0) * self.buffer_bytes as u64;
-        // SAFETY: `position` is below `count`, so the entry is inside the mapping; entries between head and tail are
-        // the kernel's, this one is beyond the tail and hence ours. The setters do not touch the tail field, which
-        // lies in the reserved part of the first entry.
-        let entry = unsafe { &mut *base.add(position) };
-        entry.set_addr(address);
-        entry.set_len(self.buffer_bytes as u32);
-        entry.set_bid(buffer.0);
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail is an aligned u16 in the mapping which the kernel only reads; the release store makes the
-        // entry visible before it.
-        unsafe {
-            (*BufRingEntry::tail(base).cast::<AtomicU16>()).store(self.tail, Ordering::Release);
-        }
-    }
-
-    fn leak(&mut self) {
-        self.entries.length = 0;
-        self.buffers.length = 0;
-    }
-}
-
-/// Anonymous memory, page-aligned and zeroed, unmapped on drop.
-struct Mapping {
-    address: *mut u8,
-    /// Zero once the memory is given up.
-    length: usize,
-}
-
-impl Mapping {
-    fn new(length: usize) -> io::Result<Self> {
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no existing memory.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            address: address.cast(),
-            length,
-        })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.length > 0 {
-            // SAFETY: address and length are those of our own mapping, and no reference to it is left.
-            unsafe { libc::munmap(self.address.cast(), self.length) };
-        }
     }
 }

@@ -93,7 +93,7 @@ fn headers_are_understood() {
         request("HEAD / HTTP/1.0\r\n\r\n"),
         (Method::Head, "/".into(), false, false)
     );
-    assert_eq!(request("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n").2, true);
+    assert!(request("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n").2);
     assert_eq!(
         request("OPTIONS /a#b HTTP/1.1\r\nConnection: x, Close\r\n\r\n"),
         (Method::Options, "/a".into(), false, false)
@@ -188,6 +188,9 @@ proptest! {
         data[at] = with;
         let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % data.len()).collect();
         cuts.sort_unstable();
-        prop_assert_eq!(parse_in_pieces(&data, cuts), parse_in_pieces(&data, []));
+        // Headers that come in pieces are parsed once their end is there; until then even spoilt ones count as incomplete.
+        let (pieces, whole) = (parse_in_pieces(&data, cuts), parse_in_pieces(&data, []));
+        let waits = pieces == Err(Refusal { status: 0, text: "incomplete" });
+        prop_assert!(pieces == whole || (waits && whole.is_err()), "{pieces:?} {whole:?}");
     }
 }

@@ -1,0 +1,146 @@
+//! The public endpoints: what is checked before the service hears of a request, and how its answers look.
+
+mod answer;
+mod call;
+mod query;
+mod read_state;
+
+pub(crate) use answer::{Answer, Framing};
+
+use crate::config::ServerConfig;
+use crate::envelope::{Content, Endpoint, Envelope};
+use crate::http::parse::{Method, Request};
+use crate::http::route::{NoRoute, Route, route};
+use crate::mailbox::{Gauge, Permit, ReplyAddress};
+use crate::service::{ReplicaService, Target};
+use crate::verify::{Circumstances, VerifiedEnvelope, Verifier};
+use replicore_types::{CanisterId, Payload, PrincipalId};
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What all event loops share.
+pub(crate) struct Api {
+    service: Arc<dyn ReplicaService>,
+    pub(crate) verifier: Verifier,
+    ingress_bytes_max: usize,
+    pub(crate) calls: Arc<Gauge>,
+    pub(crate) queries: Arc<Gauge>,
+    pub(crate) read_states: Arc<Gauge>,
+    pub(crate) requests: AtomicU64,
+}
+
+/// The answer now, or `Ok` if it will come by the mailbox. Boxed, because the usual way is the other.
+type Handled = Result<(), Box<Answer>>;
+
+impl Api {
+    pub(crate) fn new(config: &ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<Self> {
+        Ok(Self {
+            service,
+            verifier: Verifier::new(&config.signature_cache)?,
+            ingress_bytes_max: config.limits.ingress_bytes_max,
+            calls: Gauge::new(config.limits.calls_in_flight_max),
+            queries: Gauge::new(config.limits.queries_in_flight_max),
+            read_states: Gauge::new(config.limits.read_states_in_flight_max),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Handles one request: its answer, or `None` if it will come to `address`.
+    pub(crate) fn handle(&self, request: &Request<'_>, address: ReplyAddress) -> Option<Answer> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.dispatch(request, address).err().map(|answer| *answer)
+    }
+
+    fn dispatch(&self, request: &Request<'_>, address: ReplyAddress) -> Handled {
+        if request.method == Method::Options {
+            return Err(Box::new(Answer::Preflight));
+        }
+        let route = route(request.path).map_err(|no_route| match no_route {
+            NoRoute::Unknown => refuse(404, "There is nothing at this path."),
+            NoRoute::BadPrincipal => refuse(400, "Invalid URL: the identifier in the path is not a principal."),
+        })?;
+        let wants_get = route == Route::Status;
+        let gets = matches!(request.method, Method::Get | Method::Head);
+        if wants_get != gets || request.method == Method::Other {
+            return Err(refuse(
+                405,
+                if wants_get {
+                    "Use GET for this path."
+                } else {
+                    "Use POST for this path."
+                },
+            ));
+        }
+        if !wants_get && !request.cbor {
+            return Err(refuse(415, "Unexpected content-type, expected application/cbor."));
+        }
+        match route {
+            Route::Status => Err(Box::new(Answer::Status(Box::new(self.service.status())))),
+            Route::Call { version, target } => self.call(request, version, target, address),
+            Route::Query { target } => self.query(request, target, address),
+            Route::ReadState { version, target } => self.read_state(request, version, target, address),
+        }
+    }
+
+    /// Decodes and verifies the body of a request.
+    fn verify<'a>(
+        &self,
+        body: &'a [u8],
+        endpoint: Endpoint,
+        target: Target,
+    ) -> Result<VerifiedEnvelope<'a>, Box<Answer>> {
+        let envelope = Envelope::decode(body, endpoint)
+            .map_err(|error| refuse(400, format!("Failed to deserialize cbor request: {error}")))?;
+        check_target(&envelope.content, target)?;
+        let root_key = || self.service.status().root_key;
+        let circumstances = Circumstances {
+            now: self.service.now(),
+            root_key: &root_key,
+        };
+        self.verifier
+            .verify(envelope, &circumstances)
+            .map_err(|error| refuse(400, error.to_string()))
+    }
+}
+
+/// Counts a request in, or says that there are too many of its kind.
+fn enter(gauge: &Arc<Gauge>, what: &'static str) -> Result<Permit, Box<Answer>> {
+    gauge.enter().ok_or_else(|| {
+        let text = format!("The service is overloaded: too many {what} in flight.");
+        Box::new(Answer::overloaded(429, text))
+    })
+}
+
+fn refuse(status: u16, text: impl Into<Cow<'static, str>>) -> Box<Answer> {
+    Box::new(Answer::text(status, text))
+}
+
+/// Access is granted and blocked by the canister in the path; a request may not be about another one. What calls of
+/// the management canister are about is in their argument, which the service reads.
+fn check_target(content: &Content<'_>, target: Target) -> Handled {
+    if content.endpoint == Endpoint::ReadState || content.canister_id == CanisterId::MANAGEMENT {
+        return Ok(());
+    }
+    let effective = match target {
+        Target::Canister(canister) if canister == content.canister_id => return Ok(()),
+        Target::Canister(canister) => canister.principal(),
+        Target::Subnet(subnet) => subnet.principal(),
+    };
+    Err(refuse(
+        400,
+        format!(
+            "Specified CanisterId {} does not match effective canister id in URL {effective}",
+            content.canister_id
+        ),
+    ))
+}
+
+/// The sender's attributes in the form that travels on.
+fn sender_info(content: &Content<'_>) -> Option<(Payload, PrincipalId)> {
+    content
+        .sender_info
+        .as_ref()
+        .map(|info| (Payload::from(info.info.as_ref()), info.signer))
+}

@@ -1,0 +1,394 @@
+//! One network thread: its ring, its connections, its mailbox.
+//!
+//! ```text
+//! wait -> events: accept, receive (parse, verify, hand to the service), sent, closed
+//!      -> replies from the mailbox to their connections
+//!      -> settle every connection that something happened to: encode, send, pause, end
+//! ```
+//! Requests are handled to completion on this thread, and everything that is ready for a connection leaves in one send.
+
+use crate::api::{Answer, Api};
+use crate::config::NetLimits;
+use crate::connection::{Connection, Phase, Waiting};
+use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
+use crate::ring::{BufferId, Event, Ring, Slot};
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often waiting connections are looked at; their time-outs are this much imprecise.
+const TICK: Duration = Duration::from_millis(250);
+/// The same while there are no connections.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Send buffers kept for reuse, and the size above which one is not kept.
+const SPARE_BUFFERS_MAX: usize = 64;
+const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) struct EventLoop {
+    ring: Box<dyn Ring>,
+    api: Arc<Api>,
+    limits: NetLimits,
+    mailbox: Arc<Mailbox>,
+    open: Arc<Gauge>,
+    slots: Vec<Option<Tenant>>,
+    free: Vec<Slot>,
+    next_id: u64,
+    /// Connections that something has happened to.
+    listed: Vec<Slot>,
+    /// Unparsed bytes over all connections.
+    buffered_bytes: usize,
+    scratch: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    started: Instant,
+    /// Milliseconds since `started`, read once per turn.
+    now: u64,
+    next_tick: u64,
+    stopping: Option<Instant>,
+}
+
+/// A connection in its slot, counted.
+struct Tenant {
+    connection: Connection,
+    _open: Permit,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        ring: Box<dyn Ring>,
+        api: Arc<Api>,
+        limits: NetLimits,
+        mailbox: Arc<Mailbox>,
+        open: Arc<Gauge>,
+    ) -> Self {
+        Self {
+            ring,
+            api,
+            limits,
+            mailbox,
+            open,
+            slots: Vec::new(),
+            free: Vec::new(),
+            next_id: 0,
+            listed: Vec::new(),
+            buffered_bytes: 0,
+            scratch: Vec::new(),
+            spare: Vec::new(),
+            started: Instant::now(),
+            now: 0,
+            next_tick: 0,
+            stopping: None,
+        }
+    }
+
+    /// Runs until the mailbox says stop.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        let mut replies = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            let timeout = if self.mailbox.may_sleep() {
+                timeout
+            } else {
+                Duration::ZERO
+            };
+            let waited = self.ring.wait(Some(timeout), &mut events);
+            self.mailbox.awake();
+            waited?;
+            self.now = self.started.elapsed().as_millis() as u64;
+            for event in events.drain(..) {
+                self.handle(event);
+            }
+            self.mailbox.take(&mut replies);
+            self.deliver(&mut replies);
+            self.settle_listed();
+            if self.now >= self.next_tick {
+                self.tick();
+            }
+            if self.may_stop() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.next_tick.saturating_sub(self.now).max(1))
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Accepted(socket) => self.accept(socket),
+            Event::Received { slot, buffer, length } => {
+                self.receive(slot, &buffer, length);
+                self.ring.recycle(buffer);
+            }
+            Event::EndOfStream { slot } => {
+                if let Some(connection) = self.connection(slot) {
+                    connection.ended = true;
+                    self.list(slot);
+                }
+            }
+            Event::Sent { slot, bytes } => {
+                let now = self.now;
+                if let Some(connection) = self.connection(slot) {
+                    connection.note_sent(now);
+                    self.list(slot);
+                }
+                self.keep_spare(bytes);
+            }
+            Event::Failed { slot } => self.close(slot),
+            Event::Closed { slot } => {
+                self.slots[slot as usize] = None;
+                self.free.push(slot);
+            }
+        }
+    }
+
+    fn connection(&mut self, slot: Slot) -> Option<&mut Connection> {
+        self.slots
+            .get_mut(slot as usize)?
+            .as_mut()
+            .map(|tenant| &mut tenant.connection)
+    }
+
+    fn list(&mut self, slot: Slot) {
+        if let Some(Some(tenant)) = self.slots.get_mut(slot as usize)
+            && !std::mem::replace(&mut tenant.connection.listed, true)
+        {
+            self.listed.push(slot);
+        }
+    }
+
+    fn accept(&mut self, socket: TcpStream) {
+        let Some(permit) = self.open.enter().filter(|_| self.stopping.is_none()) else {
+            return turn_away(socket);
+        };
+        // Answers are written whole; waiting for more bytes to send would only delay them.
+        let _ = socket.set_nodelay(true);
+        let connection = Connection::new(self.next_id, self.now);
+        self.next_id += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as Slot
+        });
+        self.slots[slot as usize] = Some(Tenant {
+            connection,
+            _open: permit,
+        });
+        self.ring.watch(slot, socket);
+    }
+
+    fn receive(&mut self, slot: Slot, buffer: &BufferId, length: usize) {
+        let bytes = self.ring.bytes(buffer, length);
+        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let before = connection.input_bytes();
+        if self.buffered_bytes + length > self.limits.buffered_bytes_max && connection.phase == Phase::Open {
+            connection.refuse(Answer::overloaded(
+                503,
+                "Too many incomplete requests, try again later.",
+            ));
+        } else {
+            let mut handle = handler(&self.api, &self.mailbox, slot, connection.id);
+            connection.receive(bytes, &self.limits, &mut handle);
+        }
+        self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+        self.list(slot);
+    }
+
+    fn deliver(&mut self, replies: &mut Vec<Reply>) {
+        for Reply {
+            slot,
+            connection: id,
+            sequence,
+            answer,
+        } in replies.drain(..)
+        {
+            if let Some(connection) = self.connection(slot).filter(|connection| connection.id == id) {
+                connection.answer(sequence, answer);
+                self.list(slot);
+            }
+        }
+    }
+
+    fn settle_listed(&mut self) {
+        let mut listed = std::mem::take(&mut self.listed);
+        for slot in listed.drain(..) {
+            self.settle(slot);
+        }
+        // Settling hands requests to the service, whose answers come with the next turn; it lists nothing.
+        self.listed = listed;
+    }
+
+    /// Does all that is due for a connection.
+    fn settle(&mut self, slot: Slot) {
+        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        connection.listed = false;
+        if connection.phase == Phase::Closed {
+            return;
+        }
+        let before = connection.input_bytes();
+        loop {
+            if connection.output.capacity() == 0 {
+                connection.output = self.spare.pop().unwrap_or_default();
+            }
+            connection.encode(&mut self.scratch, &self.limits);
+            if !connection.sending && !connection.output.is_empty() {
+                connection.sending = true;
+                self.ring.send(slot, std::mem::take(&mut connection.output));
+            }
+            let unparsed = connection.input_bytes();
+            let mut handle = handler(&self.api, &self.mailbox, slot, connection.id);
+            connection.proceed(&self.limits, &mut handle);
+            // Each turn consumes input or encodes an answer, so that this ends.
+            if connection.input_bytes() == unparsed && !connection.answer_ready(&self.limits) {
+                break;
+            }
+        }
+        connection.end_if_due(&self.limits);
+        self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+        connection.note_waiting(self.now);
+        self.settle_reading(slot);
+    }
+
+    /// Pauses, resumes or ends the receiving.
+    fn settle_reading(&mut self, slot: Slot) {
+        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let congested = connection.congested(&self.limits);
+        if congested != connection.paused {
+            connection.paused = congested;
+            if congested {
+                self.ring.pause(slot)
+            } else {
+                self.ring.resume(slot)
+            }
+        }
+        if connection.finished() {
+            if !connection.ended {
+                connection.phase = Phase::Lingering;
+                connection.note_waiting(self.now);
+                self.ring.shut_write(slot);
+                return;
+            }
+            self.close(slot);
+        } else if connection.phase == Phase::Lingering && connection.ended {
+            self.close(slot);
+        } else if !connection.sending && connection.output.is_empty() {
+            let output = std::mem::take(&mut connection.output);
+            self.keep_spare(output);
+        }
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.phase == Phase::Closed {
+            return;
+        }
+        self.buffered_bytes -= connection.input_bytes();
+        connection.retire();
+        self.ring.close(slot);
+    }
+
+    fn keep_spare(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() > 0 && bytes.capacity() <= SPARE_BUFFER_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+
+    /// Looks after connections that nothing happens to.
+    fn tick(&mut self) {
+        let tick = if self.open.count() > 0 { TICK } else { IDLE_TICK };
+        self.next_tick = self.now + tick.as_millis() as u64;
+        if self.scratch.capacity() > SPARE_BUFFER_BYTES_MAX {
+            self.scratch = Vec::new();
+        }
+        self.ring.accept_again();
+        for slot in 0..self.slots.len() as Slot {
+            let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+                continue;
+            };
+            let Some(waiting) = connection.overdue(self.now, &self.limits) else {
+                continue;
+            };
+            let before = connection.input_bytes();
+            match waiting {
+                Waiting::Headers | Waiting::Body => {
+                    connection.refuse(Answer::text(408, "The request took too long to arrive."));
+                }
+                Waiting::Answer => connection.time_out_answer(),
+                Waiting::Request | Waiting::Write | Waiting::End => {
+                    self.close(slot);
+                    continue;
+                }
+            }
+            self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+            self.settle(slot);
+        }
+    }
+
+    /// Begins to stop once asked to; true when nothing is left to do or the time for it is over.
+    fn may_stop(&mut self) -> bool {
+        if self.stopping.is_none() {
+            let Some(deadline) = self.mailbox.stop_deadline() else {
+                return false;
+            };
+            self.stopping = Some(deadline);
+            self.ring.stop_accepting();
+            for slot in 0..self.slots.len() as Slot {
+                if let Some(connection) = self.connection(slot) {
+                    connection.draining = true;
+                    self.settle(slot);
+                }
+            }
+        }
+        // Connections whose answers are all sent are not worth waiting for.
+        let busy = self
+            .slots
+            .iter()
+            .flatten()
+            .any(|tenant| tenant.connection.phase < Phase::Lingering);
+        !busy || self.stopping.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// Hands requests of one connection to the endpoints.
+fn handler<'a>(
+    api: &'a Api,
+    mailbox: &'a Arc<Mailbox>,
+    slot: Slot,
+    connection: u64,
+) -> impl FnMut(&crate::http::parse::Request<'_>, u64) -> Option<Answer> + 'a {
+    move |request, sequence| {
+        let address = ReplyAddress {
+            mailbox: mailbox.clone(),
+            slot,
+            connection,
+            sequence,
+        };
+        api.handle(request, address)
+    }
+}
+
+/// Answers a client for which there is no room, as far as that goes without waiting.
+fn turn_away(mut socket: TcpStream) {
+    let mut response = Vec::new();
+    let framing = crate::api::Framing {
+        keep_alive: false,
+        omit_body: false,
+    };
+    let answer = Answer::overloaded(503, "Too many connections, try again later.");
+    answer.write(&mut response, &mut Vec::new(), framing);
+    // If its socket buffer has no room for this the client will see the connection end.
+    let _ = socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.write(&response).map(drop));
+    let _ = socket.shutdown(Shutdown::Write);
+}

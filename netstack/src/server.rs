@@ -1,0 +1,169 @@
+//! Starting and stopping.
+
+use crate::api::Api;
+use crate::config::ServerConfig;
+use crate::event_loop::EventLoop;
+use crate::mailbox::{Gauge, Mailbox};
+use crate::ring::{self, sys};
+use crate::service::ReplicaService;
+use crate::verify::CacheStats;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Serves the public HTTP interface.
+pub struct Server;
+
+/// What a server has done and is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetStats {
+    /// Requests received since the start.
+    pub requests: u64,
+    /// Connections open.
+    pub connections: usize,
+    /// Calls that are unanswered.
+    pub calls_in_flight: usize,
+    /// Queries that are unanswered.
+    pub queries_in_flight: usize,
+    /// `read_state` requests that are unanswered.
+    pub read_states_in_flight: usize,
+    /// How the signature cache has fared; `None` if it is switched off.
+    pub signature_cache: Option<CacheStats>,
+}
+
+/// A running server. Dropping it stops it without waiting for requests in flight.
+pub struct ServerHandle {
+    address: SocketAddr,
+    backend: &'static str,
+    api: Arc<Api>,
+    open: Arc<Gauge>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Server {
+    /// Listens and serves until the handle is shut down or dropped.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, a limit makes no sense, or the backend asked for is not available.
+    pub fn start(config: ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<ServerHandle> {
+        let listeners = listen(&config)?;
+        let address = listeners[0].local_addr()?;
+        let api = Arc::new(Api::new(&config, service)?);
+        let open = Gauge::new(config.limits.connections_max);
+        let mut handle = ServerHandle {
+            address,
+            backend: "",
+            api,
+            open,
+            mailboxes: Vec::new(),
+            threads: Vec::new(),
+        };
+        for (index, listener) in listeners.into_iter().enumerate() {
+            // An error drops the handle and with it the threads that have begun.
+            handle.backend = handle.start_loop(index, listener, &config)?;
+        }
+        Ok(handle)
+    }
+}
+
+/// One listener for each thread, all on the same port.
+fn listen(config: &ServerConfig) -> io::Result<Vec<TcpListener>> {
+    let threads = match config.threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let first = sys::listen(config.listen, false)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen)))?;
+    if threads == 1 {
+        return Ok(vec![first]);
+    }
+    // The port is ours alone; now take it again in the way that several listeners can share.
+    let address = first.local_addr()?;
+    drop(first);
+    (0..threads).map(|_| sys::listen(address, true)).collect()
+}
+
+impl ServerHandle {
+    fn start_loop(&mut self, index: usize, listener: TcpListener, config: &ServerConfig) -> io::Result<&'static str> {
+        let wake = Arc::new(sys::WakeFd::new()?);
+        let mailbox = Arc::new(Mailbox::new(wake.clone()));
+        let (ready, started) = mpsc::channel();
+        let (backend, limits) = (config.backend, config.limits.clone());
+        let (api, open, its_mailbox) = (self.api.clone(), self.open.clone(), mailbox.clone());
+        let thread = thread::Builder::new().name(format!("net-{index}")).spawn(move || {
+            // The ring belongs to the thread that opens it.
+            match ring::open(backend, listener, wake, &limits) {
+                Ok(ring) => {
+                    let _ = ready.send(Ok(ring.name()));
+                    EventLoop::new(ring, api, limits, its_mailbox, open).run()
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
+                }
+            }
+        })?;
+        self.mailboxes.push(mailbox);
+        self.threads.push(thread);
+        started
+            .recv()
+            .map_err(|_| io::Error::other("a network thread ended while it started"))?
+    }
+
+    /// The address that is listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The backend that moves the bytes: `io_uring` or `epoll`.
+    pub fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// What the server has done and is doing.
+    pub fn stats(&self) -> NetStats {
+        NetStats {
+            requests: self.api.requests.load(Ordering::Relaxed),
+            connections: self.open.count(),
+            calls_in_flight: self.api.calls.count(),
+            queries_in_flight: self.api.queries.count(),
+            read_states_in_flight: self.api.read_states.count(),
+            signature_cache: self.api.verifier.cache_stats(),
+        }
+    }
+
+    /// Accepts nothing more, waits up to `drain` for the requests in flight to be answered, and ends all threads.
+    ///
+    /// # Errors
+    /// The first error that ended a network thread before its time, if one did.
+    pub fn shutdown(mut self, drain: Duration) -> io::Result<()> {
+        self.stop(drain)
+    }
+
+    fn stop(&mut self, drain: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + drain;
+        for mailbox in &self.mailboxes {
+            mailbox.stop(deadline);
+        }
+        let mut outcome = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a network thread panicked")));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error.
+        let _ = self.stop(Duration::ZERO);
+    }
+}

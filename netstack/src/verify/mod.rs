@@ -1,0 +1,366 @@
+//! From an envelope that claims something to one that has been found true.
+//!
+//! ```text
+//! Envelope -> expiry -> sender = key -> delegations -> signature -> targets, permissions -> VerifiedEnvelope
+//! ```
+//! A [`VerifiedEnvelope`] is made nowhere but here, so that holding one proves that all of this was checked, once.
+
+mod cache;
+mod canister_signature;
+mod hash_tree;
+mod keys;
+mod schemes;
+mod time;
+mod webauthn;
+
+pub use cache::{CacheKey, CacheStats, SignatureCache};
+
+use crate::config::SignatureCacheConfig;
+use crate::envelope::{Content, Endpoint, Envelope, Permissions, SenderInfo, SignedDelegation};
+use keys::PublicKey;
+use replicore_types::limits::{INGRESS_TTL, PERMITTED_DRIFT};
+use replicore_types::{CanisterId, MessageId, PrincipalId, Time};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use time::Utc;
+
+/// Domain of request signatures.
+const REQUEST_DOMAIN: &[u8] = b"\x0Aic-request";
+/// Domain of delegation signatures.
+const DELEGATION_DOMAIN: &[u8] = b"\x1Aic-request-auth-delegation";
+/// Domain of the signature over a sender's attributes.
+const SENDER_INFO_DOMAIN: &[u8] = b"\x0Eic-sender-info";
+
+/// Why a request is not believed. The texts are those that clients look for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerifyError {
+    /// The request is too old, or lives longer than requests may.
+    RequestExpiry {
+        /// The replica's time: the earliest expiry allowed.
+        earliest: Time,
+        /// The latest expiry allowed.
+        latest: Time,
+        /// The expiry of the request.
+        provided: Time,
+    },
+    /// A delegation is too old.
+    DelegationExpiry {
+        /// Its expiration.
+        provided: Time,
+        /// The replica's time.
+        now: Time,
+    },
+    /// The sender is not the principal of the key.
+    SenderIsNotKey(PrincipalId, Vec<u8>),
+    /// The request's own signature does not count.
+    Signature(String),
+    /// A link of the delegation chain does not count.
+    Delegation(String),
+    /// A sender other than the anonymous one, and no signature or no key.
+    MissingSignature(PrincipalId),
+    /// The anonymous sender with a signature, key or delegation.
+    AnonymousSignature,
+    /// The delegation chain does not allow this canister.
+    NotATarget(CanisterId),
+    /// The delegation chain allows queries only.
+    UpdateNotPermitted,
+    /// The attributes of the sender are not vouched for.
+    SenderInfo(String),
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RequestExpiry {
+                earliest,
+                latest,
+                provided,
+            } => write!(
+                f,
+                "Invalid request expiry: Specified ingress_expiry not within expected range: \
+                 Minimum allowed expiry: {}, Maximum allowed expiry: {}, Provided expiry: {}",
+                Utc(*earliest),
+                Utc(*latest),
+                Utc(*provided)
+            ),
+            Self::DelegationExpiry { provided, now } => write!(
+                f,
+                "Invalid delegation expiry: Specified sender delegation has expired: \
+                 Provided expiry: {}, Local replica time: {}",
+                Utc(*provided),
+                Utc(*now)
+            ),
+            Self::SenderIsNotKey(sender, key) => {
+                write!(f, "The user id {sender} does not match the public key ")?;
+                key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Signature(reason) => write!(f, "Invalid signature: {reason}"),
+            Self::Delegation(reason) => write!(f, "Invalid delegation: {reason}"),
+            Self::MissingSignature(sender) => write!(f, "Missing signature from user: {sender}"),
+            Self::AnonymousSignature => f.write_str("Signature is not allowed for the anonymous user"),
+            Self::NotATarget(canister) => write!(f, "Canister {canister} is not one of the delegation targets"),
+            Self::UpdateNotPermitted => f.write_str("Update calls are not permitted by the sender delegation"),
+            Self::SenderInfo(reason) => write!(f, "Invalid sender info: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for VerifyError {}
+
+/// An envelope that has been verified: its expiry, that its sender signed it, and that the signing key may do this.
+/// There is no other way to make one than [`Verifier::verify`].
+#[derive(Debug)]
+pub struct VerifiedEnvelope<'a> {
+    content: Content<'a>,
+    message_id: MessageId,
+    targets: Option<Vec<CanisterId>>,
+}
+
+impl<'a> VerifiedEnvelope<'a> {
+    /// What is asked for.
+    pub fn content(&self) -> &Content<'a> {
+        &self.content
+    }
+
+    /// The content itself.
+    pub fn into_content(self) -> Content<'a> {
+        self.content
+    }
+
+    /// The request id that the signature covers.
+    pub fn message_id(&self) -> MessageId {
+        self.message_id
+    }
+
+    /// The canisters that the delegation chain is restricted to, ascending; `None` if it is not.
+    pub fn targets(&self) -> Option<&[CanisterId]> {
+        self.targets.as_deref()
+    }
+}
+
+/// Against what a request is judged.
+pub struct Circumstances<'a> {
+    /// The time.
+    pub now: Time,
+    /// Gives the DER encoding of the root key; asked only where a certificate is to be verified.
+    pub root_key: &'a dyn Fn() -> Arc<[u8]>,
+}
+
+/// Verifies envelopes. One serves all threads.
+#[derive(Debug)]
+pub struct Verifier {
+    cache: Option<SignatureCache>,
+}
+
+/// What a key may be used for: narrowed by each link of a chain.
+struct Authority<'a> {
+    key: &'a [u8],
+    targets: Option<BTreeSet<CanisterId>>,
+    queries_only: bool,
+}
+
+impl Verifier {
+    /// A verifier with an empty cache. Fails only if the system has no randomness for the cache's salt.
+    pub fn new(config: &SignatureCacheConfig) -> std::io::Result<Self> {
+        Ok(Self {
+            cache: SignatureCache::new(config)?,
+        })
+    }
+
+    /// How the signature cache has fared; `None` if it is switched off.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.cache.as_ref().map(SignatureCache::stats)
+    }
+
+    /// Verifies `envelope`.
+    pub fn verify<'a>(
+        &self,
+        envelope: Envelope<'a>,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<VerifiedEnvelope<'a>, VerifyError> {
+        check_expiry(&envelope.content, circumstances.now)?;
+        let message_id = envelope.content.request_id();
+        let targets = self.authenticate(&envelope, message_id, circumstances)?;
+        Ok(VerifiedEnvelope {
+            content: envelope.content,
+            message_id,
+            targets,
+        })
+    }
+
+    fn authenticate(
+        &self,
+        envelope: &Envelope<'_>,
+        message_id: MessageId,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Option<Vec<CanisterId>>, VerifyError> {
+        let content = &envelope.content;
+        let chain = &envelope.sender_delegation;
+        if content.sender == PrincipalId::anonymous() {
+            let signed = envelope.sender_sig.is_some() || envelope.sender_pubkey.is_some() || !chain.is_empty();
+            return match &content.sender_info {
+                _ if signed => Err(VerifyError::AnonymousSignature),
+                Some(_) => Err(VerifyError::SenderInfo("the anonymous user has no attributes".into())),
+                None => Ok(None),
+            };
+        }
+        let (Some(key), Some(signature)) = (&envelope.sender_pubkey, &envelope.sender_sig) else {
+            return Err(VerifyError::MissingSignature(content.sender));
+        };
+        if PrincipalId::self_authenticating(key) != content.sender {
+            return Err(VerifyError::SenderIsNotKey(content.sender, key.to_vec()));
+        }
+        check_delegation_expiry(chain, circumstances.now)?;
+        let authority = self.follow(chain, key, circumstances)?;
+        let payload = signed_bytes(REQUEST_DOMAIN, message_id.as_bytes());
+        // A request signature is of use until the request expires; no client sends a request more than a few times.
+        let expiry = Time(content.ingress_expiry);
+        self.verify_signature(authority.key, &payload, signature, expiry, circumstances)
+            .map_err(VerifyError::Signature)?;
+        if let Some(info) = &content.sender_info {
+            self.check_sender_info(info, key, circumstances)
+                .map_err(VerifyError::SenderInfo)?;
+        }
+        authority.check(content)?;
+        Ok(authority.targets.map(|targets| targets.into_iter().collect()))
+    }
+
+    /// Verifies the delegations from `key` on and gives what the last key may do.
+    fn follow<'k>(
+        &self,
+        chain: &'k [SignedDelegation<'_>],
+        key: &'k [u8],
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Authority<'k>, VerifyError> {
+        let mut authority = Authority {
+            key,
+            targets: None,
+            queries_only: false,
+        };
+        let mut seen = BTreeSet::from([key]);
+        for link in chain {
+            let delegation = &link.delegation;
+            if !seen.insert(&delegation.pubkey) {
+                return Err(VerifyError::Delegation(
+                    "Chain of delegations contains at least one cycle".into(),
+                ));
+            }
+            let payload = signed_bytes(DELEGATION_DOMAIN, &delegation.hash());
+            let expiry = Time(delegation.expiration);
+            self.verify_signature(authority.key, &payload, &link.signature, expiry, circumstances)
+                .map_err(VerifyError::Delegation)?;
+            authority.narrow(delegation.targets.as_deref(), delegation.permissions);
+            authority.key = &delegation.pubkey;
+        }
+        Ok(authority)
+    }
+
+    fn check_sender_info(
+        &self,
+        info: &SenderInfo<'_>,
+        key: &[u8],
+        circumstances: &Circumstances<'_>,
+    ) -> Result<(), String> {
+        let Ok(PublicKey::Canister(canister_key)) = PublicKey::from_der(key) else {
+            return Err("the sender's key is not that of a canister".into());
+        };
+        if canister_key.canister != info.signer {
+            return Err(format!(
+                "signer {} is not the canister of the sender's key",
+                info.signer
+            ));
+        }
+        let payload = signed_bytes(SENDER_INFO_DOMAIN, &info.info);
+        // Attributes do not expire; the cache drops them by its own rule.
+        self.verify_signature(key, &payload, &info.sig, Time(u64::MAX), circumstances)
+    }
+
+    /// Verifies one signature, or finds that it has been verified. A failure is never remembered.
+    fn verify_signature(
+        &self,
+        key: &[u8],
+        payload: &[u8],
+        signature: &[u8],
+        expiry: Time,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<(), String> {
+        let now = circumstances.now;
+        let cached = self
+            .cache
+            .as_ref()
+            .map(|cache| (cache, cache.key(key, payload, signature)));
+        if cached
+            .as_ref()
+            .is_some_and(|(cache, cache_key)| cache.contains(cache_key, now))
+        {
+            return Ok(());
+        }
+        let public_key = PublicKey::from_der(key).map_err(|reason| format!("Invalid public key: {reason}"))?;
+        schemes::verify(&public_key, payload, signature, circumstances.root_key)?;
+        if let Some((cache, cache_key)) = cached {
+            cache.insert(&cache_key, expiry, now);
+        }
+        Ok(())
+    }
+}
+
+impl Authority<'_> {
+    fn narrow(&mut self, targets: Option<&[CanisterId]>, permissions: Option<Permissions>) {
+        self.queries_only |= permissions == Some(Permissions::Queries);
+        if let Some(targets) = targets {
+            let targets: BTreeSet<_> = targets.iter().copied().collect();
+            self.targets = Some(match self.targets.take() {
+                None => targets,
+                Some(earlier) => earlier.intersection(&targets).copied().collect(),
+            });
+        }
+    }
+
+    fn check(&self, content: &Content<'_>) -> Result<(), VerifyError> {
+        if content.endpoint == Endpoint::Call && self.queries_only {
+            return Err(VerifyError::UpdateNotPermitted);
+        }
+        // What a read_state may read of which canister is decided with the state at hand.
+        match &self.targets {
+            Some(targets) if content.endpoint != Endpoint::ReadState && !targets.contains(&content.canister_id) => {
+                Err(VerifyError::NotATarget(content.canister_id))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn signed_bytes(domain: &[u8], message: &[u8]) -> Vec<u8> {
+    [domain, message].concat()
+}
+
+fn check_expiry(content: &Content<'_>, now: Time) -> Result<(), VerifyError> {
+    // Nothing is gained by repeating an anonymous read.
+    if content.endpoint != Endpoint::Call && content.sender == PrincipalId::anonymous() {
+        return Ok(());
+    }
+    let latest = now.plus(INGRESS_TTL).plus(PERMITTED_DRIFT);
+    let provided = Time(content.ingress_expiry);
+    if provided < now || provided > latest {
+        return Err(VerifyError::RequestExpiry {
+            earliest: now,
+            latest,
+            provided,
+        });
+    }
+    Ok(())
+}
+
+fn check_delegation_expiry(chain: &[SignedDelegation<'_>], now: Time) -> Result<(), VerifyError> {
+    match chain.iter().find(|link| link.delegation.expiration < now.0) {
+        Some(link) => Err(VerifyError::DelegationExpiry {
+            provided: Time(link.delegation.expiration),
+            now,
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
