@@ -6,8 +6,29 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 pub mod certified_state;
+mod charge;
+mod context;
+mod expire;
+mod induct;
+pub mod inspect;
+pub mod limits;
 pub mod management;
+mod message;
+pub mod query;
+mod round;
+mod round_schedule;
+mod route;
+mod run;
 pub mod state;
+mod stats;
+mod subnet_calls;
+mod tasks;
+mod workers;
 
-pub use state::{CanisterState, ReplicatedState};
+pub use context::RoundContext;
+pub use round::execute_round;
+pub use state::{CanisterState, NextRound, ReplicatedState};
+pub use stats::RoundStats;
+pub use workers::SchedulerCores;

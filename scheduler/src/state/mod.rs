@@ -1,20 +1,28 @@
 //! The replicated state: everything that the next round depends on.
 
+mod activity;
 mod call_context;
 mod canister;
+mod codec;
 mod ingress_history;
 mod queues;
 mod system;
 
-pub use call_context::{CallContext, CallContextManager, CallOrigin, RegisteredCallback};
-pub use canister::{CanisterState, LiveExecution, PausedCall, PausedInput, Priority};
+pub use activity::Activity;
+pub use call_context::{
+    CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
+};
+pub use codec::{CanisterParts, CodecError, state_hash};
+pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
 pub use ingress_history::IngressHistory;
+pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
 pub use system::*;
 
+use crate::certified_state::CertifiedState;
 use imbl::{OrdMap, OrdSet};
 use replicore_types::{
-    CallbackId, CanisterId, CoarseTime, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, Payload,
+    CallbackId, CanisterId, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, Payload,
     PrincipalId, Request, Response, SubnetConfig, SubnetId, Time,
 };
 use serde::{Deserialize, Serialize};
@@ -32,10 +40,27 @@ pub struct ReplicatedState {
     pub ingress_history: IngressHistory,
     /// Messages to and from the management canister.
     pub subnet: SubnetState,
-    /// Canisters changed since the last call of [`ReplicatedState::take_touched`].
+    /// Which canisters have something to do. Derived.
+    pub(crate) activity: Activity,
+    /// The certified tree of this state. Derived.
+    pub certified: CertifiedState,
+    /// Canisters changed since the last call of [`ReplicatedState::settle`].
     pub(crate) touched: BTreeSet<CanisterId>,
     /// Ingress statuses changed in this round.
     pub(crate) touched_statuses: Vec<MessageId>,
+}
+
+/// When a round has something to do although no message comes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRound {
+    /// At once.
+    Now,
+    /// Whenever a round is due: heartbeats, and canisters that stop.
+    Periodic,
+    /// When batch time reaches this: a timer or a deadline.
+    At(Time),
+    /// Not before a message comes.
+    OnMessage,
 }
 
 /// Facts about the subnet and its progress.
@@ -172,9 +197,61 @@ impl ReplicatedState {
             },
             ingress_history: IngressHistory::default(),
             subnet: SubnetState::default(),
+            activity: Activity::default(),
+            certified: CertifiedState::default(),
             touched: BTreeSet::new(),
             touched_statuses: Vec::new(),
         }
+    }
+
+    /// A state without canisters.
+    pub(crate) fn empty(metadata: SystemMetadata, ingress_history: IngressHistory, subnet: SubnetState) -> Self {
+        Self {
+            canisters: OrdMap::new(),
+            metadata,
+            ingress_history,
+            subnet,
+            activity: Activity::default(),
+            certified: CertifiedState::default(),
+            touched: BTreeSet::new(),
+            touched_statuses: Vec::new(),
+        }
+    }
+
+    /// Brings totals and indices up to date with the canisters that were changed, and returns those.
+    pub(crate) fn settle(&mut self) -> BTreeSet<CanisterId> {
+        let touched = std::mem::take(&mut self.touched);
+        for id in &touched {
+            self.activity.update(*id, self.canisters.get(id).map(|canister| &**canister));
+        }
+        self.metadata.memory_taken = self.activity.memory_taken();
+        self.metadata.compute_allocation_taken = self.activity.compute_allocation();
+        self.metadata.metrics.canisters = self.activity.len() as u64;
+        self.metadata.metrics.canister_state_bytes = self.metadata.memory_taken.0;
+        touched
+    }
+
+    /// When the next round has something to do without a message from outside.
+    pub fn next_round(&self) -> NextRound {
+        let subnet = &self.subnet;
+        let has_mail = !(subnet.inbox.is_empty() && subnet.outbound.is_empty() && subnet.responses.is_empty());
+        let waits_for_randomness =
+            || subnet.call_contexts.values().any(|context| context.kind == SubnetCallKind::RawRand);
+        if has_mail || self.activity.is_anything_runnable() || waits_for_randomness() {
+            return NextRound::Now;
+        }
+        if self.activity.heartbeats().next().is_some() || self.activity.stopping().next().is_some() {
+            return NextRound::Periodic;
+        }
+        match self.activity.next_deadline() {
+            Some(deadline) => NextRound::At(deadline),
+            None => NextRound::OnMessage,
+        }
+    }
+
+    /// Root of the certified tree: what the subnet signs.
+    pub fn certified_root(&self) -> [u8; 32] {
+        self.certified.root_hash()
     }
 
     /// A canister.
@@ -213,9 +290,4 @@ impl ReplicatedState {
     pub fn is_subnet(&self, principal: &PrincipalId) -> bool {
         *principal == self.metadata.subnet_id.0 || *principal == CanisterId::MANAGEMENT.0
     }
-}
-
-/// Deadline arithmetic: true once `deadline` has passed at `now`.
-pub fn is_past(deadline: CoarseTime, now: Time) -> bool {
-    now >= deadline.to_time()
 }

@@ -3,7 +3,7 @@
 use crate::state::{CallContextManager, CanisterQueues};
 use replicore_engine::{ExecutionState, LogRecord};
 use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
-use replicore_types::{CallbackId, CanisterId, Cycles, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time};
+use replicore_types::{CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -457,8 +457,10 @@ pub struct SystemState {
     pub instructions_executed: NumInstructions,
     /// Rounds in which messages of the canister were executed.
     pub rounds_executed: u64,
-    /// Code-install instructions still to be worked off under the rate limit.
+    /// Code-install instructions that were still to be worked off under the rate limit at `install_code_debit_at`.
     pub install_code_debit: NumInstructions,
+    /// Height of the last change of `install_code_debit`: every round since has worked off its share.
+    pub install_code_debit_at: Height,
     /// Written bytes still to be worked off under the rate limit.
     pub heap_delta_debit: NumBytes,
 }
@@ -492,6 +494,7 @@ impl SystemState {
             instructions_executed: NumInstructions::ZERO,
             rounds_executed: 0,
             install_code_debit: NumInstructions::ZERO,
+            install_code_debit_at: Height(0),
             heap_delta_debit: NumBytes::ZERO,
         }
     }

@@ -1,0 +1,262 @@
+//! One round: the phases in order.
+//!
+//! ```text
+//! expire -> induct -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
+//! ```
+//! The bracket is an iteration; it repeats while something can run and the round's limits last.
+
+use crate::context::RoundContext;
+use crate::limits::{CANISTER_ROUND_INSTRUCTIONS_MAX, FIRST_WAVE_CANISTERS, ROUND_TOTAL_INSTRUCTIONS_MAX, next_wave};
+use crate::round_schedule;
+use crate::run::{Runner, Turn};
+use crate::state::{CanisterState, CanisterStatus, ReplicatedState, SystemState};
+use crate::stats::RoundStats;
+use crate::workers::SchedulerCores;
+use replicore_engine::Execute;
+use replicore_types::limits::HEAP_DELTA_PER_ROUND_BYTES_MAX;
+use replicore_types::{Batch, CanisterId, IngressStatus, MessageId, Randomness};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The deterministic step: the state after `batch`.
+///
+/// The batch's height is one more than the state's and its time is later. `cores` never changes the result.
+pub fn execute_round<E: Execute>(
+    state: ReplicatedState,
+    batch: Batch,
+    engine: &E,
+    cores: SchedulerCores,
+) -> (ReplicatedState, RoundStats) {
+    let mut round = Round::begin(state, &batch, engine, cores);
+    round.expire();
+    round.answer_waiting(batch.randomness, batch.consensus_responses);
+    round.deliver_outbound();
+    round.induct(batch.messages);
+    round.execute();
+    round.stop_canisters();
+    round.charge();
+    round.end()
+}
+
+/// A round under way.
+pub(crate) struct Round<'a, E> {
+    pub state: ReplicatedState,
+    pub engine: &'a E,
+    pub cores: SchedulerCores,
+    pub context: RoundContext,
+    pub stats: RoundStats,
+    /// New ingress statuses; they enter the history at the end.
+    pub statuses: BTreeMap<MessageId, IngressStatus>,
+    /// Canisters that may have something to execute in the next iteration.
+    pub ready: BTreeSet<CanisterId>,
+    /// Canisters with output that is not routed.
+    pub unrouted: BTreeSet<CanisterId>,
+    /// Canisters that execute nothing more in this round.
+    exhausted: BTreeSet<CanisterId>,
+    /// Instructions, overhead included, by canister.
+    used: BTreeMap<CanisterId, u64>,
+    /// Their sum.
+    pub used_in_all: u64,
+    /// Stands in the state for a canister that is out with a worker.
+    placeholder: Arc<CanisterState>,
+}
+
+impl<'a, E: Execute> Round<'a, E> {
+    fn begin(mut state: ReplicatedState, batch: &Batch, engine: &'a E, cores: SchedulerCores) -> Self {
+        state.metadata.height = batch.height;
+        state.metadata.time = batch.time;
+        let nobody = SystemState::new(CanisterId::MANAGEMENT, Default::default(), Default::default(), batch.time);
+        Self {
+            context: RoundContext::new(&state, batch.randomness),
+            ready: state.activity.runnable().collect(),
+            stats: RoundStats { height: batch.height, ..RoundStats::default() },
+            state,
+            engine,
+            cores,
+            statuses: BTreeMap::new(),
+            unrouted: BTreeSet::new(),
+            exhausted: BTreeSet::new(),
+            used: BTreeMap::new(),
+            used_in_all: 0,
+            placeholder: Arc::new(CanisterState::new(nobody)),
+        }
+    }
+
+    /// Iterations until nothing can run or the limits of the round are reached.
+    fn execute(&mut self) {
+        let mut tasks_added = false;
+        loop {
+            self.stats.iterations += 1;
+            let managed = self.execute_management();
+            if !tasks_added {
+                self.add_tasks();
+                tasks_added = true;
+            }
+            let executed = self.execute_canisters();
+            self.route();
+            let is_over = self.used_in_all >= ROUND_TOTAL_INSTRUCTIONS_MAX
+                || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX;
+            if is_over || !(managed || executed) {
+                break;
+            }
+        }
+        self.drop_tasks();
+    }
+
+    /// Executes a turn of every canister that can run, in waves. Returns whether anything was executed.
+    fn execute_canisters(&mut self) -> bool {
+        let runnable: Vec<CanisterId> = std::mem::take(&mut self.ready)
+            .into_iter()
+            .filter(|id| !self.exhausted.contains(id))
+            .filter(|id| self.state.canister(id).is_some_and(CanisterState::is_runnable))
+            .collect();
+        let order = round_schedule::order(&self.state, runnable);
+        self.context.subnet_memory_taken = self.state.activity.memory_taken();
+        let mut wave = FIRST_WAVE_CANISTERS;
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let left = ROUND_TOTAL_INSTRUCTIONS_MAX.saturating_sub(self.used_in_all);
+            if left == 0 || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX {
+                // What did not run waits for the next round.
+                self.ready.extend(rest);
+                break;
+            }
+            let (now, later) = rest.split_at(wave.min(rest.len()));
+            let heaviest = self.execute_wave(now);
+            wave = next_wave(wave, heaviest, left);
+            rest = later;
+        }
+        !order.is_empty()
+    }
+
+    /// Executes one turn of each canister, in parallel, and commits the turns by canister id. Returns the instructions
+    /// of the heaviest.
+    fn execute_wave(&mut self, canisters: &[CanisterId]) -> u64 {
+        let mut turns: Vec<Seat> = canisters.iter().filter_map(|id| self.take_out(*id)).collect();
+        let runner = Runner { context: &self.context, engine: self.engine };
+        self.cores.for_each(&mut turns, |seat| {
+            seat.turn = runner.run_turn(Arc::make_mut(&mut seat.canister), seat.used);
+        });
+        turns.sort_unstable_by_key(|seat| seat.id);
+        turns.into_iter().map(|seat| self.commit(seat)).max().unwrap_or(0)
+    }
+
+    fn take_out(&mut self, id: CanisterId) -> Option<Seat> {
+        let slot = self.state.canisters.get_mut(&id)?;
+        let canister = std::mem::replace(slot, Arc::clone(&self.placeholder));
+        Some(Seat { id, canister, used: self.used.get(&id).copied().unwrap_or(0), turn: Turn::default() })
+    }
+
+    /// Puts a canister back with what its turn did.
+    fn commit(&mut self, seat: Seat) -> u64 {
+        let Seat { id, canister, used, turn } = seat;
+        let used = used + turn.round_instructions;
+        let can_go_on = !turn.slice_used && used < CANISTER_ROUND_INSTRUCTIONS_MAX;
+        if !can_go_on {
+            self.exhausted.insert(id);
+        }
+        if canister.is_runnable() && can_go_on {
+            self.ready.insert(id);
+        }
+        if canister.system.queues.has_output() {
+            self.unrouted.insert(id);
+        }
+        self.used.insert(id, used);
+        self.used_in_all += turn.round_instructions;
+        self.stats.messages_executed += u64::from(turn.messages);
+        self.stats.messages_failed += u64::from(turn.failed);
+        self.stats.instructions += turn.instructions;
+        self.stats.heap_delta_bytes += turn.heap_delta_bytes;
+        for (message, status) in turn.statuses {
+            self.set_status(message, status);
+        }
+        if let Some(slot) = self.state.canisters.get_mut(&id) {
+            *slot = canister;
+        }
+        self.state.touched.insert(id);
+        turn.round_instructions
+    }
+
+    /// Records a status; the time of induction stays.
+    pub fn set_status(&mut self, id: MessageId, mut status: IngressStatus) {
+        if let Some(known) = self.statuses.get(&id) {
+            status.time = known.time;
+        } else if let Some(known) = self.state.ingress_history.get(&id) {
+            status.time = known.time;
+        }
+        self.statuses.insert(id, status);
+    }
+
+    /// A canister may have something to do now.
+    pub fn wake(&mut self, id: CanisterId) {
+        let Some(canister) = self.state.canister(&id) else { return };
+        let (runnable, output) = (canister.is_runnable(), canister.system.queues.has_output());
+        if runnable {
+            self.ready.insert(id);
+        }
+        if output {
+            self.unrouted.insert(id);
+        }
+    }
+
+    /// True where the canister has a message between slices: management calls about it wait.
+    pub fn is_paused(&self, id: &CanisterId) -> bool {
+        self.state.canister(id).is_some_and(|canister| canister.paused.is_some())
+    }
+
+    /// Statuses into the history, priorities, index and the certified tree.
+    fn end(mut self) -> (ReplicatedState, RoundStats) {
+        let now = self.context.time;
+        let mut changed: Vec<MessageId> = Vec::with_capacity(self.statuses.len());
+        for (id, status) in std::mem::take(&mut self.statuses) {
+            if status.state.is_terminal() {
+                self.stats.finished.push(id);
+            }
+            self.state.ingress_history.set(id, status, now);
+            changed.push(id);
+        }
+        changed.append(&mut self.state.touched_statuses);
+        changed.extend(self.state.ingress_history.prune(now));
+        self.update_priorities();
+        let metrics = &mut self.state.metadata.metrics;
+        metrics.update_transactions += self.stats.messages_executed;
+        metrics.instructions += replicore_types::NumInstructions(self.stats.instructions);
+        let touched: Vec<CanisterId> = self.state.settle().into_iter().collect();
+        self.stats.canisters_touched = touched.len() as u64;
+        self.stats.canisters_waiting = self.state.activity.runnable().count() as u64;
+        let mut certified = std::mem::take(&mut self.state.certified);
+        self.stats.root_hash = certified.update(&self.state, &touched, &changed);
+        self.state.certified = certified;
+        (self.state, self.stats)
+    }
+
+    fn update_priorities(&mut self) {
+        let height = self.context.height;
+        for id in std::mem::take(&mut self.used).into_keys() {
+            let was_full = !self.ready.contains(&id);
+            let Some(canister) = self.state.canister_mut(&id) else { continue };
+            round_schedule::after_round(&mut canister.priority, height, was_full);
+            canister.system.rounds_executed += 1;
+        }
+    }
+
+    /// True where tasks may be given to the canister.
+    pub fn runs_tasks(&self, id: &CanisterId) -> bool {
+        self.state
+            .canister(id)
+            .is_some_and(|canister| canister.paused.is_none() && canister.system.status == CanisterStatus::Running)
+    }
+
+    /// The randomness of the batch.
+    pub fn randomness(&self) -> Randomness {
+        self.context.randomness
+    }
+}
+
+/// A canister on its way through a worker.
+struct Seat {
+    id: CanisterId,
+    canister: Arc<CanisterState>,
+    used: u64,
+    turn: Turn,
+}

@@ -1,0 +1,264 @@
+//! The replicated state as bytes and page maps: what a checkpoint holds and what the state hash covers.
+//!
+//! Per canister there are its metadata (everything small), its blobs (modules) and its memories (heap and stable memory,
+//! then those of its snapshots). What follows from the rest (activity, the certified tree) is rebuilt after loading.
+
+use crate::certified_state::CertifiedState;
+use crate::state::{
+    CanisterState, IngressHistory, PausedCall, Priority, ReplicatedState, Snapshot, SnapshotId, SubnetState,
+    SystemMetadata, SystemState,
+};
+use replicore_engine::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
+use replicore_persistence::PageMap;
+use replicore_types::{CanisterId, NumBytes, Payload, PrincipalId, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// One canister in parts.
+#[derive(Clone, Debug)]
+pub struct CanisterParts {
+    /// Everything but modules and pages.
+    pub metadata: Vec<u8>,
+    /// The module, then the modules of the snapshots.
+    pub blobs: Vec<Arc<[u8]>>,
+    /// Heap and stable memory, then heap and stable memory of each snapshot.
+    pub memories: Vec<PageMap>,
+}
+
+/// Bytes that are no state: what they should have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodecError(String);
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the checkpoint does not decode: {}", self.0)
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// Metadata of one canister.
+#[derive(Serialize, Deserialize)]
+struct CanisterRecord {
+    system: SystemState,
+    priority: Priority,
+    paused: Option<PausedCall>,
+    execution: Option<ExecutionRecord>,
+    snapshots: Vec<(SnapshotId, SnapshotRecord)>,
+}
+
+/// An execution state without its module's bytes and its pages.
+#[derive(Serialize, Deserialize)]
+struct ExecutionRecord {
+    module_hash: [u8; 32],
+    interface: ModuleInterface,
+    heap_wasm_pages: u64,
+    stable_wasm_pages: u64,
+    globals: Vec<GlobalValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SnapshotRecord {
+    taken_at: Time,
+    canister_version: u64,
+    taken_from_canister: bool,
+    size: NumBytes,
+    certified_data: Payload,
+    global_timer: Option<Time>,
+    chunk_store: crate::state::ChunkStore,
+    execution: ExecutionRecord,
+}
+
+impl CanisterState {
+    /// The canister in parts. Deterministic: equal canisters have equal parts.
+    pub fn to_parts(&self) -> CanisterParts {
+        let mut parts = CanisterParts { metadata: Vec::new(), blobs: Vec::new(), memories: Vec::new() };
+        let execution = self.execution.as_ref().map(|execution| parts.add(execution));
+        let snapshots = &*self.system.snapshots;
+        let record = CanisterRecord {
+            system: self.system.clone(),
+            priority: self.priority.clone(),
+            paused: self.paused.clone(),
+            execution,
+            snapshots: snapshots.iter().map(|(id, snapshot)| (*id, parts.add_snapshot(snapshot))).collect(),
+        };
+        parts.metadata = encode(&record);
+        parts
+    }
+
+    /// The canister that [`CanisterState::to_parts`] took apart.
+    ///
+    /// # Errors
+    /// The parts do not belong together or do not decode.
+    pub fn from_parts(parts: CanisterParts) -> Result<Self, CodecError> {
+        let record: CanisterRecord = decode("a canister", &parts.metadata)?;
+        let mut pieces = Pieces { blobs: parts.blobs.into_iter(), memories: parts.memories.into_iter() };
+        let execution = record.execution.map(|execution| pieces.execution(execution)).transpose()?;
+        let mut system = record.system;
+        let snapshots = record.snapshots.into_iter().map(|(id, snapshot)| Ok((id, Arc::new(pieces.snapshot(snapshot)?))));
+        system.snapshots = Arc::new(snapshots.collect::<Result<BTreeMap<_, _>, CodecError>>()?);
+        Ok(Self { system, execution, priority: record.priority, paused: record.paused })
+    }
+}
+
+impl CanisterParts {
+    /// The digest of the canister: metadata, modules and the content of every page.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new();
+        hash.update(b"replicore canister\x01");
+        hash.update(blake3::hash(&self.metadata).as_bytes());
+        for memory in &self.memories {
+            hash.update(&memory.digest());
+        }
+        // Modules are covered by their SHA-256 in the metadata.
+        *hash.finalize().as_bytes()
+    }
+
+    fn add(&mut self, execution: &ExecutionState) -> ExecutionRecord {
+        self.blobs.push(Arc::clone(&execution.module.bytes));
+        self.memories.push(execution.heap.pages.clone());
+        self.memories.push(execution.stable.pages.clone());
+        ExecutionRecord {
+            module_hash: execution.module.hash,
+            interface: (*execution.interface).clone(),
+            heap_wasm_pages: execution.heap.size_wasm_pages,
+            stable_wasm_pages: execution.stable.size_wasm_pages,
+            globals: execution.globals.to_vec(),
+        }
+    }
+
+    fn add_snapshot(&mut self, snapshot: &Snapshot) -> SnapshotRecord {
+        SnapshotRecord {
+            taken_at: snapshot.taken_at,
+            canister_version: snapshot.canister_version,
+            taken_from_canister: snapshot.taken_from_canister,
+            size: snapshot.size,
+            certified_data: snapshot.certified_data.clone(),
+            global_timer: snapshot.global_timer,
+            chunk_store: snapshot.chunk_store.clone(),
+            execution: self.add(&snapshot.execution),
+        }
+    }
+}
+
+/// Blobs and memories that are still to be claimed, in order.
+struct Pieces {
+    blobs: std::vec::IntoIter<Arc<[u8]>>,
+    memories: std::vec::IntoIter<PageMap>,
+}
+
+impl Pieces {
+    fn execution(&mut self, record: ExecutionRecord) -> Result<ExecutionState, CodecError> {
+        let missing = |what: &str| CodecError(format!("a canister lacks its {what}"));
+        Ok(ExecutionState {
+            module: CanisterModule {
+                bytes: self.blobs.next().ok_or_else(|| missing("module"))?,
+                hash: record.module_hash,
+            },
+            interface: Arc::new(record.interface),
+            heap: WasmMemory {
+                pages: self.memories.next().ok_or_else(|| missing("heap"))?,
+                size_wasm_pages: record.heap_wasm_pages,
+            },
+            stable: WasmMemory {
+                pages: self.memories.next().ok_or_else(|| missing("stable memory"))?,
+                size_wasm_pages: record.stable_wasm_pages,
+            },
+            globals: record.globals.into(),
+            warm_version: 0,
+        })
+    }
+
+    fn snapshot(&mut self, record: SnapshotRecord) -> Result<Snapshot, CodecError> {
+        Ok(Snapshot {
+            taken_at: record.taken_at,
+            canister_version: record.canister_version,
+            taken_from_canister: record.taken_from_canister,
+            size: record.size,
+            certified_data: record.certified_data,
+            global_timer: record.global_timer,
+            chunk_store: record.chunk_store,
+            execution: self.execution(record.execution)?,
+        })
+    }
+}
+
+impl ReplicatedState {
+    /// Everything that belongs to no canister.
+    pub fn system_bytes(&self) -> Vec<u8> {
+        encode(&(&self.metadata, &self.ingress_history, &self.subnet))
+    }
+
+    /// The state that consists of these parts: [`ReplicatedState::system_bytes`] and the canisters by their id's bytes.
+    ///
+    /// # Errors
+    /// The parts do not belong together or do not decode.
+    pub fn from_parts(
+        system: &[u8],
+        canisters: impl IntoIterator<Item = (Vec<u8>, CanisterParts)>,
+    ) -> Result<Self, CodecError> {
+        let (metadata, ingress_history, subnet): (SystemMetadata, IngressHistory, SubnetState) =
+            decode("the system metadata", system)?;
+        let mut state = Self::empty(metadata, ingress_history, subnet);
+        for (key, parts) in canisters {
+            let id = PrincipalId::try_from_slice(&key).map_err(|_| CodecError("a key is no canister id".into()))?;
+            let canister = CanisterState::from_parts(parts)?;
+            if canister.system.canister_id != CanisterId(id) {
+                return Err(CodecError(format!("canister {id} holds the state of another one")));
+            }
+            state.insert_canister(canister);
+        }
+        let _all = state.settle();
+        state.certified = CertifiedState::rebuild(&state);
+        Ok(state)
+    }
+
+    /// Puts memory `position` of a canister (in the order of [`CanisterParts::memories`]) on the files that hold it by
+    /// now. Content, hashes and what counts as changed stay as they are. Snapshots stay in memory.
+    pub fn rebase(&mut self, id: &CanisterId, position: usize, snapshot: &PageMap, stored: &PageMap) {
+        let Some(canister) = self.canisters.get_mut(id) else { return };
+        let Some(execution) = canister.execution.as_ref() else { return };
+        let memory = match position {
+            0 => &execution.heap,
+            1 => &execution.stable,
+            _ => return,
+        };
+        let pages = memory.pages.rebase(snapshot, stored);
+        let Some(execution) = &mut Arc::make_mut(canister).execution else { return };
+        match position {
+            0 => execution.heap.pages = pages,
+            _ => execution.stable.pages = pages,
+        }
+    }
+
+    /// The hash of everything that the next round depends on. Costs time for the whole state; checkpoints keep the
+    /// digests of unchanged canisters.
+    pub fn state_hash(&self) -> [u8; 32] {
+        let digests = self.canisters.iter().map(|(id, canister)| (*id, canister.to_parts().digest()));
+        state_hash(&self.system_bytes(), digests)
+    }
+}
+
+/// The state hash of its parts: [`ReplicatedState::system_bytes`] and [`CanisterParts::digest`] in ascending order of ids.
+pub fn state_hash(system: &[u8], canisters: impl IntoIterator<Item = (CanisterId, [u8; 32])>) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(b"replicore state\x01");
+    hash.update(blake3::hash(system).as_bytes());
+    for (id, digest) in canisters {
+        let bytes = id.as_slice();
+        hash.update(&[bytes.len() as u8]);
+        hash.update(bytes);
+        hash.update(&digest);
+    }
+    *hash.finalize().as_bytes()
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("values of the state have a known length and encode into memory")
+}
+
+fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, CodecError> {
+    postcard::from_bytes(bytes).map_err(|error| CodecError(format!("{what}: {error}")))
+}

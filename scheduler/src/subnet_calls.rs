@@ -1,0 +1,181 @@
+//! Calls of the management canister: when they run, and how their answers find their way.
+
+use crate::limits::{MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS, MANAGEMENT_ITERATION_INSTRUCTIONS_MAX};
+use crate::management::{self, Answer};
+use crate::round::Round;
+use crate::state::{CallOrigin, CanisterStatus, StopContext, SubnetCallContext, SubnetCallKind, SubnetMessage};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use replicore_engine::Execute;
+use replicore_types::limits::STOP_CANISTER_TIMEOUT;
+use replicore_types::{
+    CallbackId, CanisterId, ConsensusResponse, ErrorCode, IngressState, IngressStatus, Payload, Randomness, RejectCode,
+    ResponsePayload, Time, UserError,
+};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Candid of no values.
+const EMPTY_REPLY: &[u8] = b"DIDL\0\0";
+
+impl<E: Execute> Round<'_, E> {
+    /// Executes management calls in their order until the iteration's share is used up. Calls about a canister with a
+    /// message between slices wait, and those behind them about the same canister too. Returns whether one was executed.
+    pub fn execute_management(&mut self) -> bool {
+        let mut waiting = VecDeque::new();
+        let mut blocked: BTreeSet<CanisterId> = BTreeSet::new();
+        let (mut spent, mut executed) = (0, false);
+        while spent < MANAGEMENT_ITERATION_INSTRUCTIONS_MAX {
+            let Some(message) = self.state.subnet.inbox.pop_front() else { break };
+            if let Some(id) = about(&message)
+                && (blocked.contains(&id) || self.is_paused(&id))
+            {
+                blocked.insert(id);
+                waiting.push_back(message);
+                continue;
+            }
+            spent += self.execute_management_call(&message);
+            executed = true;
+        }
+        waiting.append(&mut self.state.subnet.inbox);
+        self.state.subnet.inbox = waiting;
+        executed
+    }
+
+    fn execute_management_call(&mut self, message: &SubnetMessage) -> u64 {
+        self.stats.management_calls += 1;
+        let touched_before = std::mem::take(&mut self.state.touched);
+        let work = management::execute(message, &mut self.state, self.engine);
+        if let SubnetMessage::Ingress(ingress) = message {
+            // Where the answer is among those below it replaces this.
+            let status = IngressStatus {
+                receiver: ingress.receiver,
+                source: ingress.source,
+                time: self.context.time,
+                state: IngressState::Processing,
+            };
+            self.set_status(ingress.message_id, status);
+        }
+        for answer in work.answers {
+            self.deliver_answer(answer);
+        }
+        let touched = std::mem::replace(&mut self.state.touched, touched_before);
+        for id in &touched {
+            self.wake(*id);
+        }
+        self.state.touched.extend(touched);
+        let instructions = work.instructions.0 + MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS;
+        self.used_in_all += instructions;
+        self.stats.instructions += work.instructions.0;
+        instructions
+    }
+
+    /// Answers calls that waited for this batch: for its randomness, or for a response that it brings.
+    pub fn answer_waiting(&mut self, randomness: Randomness, responses: Vec<ConsensusResponse>) {
+        let is_random = |context: &SubnetCallContext| context.kind == SubnetCallKind::RawRand;
+        let contexts = self.state.subnet.call_contexts.iter();
+        let waiting: Vec<CallbackId> =
+            contexts.filter(|(_, context)| is_random(context)).map(|(id, _)| *id).collect();
+        let mut generator = ChaCha20Rng::from_seed(randomness.0);
+        for id in waiting {
+            let mut bytes = [0; 32];
+            generator.fill_bytes(&mut bytes);
+            if let Some(context) = self.state.subnet.call_contexts.remove(&id) {
+                self.answer_context(&context, management::raw_rand_reply(bytes));
+            }
+        }
+        for ConsensusResponse { callback, payload } in responses {
+            // One for an unknown call was answered before.
+            if let Some(context) = self.state.subnet.call_contexts.remove(&callback) {
+                self.answer_context(&context, outside_result(payload));
+            }
+        }
+    }
+
+    fn answer_context(&mut self, context: &Arc<SubnetCallContext>, result: Result<Payload, UserError>) {
+        let origin = match &context.message {
+            SubnetMessage::Ingress(ingress) => CallOrigin::Ingress {
+                source: ingress.source,
+                message_id: ingress.message_id,
+                method_name: ingress.method_name.clone(),
+            },
+            SubnetMessage::Request(request) => CallOrigin::Canister {
+                sender: request.sender,
+                callback: request.sender_reply_callback,
+                deadline: request.deadline,
+                method_name: request.method_name.clone(),
+            },
+        };
+        self.deliver_answer(Answer { respondent: CanisterId::MANAGEMENT, origin, result, refund: context.cycles });
+    }
+
+    /// Stops stopping canisters that have no open call context left, and gives up on those that wait too long.
+    pub fn stop_canisters(&mut self) {
+        let now = self.context.time;
+        let mut stopping: BTreeSet<CanisterId> = self.state.activity.stopping().collect();
+        stopping.extend(self.state.touched.iter().copied());
+        for id in stopping {
+            let Some(canister) = self.state.canister(&id) else { continue };
+            let CanisterStatus::Stopping(contexts) = &canister.system.status else { continue };
+            let is_idle = canister.system.calls.is_idle() && canister.paused.is_none();
+            if is_idle {
+                self.finish_stop(id);
+            } else if contexts.iter().any(|context| is_overdue(context, now)) {
+                self.time_out_stops(id, now);
+            }
+        }
+    }
+
+    fn finish_stop(&mut self, id: CanisterId) {
+        let Some(canister) = self.state.canister_mut(&id) else { return };
+        let status = std::mem::replace(&mut canister.system.status, CanisterStatus::Stopped);
+        canister.system.version += 1;
+        let CanisterStatus::Stopping(contexts) = status else { return };
+        for context in contexts {
+            self.deliver_answer(management::stop_answer(context, Ok(Payload::from(EMPTY_REPLY))));
+        }
+    }
+
+    fn time_out_stops(&mut self, id: CanisterId, now: Time) {
+        let Some(canister) = self.state.canister_mut(&id) else { return };
+        let CanisterStatus::Stopping(contexts) = &mut canister.system.status else { return };
+        let (overdue, kept): (Vec<_>, Vec<_>) = contexts.drain(..).partition(|context| is_overdue(context, now));
+        *contexts = kept;
+        for context in overdue {
+            let error = UserError::new(ErrorCode::StopCanisterRequestTimeout, "Stop canister request timed out");
+            self.deliver_answer(management::stop_answer(context, Err(error)));
+        }
+    }
+}
+
+fn is_overdue(context: &StopContext, now: Time) -> bool {
+    let (StopContext::Ingress { started, .. } | StopContext::Canister { started, .. }) = context;
+    now.since(*started) >= STOP_CANISTER_TIMEOUT
+}
+
+/// The canister that a management call is about.
+fn about(message: &SubnetMessage) -> Option<CanisterId> {
+    let (method, payload) = match message {
+        SubnetMessage::Ingress(ingress) => (&ingress.method_name, &ingress.method_payload),
+        SubnetMessage::Request(request) => (&request.method_name, &request.payload),
+    };
+    management::effective_canister_id(method, payload).ok().flatten()
+}
+
+/// A response from outside as the result of the call.
+fn outside_result(payload: ResponsePayload) -> Result<Payload, UserError> {
+    match payload {
+        ResponsePayload::Data(data) => Ok(data),
+        ResponsePayload::Reject(reject) => {
+            let code = match reject.code {
+                RejectCode::SysTransient => ErrorCode::CanisterQueueFull,
+                RejectCode::SysFatal
+                | RejectCode::DestinationInvalid
+                | RejectCode::CanisterReject
+                | RejectCode::CanisterError
+                | RejectCode::SysUnknown => ErrorCode::CanisterRejectedMessage,
+            };
+            Err(UserError::new(code, reject.message))
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The threads that canisters run on.
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// How many cores execute canisters. It never changes a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerCores(pub usize);
+
+/// Stack of a worker: the engine runs Wasm on its own stacks, compilation needs some.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+impl SchedulerCores {
+    /// Calls `work` for every item. A single item, and everything on one core, runs on the calling thread: handing it
+    /// over would cost more than a small message.
+    pub(crate) fn for_each<T: Send>(self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
+        match self.pool(items.len()) {
+            Some(pool) => pool.install(|| items.par_iter_mut().with_max_len(1).for_each(|item| work(item))),
+            None => items.iter_mut().for_each(work),
+        }
+    }
+
+    /// The pool for this many items; `None` where the calling thread does as well, or where the system gives no thread.
+    fn pool(self, items: usize) -> Option<Arc<ThreadPool>> {
+        static POOLS: OnceLock<Mutex<BTreeMap<usize, Arc<ThreadPool>>>> = OnceLock::new();
+        if self.0 < 2 || items < 2 {
+            return None;
+        }
+        let mut pools = POOLS.get_or_init(Mutex::default).lock().ok()?;
+        if let Some(pool) = pools.get(&self.0) {
+            return Some(Arc::clone(pool));
+        }
+        let builder = ThreadPoolBuilder::new().num_threads(self.0).stack_size(STACK_BYTES);
+        let pool = Arc::new(builder.thread_name(|number| format!("scheduler-{number}")).build().ok()?);
+        pools.insert(self.0, Arc::clone(&pool));
+        Some(pool)
+    }
+}
