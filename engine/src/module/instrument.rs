@@ -14,16 +14,16 @@
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
+use super::helpers::helper_bodies;
 use super::names::FunctionNames;
 use super::parsed::Parsed;
-use super::rewrite::{Layout, Rewriter, helper_bodies};
+use super::rewrite::{Layout, Rewriter, TooManyLocals};
 use super::{ValidatedModule, symbols};
 use crate::GlobalValue;
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
 use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
-use std::convert::Infallible;
-use wasm_encoder::reencode::{Reencode, utils};
+use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
     CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection,
     FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType, Module, TableSection,
@@ -85,13 +85,13 @@ pub struct Instrumented<'a> {
 /// Rewrites a module.
 ///
 /// # Errors
-/// Only where the Wasm parser and the Wasm validator disagree about the module.
+/// IC0521 where a function has so many locals that there is no room for those that instrumentation adds.
 pub fn instrument<'a>(module: &ValidatedModule<'a>) -> Result<Instrumented<'a>, WasmError> {
     let parsed = &module.parsed;
     let heap = heap_layout(parsed, module.width());
     let globals = mutable_globals(parsed)?;
     Ok(Instrumented {
-        wasm: Assembly::new(module, heap).assemble().map_err(undecodable)?,
+        wasm: Assembly::new(module, heap).assemble().map_err(refusal)?,
         compile_charge: module.compile_charge(),
         heap,
         data_segments: module.data_segments.clone(),
@@ -102,6 +102,14 @@ pub fn instrument<'a>(module: &ValidatedModule<'a>) -> Result<Instrumented<'a>, 
         drops_data_segments: module.drops_data_segments,
         function_names: module.function_names(),
     })
+}
+
+/// The production replica has the same limit, though not for the same functions.
+fn refusal(error: Error<TooManyLocals>) -> WasmError {
+    match error {
+        Error::UserError(TooManyLocals) => WasmError::engine("Error in Wasm compilation"),
+        error => undecodable(error),
+    }
 }
 
 fn heap_layout(parsed: &Parsed<'_>, width: WasmWidth) -> Option<HeapLayout> {
@@ -140,7 +148,7 @@ fn mutable_globals(parsed: &Parsed<'_>) -> Result<Vec<(u32, GlobalValue)>, WasmE
         .collect()
 }
 
-type Result_<T> = Result<T, wasm_encoder::reencode::Error<Infallible>>;
+type Result_<T> = Result<T, Error<TooManyLocals>>;
 
 /// Moves references to defined functions behind the added imports; all else is encoded as it was.
 struct Shift {
@@ -148,7 +156,7 @@ struct Shift {
 }
 
 impl Reencode for Shift {
-    type Error = Infallible;
+    type Error = TooManyLocals;
 
     fn function_index(&mut self, function: u32) -> Result_<u32> {
         Ok(if function < self.imported {
@@ -343,14 +351,16 @@ impl<'m, 'a> Assembly<'m, 'a> {
         Ok(elements)
     }
 
-    fn code(&self) -> Result_<CodeSection> {
+    fn code(&mut self) -> Result_<CodeSection> {
         let mut code = CodeSection::new();
         for (type_index, body) in self.parsed.functions.iter().zip(&self.parsed.bodies) {
             let parameters = self
                 .parsed
                 .function_type(*type_index)
                 .map_or(0, |function| function.params().len());
-            code.function(&Rewriter::new(self.layout, self.module.wasm, parameters as u32).rewrite(body)?);
+            code.function(
+                &Rewriter::new(self.layout, self.module.wasm, parameters as u32).rewrite(body, &mut self.shift)?,
+            );
         }
         for helper in helper_bodies(self.layout).iter().take(self.helper_count()) {
             code.function(helper);

@@ -18,6 +18,7 @@ mod compile_charge;
 mod cost;
 mod decode;
 mod error;
+mod helpers;
 mod imports;
 mod instrument;
 mod metering;

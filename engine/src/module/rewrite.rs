@@ -9,18 +9,31 @@
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
+use super::helpers::counter_test;
 use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use wasm_encoder::reencode::{Error, Reencode, RoundtripReencoder};
+use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, MemArgTarget, ValType};
 use wasmparser::{FunctionBody, Operator};
 
 /// Index of the memory of marks.
 pub(super) const MARKS_MEMORY: u32 = 1;
 /// Bits of an address within an OS page.
-const OS_PAGE_BITS: i32 = 12;
+pub(super) const OS_PAGE_BITS: i32 = 12;
+
+/// Parameters and locals of one function that Wasm engines accept.
+const LOCALS_MAX: usize = 50_000;
+
+/// A function has no room for the locals that it needs.
+#[derive(Debug)]
+pub(super) struct TooManyLocals;
+
+impl std::fmt::Display for TooManyLocals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("too many locals")
+    }
+}
 
 /// Where things are in the instrumented module.
 #[derive(Clone, Copy)]
@@ -37,7 +50,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn refill(self) -> u32 {
+    pub fn refill(self) -> u32 {
         self.first_helper
     }
 
@@ -101,21 +114,28 @@ impl<'a> Rewriter<'a> {
     }
 
     /// The instrumented function.
-    pub fn rewrite(mut self, body: &FunctionBody<'_>) -> Result<Function, Error<Infallible>> {
+    pub fn rewrite(
+        mut self,
+        body: &FunctionBody<'_>,
+        types: &mut impl Reencode<Error = TooManyLocals>,
+    ) -> Result<Function, Error<TooManyLocals>> {
         let mut locals = Vec::new();
         for declaration in body.get_locals_reader()? {
             let (count, ty) = declaration?;
-            locals.push((count, RoundtripReencoder.val_type(ty)?));
+            locals.push((count, types.val_type(ty)?));
         }
         self.locals = self.parameters + locals.iter().map(|(count, _)| count).sum::<u32>();
         self.operators(body)?;
+        if self.locals as usize + self.added.len() > LOCALS_MAX {
+            return Err(Error::UserError(TooManyLocals));
+        }
         locals.extend(self.added.iter().map(|ty| (1, *ty)));
         let mut function = Function::new(locals);
         function.raw(self.code.iter().copied());
         Ok(function)
     }
 
-    fn operators(&mut self, body: &FunctionBody<'_>) -> Result<(), Error<Infallible>> {
+    fn operators(&mut self, body: &FunctionBody<'_>) -> Result<(), Error<TooManyLocals>> {
         let mut charges = self.charges(body)?.into_iter().peekable();
         let mut reader = body.get_operators_reader()?;
         // Start of the bytes that are still to be copied.
@@ -141,7 +161,7 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<Infallible>> {
+    fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {
         let mut meter = Meter::new(self.layout.width);
         let mut reader = body.get_operators_reader()?;
         while !reader.eof() {
@@ -304,7 +324,8 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-const MARK: MemArg = MemArg {
+/// Where the page whose number is on the stack is marked.
+pub(super) const MARK: MemArg = MemArg {
     offset: 0,
     align: 0,
     target: MemArgTarget::Memory(MARKS_MEMORY),
@@ -356,109 +377,4 @@ fn stored(operator: &Operator<'_>) -> Option<(ValType, u64)> {
         _ => return None,
     };
     Some((ty, memarg.offset))
-}
-
-fn counter_test(layout: Layout) -> [Instruction<'static>; 6] {
-    [
-        Instruction::GlobalGet(layout.counter),
-        Instruction::I64Const(0),
-        Instruction::I64LtS,
-        Instruction::If(BlockType::Empty),
-        Instruction::Call(layout.refill()),
-        Instruction::End,
-    ]
-}
-
-/// The helpers in the order of their indices: refill, charge, mark.
-pub(super) fn helper_bodies(layout: Layout) -> [Function; 3] {
-    [refill_body(layout), charge_body(layout), mark_body()]
-}
-
-/// `counter = out_of_instructions(counter)`
-fn refill_body(layout: Layout) -> Function {
-    let mut function = Function::new([]);
-    function
-        .instructions()
-        .global_get(layout.counter)
-        .call(layout.out_of_instructions)
-        .global_set(layout.counter)
-        .end();
-    function
-}
-
-/// `charge(size)`: takes `size`, read as unsigned, from the counter. A counter that would wrap stops at the minimum.
-fn charge_body(layout: Layout) -> Function {
-    const SIZE: u32 = 0;
-    const LEFT: u32 = 1;
-    let mut function = Function::new([(1, ValType::I64)]);
-    function
-        .instructions()
-        .global_get(layout.counter)
-        .local_get(SIZE)
-        .i64_sub()
-        .local_tee(LEFT)
-        .global_get(layout.counter)
-        .i64_gt_s()
-        .if_(BlockType::Empty)
-        .i64_const(i64::MIN)
-        .local_set(LEFT)
-        .end()
-        .local_get(LEFT)
-        .global_set(layout.counter);
-    for instruction in counter_test(layout) {
-        function.instruction(&instruction);
-    }
-    function.instructions().end();
-    function
-}
-
-/// `mark(start, size)`: marks the pages of a range that was just written. Most ranges are short, so the ends are
-/// marked one by one and only what lies between is filled.
-fn mark_body() -> Function {
-    const START: u32 = 0;
-    const SIZE: u32 = 1;
-    const FIRST: u32 = 2;
-    const BETWEEN: u32 = 3;
-    let mut function = Function::new([(2, ValType::I32)]);
-    function
-        .instructions()
-        .local_get(SIZE)
-        .i64_eqz()
-        .if_(BlockType::Empty)
-        .return_()
-        .end()
-        // first = start >> 12; marks[first] = 1
-        .local_get(START)
-        .i64_const(OS_PAGE_BITS.into())
-        .i64_shr_u()
-        .i32_wrap_i64()
-        .local_tee(FIRST)
-        .i32_const(1)
-        .i32_store8(MARK)
-        // last = (start + size - 1) >> 12; marks[last] = 1; between = last - first
-        .local_get(START)
-        .local_get(SIZE)
-        .i64_add()
-        .i64_const(1)
-        .i64_sub()
-        .i64_const(OS_PAGE_BITS.into())
-        .i64_shr_u()
-        .i32_wrap_i64()
-        .local_tee(BETWEEN)
-        .i32_const(1)
-        .i32_store8(MARK)
-        .local_get(BETWEEN)
-        .local_get(FIRST)
-        .i32_sub()
-        .local_tee(BETWEEN)
-        .i32_const(1)
-        .i32_gt_u()
-        .if_(BlockType::Empty)
-        .local_get(FIRST)
-        .i32_const(1)
-        .local_get(BETWEEN)
-        .memory_fill(MARKS_MEMORY)
-        .end()
-        .end();
-    function
 }

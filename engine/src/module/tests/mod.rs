@@ -136,3 +136,20 @@ fn backtraces_use_names_or_production_indices() {
     assert_eq!(names.frame(6), None, "a helper");
     assert!(!names.is_empty());
 }
+
+#[test]
+fn functions_without_room_for_more_locals_are_refused() {
+    let with_locals = |count: usize| {
+        let locals = "i32 ".repeat(count);
+        let store = "(i32.store (i32.const 0) (i32.const 0))";
+        let wasm = wat::parse_str(format!("(module (memory 1) (func (local {locals}) {store}))")).unwrap();
+        instrument(&validate(&wasm).unwrap())
+            .map(|_| ())
+            .map_err(|error| error.error.code)
+    };
+    assert_eq!(with_locals(49_998), Ok(()));
+    assert_eq!(
+        with_locals(49_999),
+        Err(replicore_types::ErrorCode::CanisterWasmEngineError)
+    );
+}
