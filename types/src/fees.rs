@@ -29,6 +29,15 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 /// Storage is reserved for at most this long.
 pub const STORAGE_RESERVATION_PERIOD_MAX: Duration = Duration::from_secs(300_000_000);
 
+/// Cycles for instructions on the reference subnet.
+fn cycles_of_instructions(instructions: NumInstructions, width: WasmWidth) -> u128 {
+    let ten = match width {
+        WasmWidth::Wasm32 => TEN_INSTRUCTIONS_WASM32,
+        WasmWidth::Wasm64 => TEN_INSTRUCTIONS_WASM64,
+    };
+    ten * u128::from(instructions.0) / 10
+}
+
 /// Whether memory is addressed with 32 or 64 bits: a wasm64 instruction costs twice the cycles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum WasmWidth {
@@ -63,18 +72,17 @@ impl SubnetConfig {
         self.scale_execution(CANISTER_CREATION)
     }
 
-    /// Executing a message of `instructions`: the base fee and the instructions, each scaled and rounded by itself.
+    /// Executing a message of `instructions`: base fee and instructions together, scaled and rounded once.
+    ///
+    /// A message is prepaid with this for its largest instruction count and gets [`Self::instructions_cost`] of the
+    /// unused ones back. The charge is the difference of the two, which may be one cycle above this cost.
     pub fn execution_cost(&self, instructions: NumInstructions, width: WasmWidth) -> Cycles {
-        self.scale_execution(UPDATE_MESSAGE_EXECUTION) + self.instructions_cost(instructions, width)
+        self.scale_execution(UPDATE_MESSAGE_EXECUTION + cycles_of_instructions(instructions, width))
     }
 
     /// The instructions alone.
     pub fn instructions_cost(&self, instructions: NumInstructions, width: WasmWidth) -> Cycles {
-        let ten = match width {
-            WasmWidth::Wasm32 => TEN_INSTRUCTIONS_WASM32,
-            WasmWidth::Wasm64 => TEN_INSTRUCTIONS_WASM64,
-        };
-        self.scale_execution(ten * u128::from(instructions.0) / 10)
+        self.scale_execution(cycles_of_instructions(instructions, width))
     }
 
     /// Inducting an ingress message whose envelope has `bytes` bytes.
@@ -193,6 +201,10 @@ mod tests {
         assert_eq!(subnet(13).canister_creation_fee(), Cycles(500_000_000_000));
         assert_eq!(subnet(1).canister_creation_fee(), Cycles(38_461_538_461));
         assert_eq!(subnet(1).execution_cost(NumInstructions(0), WasmWidth::Wasm32), Cycles(384_615));
+        let (max, used) = (NumInstructions(40_000_000_000), NumInstructions(513));
+        let prepaid = subnet(1).execution_cost(max, WasmWidth::Wasm32);
+        let refund = subnet(1).instructions_cost(NumInstructions(max.0 - used.0), WasmWidth::Wasm32);
+        assert_eq!(prepaid - refund, Cycles(384_655));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(0)), Cycles(92_307));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(10)), Cycles(92_307 + 1_530));
         assert_eq!(subnet(13).http_request_fee(NumBytes(0), NumBytes(0)), Cycles(49_140_000));
