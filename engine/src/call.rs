@@ -37,36 +37,64 @@ pub enum EntryPoint {
     /// `canister_post_upgrade` with the install argument.
     PostUpgrade(Payload),
     /// `canister_update <method>`
-    Update { method: String, argument: Payload },
+    Update {
+        /// Name without the prefix.
+        method: String,
+        /// The argument.
+        argument: Payload,
+    },
     /// `canister_query <method>` in replicated execution: state is discarded, instructions are charged.
-    ReplicatedQuery { method: String, argument: Payload },
+    ReplicatedQuery {
+        /// Name without the prefix.
+        method: String,
+        /// The argument.
+        argument: Payload,
+    },
     /// `canister_query <method>` outside replicated execution.
     Query {
+        /// Name without the prefix.
         method: String,
+        /// The argument.
         argument: Payload,
+        /// What `ic0.data_certificate_copy` gives; absent where the state is not certified.
         data_certificate: Option<Payload>,
     },
     /// `canister_composite_query <method>`; never replicated.
     CompositeQuery {
+        /// Name without the prefix.
         method: String,
+        /// The argument.
         argument: Payload,
+        /// As for queries.
         data_certificate: Option<Payload>,
     },
-    /// A reply or reject callback. `composite` when the call context is a composite query's (never replicated).
+    /// A reply or reject callback.
     Callback {
+        /// The function to call.
         closure: WasmClosure,
+        /// What came back.
         response: ResponseView,
+        /// Attached cycles that came back; already in the balance.
         refund: Cycles,
+        /// True when the call context is a composite query's (never replicated).
         composite: bool,
     },
     /// `call_on_cleanup` after a callback trapped.
     Cleanup {
+        /// The function to call.
         closure: WasmClosure,
+        /// What the callback that trapped got.
         response: ResponseView,
+        /// True when the call context is a composite query's (never replicated).
         composite: bool,
     },
-    /// `canister_inspect_message` for an ingress call of `method`.
-    InspectMessage { method: String, argument: Payload },
+    /// `canister_inspect_message` for an ingress call.
+    InspectMessage {
+        /// The method that the ingress message calls.
+        method: String,
+        /// Its argument.
+        argument: Payload,
+    },
     /// `canister_heartbeat`
     Heartbeat,
     /// `canister_global_timer`

@@ -55,7 +55,7 @@ impl Default for EngineConfig {
             warm_canisters_max: 1_000,
             warm_query_canisters_max: 500,
             query_instances_per_canister_max: 4,
-            wasm_stack_bytes: 5 * 1024 * 1024,
+            wasm_stack_bytes: 5 * 1024 * 1024 - 64,
             cache_folder: None,
         }
     }
@@ -154,7 +154,7 @@ impl Engine {
     ) -> WorkDone {
         let (mut running, counter) = instance.end();
         let changes = instance.heap_changes();
-        let executed = running.meter.executed(counter) + page_charge(&changes, state.interface.width);
+        let executed = running.meter.executed(counter) + page_charge(&changes, at.mode, state.interface.width);
         let mut stats = ExecutionStats {
             heap_pages_dirtied: changes.pages.len() as u64,
             stable_pages_dirtied: running.stable.pages_written(),
@@ -343,7 +343,12 @@ fn keeps_state(message: &MessageState) -> bool {
     message.mode.keeps_state() && !(message.mode == Mode::CompositeQuery && message.calls.is_empty())
 }
 
-fn page_charge(changes: &HeapChanges, width: WasmWidth) -> u64 {
+/// Changed pages are charged where they may be kept: not in queries, replicated ones included. A message that fails
+/// pays for them as well.
+fn page_charge(changes: &HeapChanges, mode: Mode, width: WasmWidth) -> u64 {
+    if !mode.keeps_state() || !mode.is_replicated() {
+        return 0;
+    }
     let per_page = match width {
         WasmWidth::Wasm32 => PAGE_CHANGED,
         WasmWidth::Wasm64 => PAGE_CHANGED_WASM64,
