@@ -62,7 +62,7 @@ impl<'a> ValidatedModule<'a> {
     }
 }
 
-/// Checks `wasm` (after [`super::decode`]) against all rules.
+/// Checks `wasm` (after [`super::decode()`]) against all rules.
 ///
 /// # Errors
 /// IC0505 for a module that breaks a rule; IC0521 for one that the Wasm engine underneath would not instantiate.
