@@ -241,12 +241,13 @@ fn zeros_from(segment: &Segment, offset: u64) -> Result<bool> {
 /// True where the file holds nothing but zeros from `offset` on.
 fn zeros_in(file: &dyn DiskFile, path: &Path, mut offset: u64) -> Result<bool> {
     let end = file.bytes_len().map_err(PersistenceError::io(path, "read"))?;
-    let mut chunk = vec![0; 1 << 20];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut chunk = vec![0; ZEROS.len()];
     while offset < end {
         let len = chunk.len().min((end - offset) as usize);
         file.read_at(&mut chunk[..len], offset)
             .map_err(PersistenceError::io(path, "read"))?;
-        if chunk[..len].iter().any(|byte| *byte != 0) {
+        if chunk[..len] != ZEROS[..len] {
             return Ok(false);
         }
         offset += len as u64;
