@@ -110,6 +110,33 @@ impl Default for NetLimits {
     }
 }
 
+impl NetLimits {
+    /// Says which value makes no sense, if one does not.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("connections_max", self.connections_max),
+            ("header_bytes_max", self.header_bytes_max),
+            ("body_bytes_max", self.body_bytes_max),
+            ("pipeline_max", self.pipeline_max),
+            ("output_bytes_max", self.output_bytes_max),
+            ("receive_buffer_bytes", self.receive_buffer_bytes),
+        ];
+        if let Some((name, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
+            return Err(format!("{name} must be at least 1"));
+        }
+        if !self.receive_buffers.is_power_of_two() || self.receive_buffers > 1 << 15 {
+            return Err("receive_buffers must be a power of two up to 32768".into());
+        }
+        if self.receive_buffer_bytes > 1 << 24 {
+            return Err("receive_buffer_bytes must be at most 16 MiB".into());
+        }
+        if self.buffered_bytes_max <= self.body_bytes_max + self.header_bytes_max {
+            return Err("buffered_bytes_max must exceed body_bytes_max and header_bytes_max together".into());
+        }
+        Ok(())
+    }
+}
+
 /// The cache of signatures that have been verified. It changes speed, never a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -129,5 +156,23 @@ impl Default for SignatureCacheConfig {
             entries: 256 * 1024,
             lifetime_seconds: 600,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_make_sense_and_nonsense_is_named() {
+        assert_eq!(NetLimits::default().check(), Ok(()));
+        let error = |change: fn(&mut NetLimits)| {
+            let mut limits = NetLimits::default();
+            change(&mut limits);
+            limits.check().unwrap_err()
+        };
+        assert!(error(|limits| limits.pipeline_max = 0).contains("pipeline_max"));
+        assert!(error(|limits| limits.receive_buffers = 3).contains("receive_buffers"));
+        assert!(error(|limits| limits.buffered_bytes_max = 0).contains("buffered_bytes_max"));
     }
 }

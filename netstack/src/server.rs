@@ -51,6 +51,8 @@ impl Server {
     /// # Errors
     /// The address cannot be listened on, a limit makes no sense, or the backend asked for is not available.
     pub fn start(config: ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<ServerHandle> {
+        let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
+        config.limits.check().map_err(invalid)?;
         let listeners = listen(&config)?;
         let address = listeners[0].local_addr()?;
         let api = Arc::new(Api::new(&config, service)?);

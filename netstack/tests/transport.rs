@@ -307,24 +307,24 @@ fn over_a_limit_there_is_an_answer() {
 
 #[test]
 fn incomplete_requests_hold_bounded_memory() {
-    on_each_backend(
-        Mode::AtOnce,
-        |limits| limits.buffered_bytes_max = 100_000,
-        |server, _| {
-            let data = post(&path("v3", "query"), &query(&[0; 60_000]));
-            let mut first = Client::connect(server.local_addr());
-            first.send(&data[..60_000]);
-            sleep(Duration::from_millis(50));
-            let mut second = Client::connect(server.local_addr());
-            second.send(&data[..60_000]);
-            assert_eq!(second.response().status, 503);
-            first.send(&data[60_000..]);
-            assert_eq!(first.response().status, 200);
-            let mut third = Client::connect(server.local_addr());
-            third.send(&data);
-            assert_eq!(third.response().status, 200);
-        },
-    );
+    let limits = |limits: &mut replicore_netstack::NetLimits| {
+        limits.body_bytes_max = 70_000;
+        limits.buffered_bytes_max = 100_000;
+    };
+    on_each_backend(Mode::AtOnce, limits, |server, _| {
+        let data = post(&path("v3", "query"), &query(&[0; 60_000]));
+        let mut first = Client::connect(server.local_addr());
+        first.send(&data[..60_000]);
+        sleep(Duration::from_millis(50));
+        let mut second = Client::connect(server.local_addr());
+        second.send(&data[..60_000]);
+        assert_eq!(second.response().status, 503);
+        first.send(&data[60_000..]);
+        assert_eq!(first.response().status, 200);
+        let mut third = Client::connect(server.local_addr());
+        third.send(&data);
+        assert_eq!(third.response().status, 200);
+    });
 }
 
 #[test]

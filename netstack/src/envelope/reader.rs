@@ -68,6 +68,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The bytes of a byte string or of a text string.
+    pub(crate) fn bytes_or_text(&mut self) -> Result<Cow<'a, [u8]>, DecodeError> {
+        if !matches!(self.kind()?, Type::String | Type::StringIndef) {
+            return self.bytes();
+        }
+        Ok(match self.text()? {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
+    }
+
     /// A number from 0 to 2^64 - 1.
     pub(crate) fn nat(&mut self) -> Result<u64, DecodeError> {
         match self.kind()? {

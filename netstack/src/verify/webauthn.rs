@@ -12,7 +12,8 @@ const ASSERTION_BYTES_MAX: usize = 64 * 1024;
 
 struct Assertion<'a> {
     authenticator_data: Cow<'a, [u8]>,
-    client_data_json: Cow<'a, str>,
+    /// A text by the specification; clients send the bytes that the browser gave them.
+    client_data_json: Cow<'a, [u8]>,
     signature: Cow<'a, [u8]>,
 }
 
@@ -30,12 +31,12 @@ pub(super) fn verify(key: &CoseKey<'_>, payload: &[u8], signature: &[u8]) -> Res
     if signed.len() + assertion.client_data_json.len() > ASSERTION_BYTES_MAX {
         return Err("Invalid WebAuthn signature: the assertion is too large".into());
     }
-    let client_data: ClientData<'_> = serde_json::from_str(&assertion.client_data_json)
+    let client_data: ClientData<'_> = serde_json::from_slice(&assertion.client_data_json)
         .map_err(|error| format!("Invalid WebAuthn signature: client_data_json: {error}"))?;
     if client_data.challenge.trim_end_matches('=') != base64url(payload) {
         return Err("Invalid WebAuthn signature: the challenge is not the signed payload".into());
     }
-    signed.extend_from_slice(&Sha256::digest(assertion.client_data_json.as_bytes()));
+    signed.extend_from_slice(&Sha256::digest(&assertion.client_data_json));
     cose(key, &signed, &assertion.signature).map_err(|reason| format!("Invalid WebAuthn signature: {reason}"))
 }
 
@@ -46,7 +47,7 @@ impl<'a> Assertion<'a> {
         reader.map(|reader, key| {
             match key {
                 "authenticator_data" => authenticator_data = Some(reader.bytes()?),
-                "client_data_json" => client_data_json = Some(reader.text()?),
+                "client_data_json" => client_data_json = Some(reader.bytes_or_text()?),
                 "signature" => signature = Some(reader.bytes()?),
                 _ => return Ok(false),
             }

@@ -244,7 +244,13 @@ fn assertion(payload: &[u8], sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
         .unwrap()
         .bytes(&authenticator_data)
         .unwrap();
-    writer.str("client_data_json").unwrap().str(&client_data).unwrap();
+    writer.str("client_data_json").unwrap();
+    // The specification says text, browsers' clients send bytes: payloads that end evenly stand for the former.
+    if payload[payload.len() - 1].is_multiple_of(2) {
+        writer.str(&client_data).unwrap();
+    } else {
+        writer.bytes(client_data.as_bytes()).unwrap();
+    }
     writer.str("signature").unwrap().bytes(&sign(&signed)).unwrap();
     writer.into_writer()
 }
