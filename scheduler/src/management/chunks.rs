@@ -1,9 +1,9 @@
 //! The chunk store: pieces of modules too large for one message.
 
+use super::error;
 use super::footprint::{self, Footprint, Growth};
 use super::types::{self, CanisterIdArgs, ChunkHash, UploadChunkArgs};
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::ChunkStore;
 use replicore_types::limits::{CHUNK_BYTES_MAX, CHUNKS_MAX};
 use replicore_types::{CanisterId, NumBytes, NumInstructions, SubnetType, UserError};
@@ -45,7 +45,10 @@ pub(crate) fn upload<E>(work: &mut Work<'_, E>, args: &UploadChunkArgs) -> Resul
         growth.pay(system, &subnet)?;
         Arc::make_mut(&mut system.chunk_store.chunks).insert(hash, Arc::from(args.chunk.as_slice()));
     }
-    types::encode(ChunkHash { hash: ByteBuf::from(hash) }).map(Reply::Now)
+    types::encode(ChunkHash {
+        hash: ByteBuf::from(hash),
+    })
+    .map(Reply::Now)
 }
 
 /// `stored_chunks`
@@ -56,7 +59,13 @@ pub(crate) fn stored<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result
 
 /// The hashes of the chunks in `store`, ascending.
 pub(crate) fn hashes(store: &ChunkStore) -> Vec<ChunkHash> {
-    store.chunks.keys().map(|hash| ChunkHash { hash: ByteBuf::from(*hash) }).collect()
+    store
+        .chunks
+        .keys()
+        .map(|hash| ChunkHash {
+            hash: ByteBuf::from(*hash),
+        })
+        .collect()
 }
 
 /// `clear_chunk_store`

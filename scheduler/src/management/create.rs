@@ -1,9 +1,9 @@
 //! Canisters come into being.
 
+use super::error;
 use super::settings::{self, SettingsChange};
 use super::types::{self, CanisterIdResult, CreateCanisterArgs, ProvisionalCreateArgs, SettingsArgs};
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::{CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, ReplicatedState, SystemState};
 use candid::Nat;
 use replicore_types::limits::CANISTERS_MAX;
@@ -34,16 +34,29 @@ pub(crate) fn create<E>(work: &mut Work<'_, E>, args: CreateCanisterArgs) -> Res
 /// `provisional_create_canister_with_cycles`: cycles out of nothing, for networks where they have no price.
 pub(crate) fn create_with_cycles<E>(work: &mut Work<'_, E>, args: ProvisionalCreateArgs) -> Result<Reply, UserError> {
     let balance = provisional_amount(args.amount)?;
-    let id = args.specified_id.map(|id| check_specified(work.state, id)).transpose()?;
-    create_with(work, args.settings.unwrap_or_default(), id, (balance, Cycles::ZERO), args.sender_canister_version)
+    let id = args
+        .specified_id
+        .map(|id| check_specified(work.state, id))
+        .transpose()?;
+    create_with(
+        work,
+        args.settings.unwrap_or_default(),
+        id,
+        (balance, Cycles::ZERO),
+        args.sender_canister_version,
+    )
 }
 
 /// The amount asked for, or the default.
 pub(crate) fn provisional_amount(amount: Option<Nat>) -> Result<Cycles, UserError> {
-    let Some(amount) = amount else { return Ok(PROVISIONAL_CYCLES) };
-    u128::try_from(&amount.0)
-        .map(Cycles)
-        .map_err(|_| error::setting_out_of_range(format!("Cycles expected to be in the range of [0..2^128-1], got {amount}")))
+    let Some(amount) = amount else {
+        return Ok(PROVISIONAL_CYCLES);
+    };
+    u128::try_from(&amount.0).map(Cycles).map_err(|_| {
+        error::setting_out_of_range(format!(
+            "Cycles expected to be in the range of [0..2^128-1], got {amount}"
+        ))
+    })
 }
 
 fn create_with<E>(
@@ -72,7 +85,10 @@ fn create_with<E>(
         Some(id) => id,
         None => next_id(work.state)?,
     };
-    let mut canister = CanisterState::new(SystemState { canister_id: id, ..candidate });
+    let mut canister = CanisterState::new(SystemState {
+        canister_id: id,
+        ..candidate
+    });
     change.apply(&mut canister.system.settings);
     canister.system.consumed.add(CyclesUseCase::CanisterCreation, fee);
     let details = ChangeDetails::Creation {

@@ -9,7 +9,7 @@ pub(crate) fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             text.push('_');
         }
         text.push(digit);
@@ -26,7 +26,12 @@ pub(crate) fn binary_unit(bytes: NumBytes) -> String {
     let exponent = ((63 - bytes.0.leading_zeros()) / 10).min(UNITS.len() as u32);
     let unit = 1u128 << (10 * exponent);
     let hundredths = (u128::from(bytes.0) * 100 + unit / 2) / unit;
-    format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[exponent as usize - 1])
+    format!(
+        "{}.{:02} {}",
+        hundredths / 100,
+        hundredths % 100,
+        UNITS[exponent as usize - 1]
+    )
 }
 
 fn error(code: ErrorCode, text: String) -> UserError {
@@ -38,7 +43,10 @@ pub(crate) fn canister_not_found(id: CanisterId) -> UserError {
 }
 
 pub(crate) fn unknown_method(name: &str) -> UserError {
-    error(ErrorCode::CanisterMethodNotFound, format!("Management canister has no method '{name}'"))
+    error(
+        ErrorCode::CanisterMethodNotFound,
+        format!("Management canister has no method '{name}'"),
+    )
 }
 
 pub(crate) fn not_available(name: &str) -> UserError {
@@ -49,13 +57,16 @@ pub(crate) fn not_available(name: &str) -> UserError {
 }
 
 pub(crate) fn only_canisters(method: &str) -> UserError {
-    error(ErrorCode::CanisterRejectedMessage, format!("Only canisters can call ic00 method {method}"))
-}
-
-pub(crate) fn only_subnet(method: &str) -> UserError {
     error(
         ErrorCode::CanisterRejectedMessage,
-        format!("ic00 method {method} can only be called through the subnet of its argument"),
+        format!("Only canisters can call ic00 method {method}"),
+    )
+}
+
+pub(crate) fn only_subnet_admins(method: &str) -> UserError {
+    error(
+        ErrorCode::CanisterRejectedMessage,
+        format!("Only subnet admins can call ic00 method {method}"),
     )
 }
 
@@ -97,7 +108,10 @@ pub(crate) fn out_of_cycles_text(id: CanisterId, missing: Cycles) -> String {
 pub(crate) fn install_out_of_cycles(id: CanisterId, missing: Cycles) -> UserError {
     error(
         ErrorCode::CanisterOutOfCycles,
-        format!("Canister installation failed with `{}`.", out_of_cycles_text(id, missing)),
+        format!(
+            "Canister installation failed with `{}`.",
+            out_of_cycles_text(id, missing)
+        ),
     )
 }
 
@@ -263,7 +277,10 @@ pub(crate) fn creation_fee_missing(sent: Cycles, required: Cycles) -> UserError 
 }
 
 pub(crate) fn chunk_store(message: impl std::fmt::Display) -> UserError {
-    error(ErrorCode::CanisterContractViolation, format!("Error from Wasm chunk store: {message}."))
+    error(
+        ErrorCode::CanisterContractViolation,
+        format!("Error from Wasm chunk store: {message}."),
+    )
 }
 
 pub(crate) fn snapshot_not_found(canister: CanisterId, snapshot: &str) -> UserError {

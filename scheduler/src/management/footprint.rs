@@ -13,9 +13,6 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes that one persisted global is charged as.
 const GLOBAL_BYTES: u64 = 32;
-/// Bytes that an entry of the canister history is charged as, and every principal in it.
-const CHANGE_BYTES: u64 = 192;
-const PRINCIPAL_BYTES: u64 = 30;
 /// Subnet memory that is kept back for responses to messages already sent.
 const SUBNET_MEMORY_RESERVED_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 /// One operation may take this part of what is free on the subnet: four run at the same time.
@@ -41,7 +38,9 @@ impl Footprint {
     pub fn of(canister: &CanisterState) -> Self {
         let system = Self::of_system(&canister.system);
         match &canister.execution {
-            Some(execution) => Self { ..system.with_execution(execution) },
+            Some(execution) => Self {
+                ..system.with_execution(execution)
+            },
             None => system,
         }
     }
@@ -49,7 +48,7 @@ impl Footprint {
     /// What the canister occupies beside its code and memories.
     fn of_system(system: &SystemState) -> Self {
         Self {
-            history: system.history.changes.iter().map(|change| change_bytes(&change.details)).sum(),
+            history: system.history.bytes(),
             chunk_store: (system.chunk_store.chunks.len() * CHUNK_BYTES_MAX) as u64,
             snapshots: system.snapshots.values().map(|snapshot| snapshot.size.0).sum(),
             ..Self::default()
@@ -65,7 +64,10 @@ impl Footprint {
             // The instruction counter is a global too.
             globals: (execution.globals.len() as u64 + 1) * GLOBAL_BYTES,
             module: execution.module.bytes.len() as u64,
-            custom_sections: sections.iter().map(|(name, section)| (name.len() + section.content.len() + 1) as u64).sum(),
+            custom_sections: sections
+                .iter()
+                .map(|(name, section)| (name.len() + section.content.len() + 1) as u64)
+                .sum(),
             ..self
         }
     }
@@ -83,16 +85,6 @@ impl Footprint {
                 + self.snapshots,
         )
     }
-}
-
-fn change_bytes(details: &crate::state::ChangeDetails) -> u64 {
-    use crate::state::ChangeDetails::{Creation, SettingsChange};
-    let principals = match details {
-        Creation { controllers, .. } => controllers.len(),
-        SettingsChange { controllers, .. } => controllers.as_ref().map_or(0, |controllers| controllers.len()),
-        _ => 0,
-    };
-    CHANGE_BYTES + PRINCIPAL_BYTES * principals as u64
 }
 
 /// Cycles per day for doing nothing, with `memory` in use.
@@ -156,7 +148,12 @@ pub(crate) struct Growth {
 impl Growth {
     /// Growth of one canister of `state`.
     pub fn new(state: &ReplicatedState, before: NumBytes, after: NumBytes) -> Self {
-        Self { before, after, available: subnet_available_memory(state), taken: state.metadata.memory_taken }
+        Self {
+            before,
+            after,
+            available: subnet_available_memory(state),
+            taken: state.metadata.memory_taken,
+        }
     }
 
     /// Checks that the growth fits the subnet and leaves the canister unfrozen, and moves the cycles that are to be
@@ -213,7 +210,9 @@ pub(crate) fn update_low_memory_hook(canister: &mut CanisterState) {
     let Some(execution) = &canister.execution else { return };
     let settings = &canister.system.settings;
     let heap = execution.heap.size_bytes();
-    let mut capacity = settings.wasm_memory_limit.map_or(WASM32_HEAP_BYTES_MAX, |limit| limit.0);
+    let mut capacity = settings
+        .wasm_memory_limit
+        .map_or(WASM32_HEAP_BYTES_MAX, |limit| limit.0);
     if !settings.memory_allocation.is_zero() {
         let others = Footprint::of(canister).total().0 - heap;
         capacity = capacity.min(settings.memory_allocation.0.saturating_sub(others));

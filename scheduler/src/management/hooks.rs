@@ -1,8 +1,8 @@
 //! Running `start`, `canister_init`, `canister_pre_upgrade` and `canister_post_upgrade` on a canister that may yet be
 //! thrown away.
 
-use super::footprint::{self, Footprint};
 use super::error;
+use super::footprint::{self, Footprint};
 use crate::state::{CanisterState, CyclesUseCase, ReplicatedState, SystemMetadata, SystemState};
 use replicore_engine::{
     Call, CallContextView, EntryPoint, Execute, ExecutionOutcome, InstructionLimits, LogRecord, MemoryView,
@@ -51,7 +51,11 @@ impl<'a, E: Execute> Hooks<'a, E> {
         entry_point: EntryPoint,
         bounded: bool,
     ) -> Result<(), UserError> {
-        if !canister.execution.as_ref().is_some_and(|execution| execution.interface.has(name)) {
+        if !canister
+            .execution
+            .as_ref()
+            .is_some_and(|execution| execution.interface.has(name))
+        {
             return Ok(());
         }
         let done = self.execute(canister, entry_point, bounded);
@@ -70,7 +74,10 @@ impl<'a, E: Execute> Hooks<'a, E> {
     fn execute(&self, canister: &mut CanisterState, entry_point: EntryPoint, bounded: bool) -> WorkDone {
         let view = self.view(canister, bounded);
         let left = self.limit - self.used;
-        let limits = InstructionLimits { message: left, slice: left };
+        let limits = InstructionLimits {
+            message: left,
+            slice: left,
+        };
         let call = Call {
             entry_point,
             caller: self.caller,
@@ -79,7 +86,9 @@ impl<'a, E: Execute> Hooks<'a, E> {
             message_id: None,
             view: &view,
         };
-        let Some(execution) = canister.execution.as_mut() else { return nothing_done() };
+        let Some(execution) = canister.execution.as_mut() else {
+            return nothing_done();
+        };
         let mut outcome = self.engine.execute(execution, call, limits);
         loop {
             match outcome {
@@ -108,7 +117,11 @@ impl<'a, E: Execute> Hooks<'a, E> {
             compute_allocation_percent: settings.compute_allocation,
             memory: MemoryView {
                 memory_allocation: settings.memory_allocation,
-                wasm_memory_limit: if bounded { settings.wasm_memory_limit_in_force() } else { NumBytes::ZERO },
+                wasm_memory_limit: if bounded {
+                    settings.wasm_memory_limit_in_force()
+                } else {
+                    NumBytes::ZERO
+                },
                 wasm_memory_threshold: settings.wasm_memory_threshold,
                 memory_usage: Footprint::of(canister).total(),
                 message_memory_usage: NumBytes(system.queues.message_bytes()),

@@ -12,33 +12,42 @@
 //! the copy becomes the canister, what was not executed is given back
 //! ```
 
+use super::error;
 use super::footprint::{self, Footprint, Growth};
 use super::hooks::Hooks;
-use super::types::{ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs, InstallMode, UpgradeOptions, WasmMemoryPersistence};
+use super::types::{
+    ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs, InstallMode, UpgradeOptions, WasmMemoryPersistence,
+};
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::{
     CanisterChange, CanisterState, ChangeDetails, ChangeOrigin, ChunkStore, CyclesUseCase, DeploymentMode,
-    ReplicatedState,
+    ReplicatedState, SystemState,
 };
 use replicore_engine::{CanisterModule, EntryPoint, Execute, ExecutionState, PreparedModule};
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::{
     CHUNK_BYTES_MAX, CHUNKS_MAX, INSTALL_CODE_INSTRUCTIONS_MAX, SYSTEM_INSTALL_CODE_INSTRUCTIONS_MAX,
 };
-use replicore_types::{CanisterId, Cycles, NumBytes, NumInstructions, Payload, SubnetType, UserError};
+use replicore_types::{CanisterId, Height, NumBytes, NumInstructions, Payload, SubnetType, UserError};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// Section by which a module says that it can take over the heap of the module before it.
 const PERSISTENCE_SECTION: &str = "enhanced-orthogonal-persistence";
 
+/// What one round works off of a canister's debit of install instructions.
+const INSTALL_CODE_INSTRUCTIONS_PER_ROUND: u64 = 2_000_000_000;
+
 /// Where the module comes from.
 enum Source {
     /// From the argument.
     Inline(Vec<u8>),
     /// From a chunk store.
-    Chunks { store: ChunkStore, hashes: Vec<ChunkHash>, module_hash: Vec<u8> },
+    Chunks {
+        store: ChunkStore,
+        hashes: Vec<ChunkHash>,
+        module_hash: Vec<u8>,
+    },
 }
 
 /// What is installed, and how.
@@ -74,7 +83,9 @@ pub(crate) fn install_chunked<E: Execute>(
     let store_id = args.store_canister.map_or(canister, CanisterId);
     let store = work.check_controller_or_self(store_id)?.system.chunk_store.clone();
     if args.chunk_hashes_list.len() > CHUNKS_MAX {
-        return Err(error::invalid_payload(format!("At most {CHUNKS_MAX} chunks can be installed as one module")));
+        return Err(error::invalid_payload(format!(
+            "At most {CHUNKS_MAX} chunks can be installed as one module"
+        )));
     }
     deploy(
         work,
@@ -107,7 +118,10 @@ fn deploy<E: Execute>(work: &mut Work<'_, E>, request: Request) -> Result<Reply,
     let old = work.check_controller(id)?.clone();
     let subnet = work.subnet();
     let limit = instructions_max(subnet.subnet_type);
-    let old_width = old.execution.as_ref().map_or(WasmWidth::Wasm32, |execution| execution.interface.width);
+    let old_width = old
+        .execution
+        .as_ref()
+        .map_or(WasmWidth::Wasm32, |execution| execution.interface.width);
     let prepaid = subnet.execution_cost(limit, old_width);
     if let Some(missing) = footprint::missing_cycles(&old, prepaid, &subnet) {
         return Err(error::install_out_of_cycles(id, missing));
@@ -121,23 +135,40 @@ fn deploy<E: Execute>(work: &mut Work<'_, E>, request: Request) -> Result<Reply,
     };
     attempt.canister.system.balance -= prepaid;
     let origin = match work.caller.canister {
-        Some(canister) => ChangeOrigin::Canister { canister, version: request.sender_version },
-        None => ChangeOrigin::User { user: work.caller.principal },
+        Some(canister) => ChangeOrigin::Canister {
+            canister,
+            version: request.sender_version,
+        },
+        None => ChangeOrigin::User {
+            user: work.caller.principal,
+        },
     };
     let result = attempt.run(request, origin);
-    let Attempt { hooks, canister, width, .. } = attempt;
+    let Attempt {
+        hooks, canister, width, ..
+    } = attempt;
     let (used, log) = (hooks.used, hooks.log);
     work.instructions += used;
     let cost = subnet.execution_cost(used, width);
-    let debit = if subnet.rate_limits { used } else { NumInstructions::ZERO };
+    let height = work.state.metadata.height;
     match result {
-        Ok(()) => settle_success(work.state, canister, prepaid, cost, debit),
+        Ok(()) => {
+            let mut canister = canister;
+            canister.system.balance += prepaid;
+            canister.system.consume(cost, CyclesUseCase::Instructions);
+            add_debit(&mut canister.system, used, height);
+            footprint::update_low_memory_hook(&mut canister);
+            work.state.insert_canister(canister);
+        }
         Err(error) => {
             let canister = work.canister_mut(id)?;
             canister.system.consume(cost, CyclesUseCase::Instructions);
-            canister.system.install_code_debit += debit;
+            add_debit(&mut canister.system, used, height);
             for record in log {
-                canister.system.log.push(record, canister.system.settings.log_memory_limit);
+                canister
+                    .system
+                    .log
+                    .push(record, canister.system.settings.log_memory_limit);
             }
             return Err(error);
         }
@@ -145,19 +176,15 @@ fn deploy<E: Execute>(work: &mut Work<'_, E>, request: Request) -> Result<Reply,
     Ok(Reply::empty())
 }
 
-fn settle_success(
-    state: &mut ReplicatedState,
-    mut canister: CanisterState,
-    prepaid: Cycles,
-    cost: Cycles,
-    debit: NumInstructions,
-) {
-    let system = &mut canister.system;
-    system.balance += prepaid;
-    system.consume(cost, CyclesUseCase::Instructions);
-    system.install_code_debit += debit;
-    footprint::update_low_memory_hook(&mut canister);
-    state.insert_canister(canister);
+/// Install instructions that the rounds since have not worked off.
+fn open_debit(system: &SystemState, height: Height) -> NumInstructions {
+    let rounds = height.0.saturating_sub(system.install_code_debit_at.0);
+    system.install_code_debit - NumInstructions(rounds.saturating_mul(INSTALL_CODE_INSTRUCTIONS_PER_ROUND))
+}
+
+fn add_debit(system: &mut SystemState, used: NumInstructions, height: Height) {
+    system.install_code_debit = open_debit(system, height) + used;
+    system.install_code_debit_at = height;
 }
 
 /// One installation on a copy of the canister.
@@ -178,7 +205,12 @@ impl<E: Execute> Attempt<'_, E> {
         if let InstallMode::Upgrade(options) = request.mode
             && !options.and_then(|options| options.skip_pre_upgrade).unwrap_or(false)
         {
-            self.hooks.run(&mut self.canister, "canister_pre_upgrade", EntryPoint::PreUpgrade, false)?;
+            self.hooks.run(
+                &mut self.canister,
+                "canister_pre_upgrade",
+                EntryPoint::PreUpgrade,
+                false,
+            )?;
         }
         let prepared = self.prepare(&module)?;
         let execution = self.new_execution(prepared, request.mode)?;
@@ -200,7 +232,8 @@ impl<E: Execute> Attempt<'_, E> {
             (InstallMode::Upgrade(_), None) => return Err(error::no_module(id)),
             _ => {}
         }
-        if self.state.metadata.subnet.rate_limits && !system.install_code_debit.is_zero() {
+        let metadata = &self.state.metadata;
+        if metadata.subnet.rate_limits && !open_debit(system, metadata.height).is_zero() {
             return Err(error::install_rate_limited(id));
         }
         Ok(())
@@ -210,13 +243,20 @@ impl<E: Execute> Attempt<'_, E> {
     fn module(&mut self, source: Source) -> Result<CanisterModule, UserError> {
         let (store, hashes, module_hash) = match source {
             Source::Inline(bytes) => return Ok(module_of(bytes)),
-            Source::Chunks { store, hashes, module_hash } => (store, hashes, module_hash),
+            Source::Chunks {
+                store,
+                hashes,
+                module_hash,
+            } => (store, hashes, module_hash),
         };
         self.hooks.used += NumInstructions((hashes.len() * CHUNK_BYTES_MAX) as u64);
         let mut bytes = Vec::new();
         for ChunkHash { hash } in &hashes {
-            let chunk = <[u8; 32]>::try_from(hash.as_slice()).ok().and_then(|hash| store.chunks.get(&hash));
-            let chunk = chunk.ok_or_else(|| error::chunk_store(format!("Chunk hash {:?} was not found", hash.as_slice())))?;
+            let chunk = <[u8; 32]>::try_from(hash.as_slice())
+                .ok()
+                .and_then(|hash| store.chunks.get(&hash));
+            let chunk =
+                chunk.ok_or_else(|| error::chunk_store(format!("Chunk hash {:?} was not found", hash.as_slice())))?;
             bytes.extend_from_slice(chunk);
         }
         let module = module_of(bytes);
@@ -251,10 +291,12 @@ impl<E: Execute> Attempt<'_, E> {
         let (InstallMode::Upgrade(options), Some(old)) = (mode, &self.canister.execution) else {
             return Ok(execution);
         };
-        let persistent = |execution: &ExecutionState| {
-            execution.interface.custom_sections.contains_key(PERSISTENCE_SECTION)
-        };
-        let UpgradeOptions { wasm_memory_persistence, .. } = options.unwrap_or_default();
+        let persistent =
+            |execution: &ExecutionState| execution.interface.custom_sections.contains_key(PERSISTENCE_SECTION);
+        let UpgradeOptions {
+            wasm_memory_persistence,
+            ..
+        } = options.unwrap_or_default();
         match wasm_memory_persistence {
             None if persistent(old) => return Err(error::persistence_option_missing()),
             Some(WasmMemoryPersistence::Keep) if !persistent(&execution) => {
@@ -295,7 +337,12 @@ impl<E: Execute> Attempt<'_, E> {
         }
         let canister_version = system.version;
         let details = ChangeDetails::CodeDeployment { mode, module_hash };
-        Arc::make_mut(&mut system.history).push(CanisterChange { timestamp: now, canister_version, origin, details });
+        Arc::make_mut(&mut system.history).push(CanisterChange {
+            timestamp: now,
+            canister_version,
+            origin,
+            details,
+        });
         Ok(())
     }
 }
@@ -312,20 +359,32 @@ pub(crate) fn prepare_known<E: Execute>(
     let metadata = &mut state.metadata;
     let prepared = engine.prepare(module, metadata.subnet.subnet_type)?;
     let known = metadata.known_modules.insert(module.hash).is_some();
-    let instructions = if known { prepared.compile_instructions_known } else { prepared.compile_instructions };
+    let instructions = if known {
+        prepared.compile_instructions_known
+    } else {
+        prepared.compile_instructions
+    };
     Ok((prepared, instructions))
 }
 
 /// The module with these bytes.
 pub(crate) fn module_of(bytes: Vec<u8>) -> CanisterModule {
     let hash = Sha256::digest(&bytes).into();
-    CanisterModule { bytes: bytes.into(), hash }
+    CanisterModule {
+        bytes: bytes.into(),
+        hash,
+    }
 }
 
 /// The heap after an install must be within the canister's bound.
 fn check_heap_bound(id: CanisterId, canister: &CanisterState) -> Result<(), UserError> {
     let limit = canister.system.settings.wasm_memory_limit_in_force();
-    let heap = NumBytes(canister.execution.as_ref().map_or(0, |execution| execution.heap.size_bytes()));
+    let heap = NumBytes(
+        canister
+            .execution
+            .as_ref()
+            .map_or(0, |execution| execution.heap.size_bytes()),
+    );
     if !limit.is_zero() && heap > limit {
         return Err(error::wasm_memory_limit(id, heap, limit));
     }

@@ -30,16 +30,23 @@ pub(crate) fn stop<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result<R
 fn stop_context<E>(work: &Work<'_, E>) -> StopContext {
     let started = work.now();
     match &work.caller.origin {
-        CallOrigin::Canister { sender, callback, deadline, .. } => StopContext::Canister {
+        CallOrigin::Canister {
+            sender,
+            callback,
+            deadline,
+            ..
+        } => StopContext::Canister {
             sender: *sender,
             callback: *callback,
             cycles: work.cycles,
             deadline: *deadline,
             started,
         },
-        CallOrigin::Ingress { source, message_id, .. } => {
-            StopContext::Ingress { sender: *source, message_id: *message_id, started }
-        }
+        CallOrigin::Ingress { source, message_id, .. } => StopContext::Ingress {
+            sender: *source,
+            message_id: *message_id,
+            started,
+        },
         // Nobody but users and canisters calls the management canister.
         CallOrigin::SystemTask => StopContext::Ingress {
             sender: CanisterId::MANAGEMENT.0,
@@ -53,14 +60,36 @@ fn stop_context<E>(work: &Work<'_, E>) -> StopContext {
 pub(crate) fn stop_answer(context: StopContext, result: Result<Payload, UserError>) -> Answer {
     let method_name = "stop_canister".to_owned();
     let (origin, refund) = match context {
-        StopContext::Ingress { sender, message_id, .. } => {
-            (CallOrigin::Ingress { source: sender, message_id, method_name }, Cycles::ZERO)
-        }
-        StopContext::Canister { sender, callback, cycles, deadline, .. } => {
-            (CallOrigin::Canister { sender, callback, deadline, method_name }, cycles)
-        }
+        StopContext::Ingress { sender, message_id, .. } => (
+            CallOrigin::Ingress {
+                source: sender,
+                message_id,
+                method_name,
+            },
+            Cycles::ZERO,
+        ),
+        StopContext::Canister {
+            sender,
+            callback,
+            cycles,
+            deadline,
+            ..
+        } => (
+            CallOrigin::Canister {
+                sender,
+                callback,
+                deadline,
+                method_name,
+            },
+            cycles,
+        ),
     };
-    Answer { respondent: CanisterId::MANAGEMENT, origin, result, refund }
+    Answer {
+        respondent: CanisterId::MANAGEMENT,
+        origin,
+        result,
+        refund,
+    }
 }
 
 /// `start_canister`: cancels stops that have not finished.
@@ -74,7 +103,11 @@ pub(crate) fn start<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result<
             let text = format!("Canister {id}'s stop request was cancelled.");
             UserError::new(ErrorCode::CanisterStoppingCancelled, text)
         };
-        work.answers.extend(contexts.into_iter().map(|context| stop_answer(context, Err(cancelled()))));
+        work.answers.extend(
+            contexts
+                .into_iter()
+                .map(|context| stop_answer(context, Err(cancelled()))),
+        );
     }
     Ok(Reply::empty())
 }
@@ -91,7 +124,10 @@ pub(crate) fn uninstall<E>(work: &mut Work<'_, E>, args: &UninstallCodeArgs) -> 
 }
 
 /// Takes code and state from a canister and ends the calls that it has not answered. Returns their answers.
-pub fn remove_code(canister: &mut CanisterState, origin: ChangeOrigin, now: Time) -> Vec<Answer> {
+///
+/// The management canister as the origin stands for the subnet, which does so to canisters that cannot pay: nothing is
+/// left then that would have to be paid for.
+pub(crate) fn remove_code(canister: &mut CanisterState, origin: ChangeOrigin, now: Time) -> Vec<Answer> {
     canister.execution = None;
     let system = &mut canister.system;
     system.chunk_store = ChunkStore::default();
@@ -101,9 +137,25 @@ pub fn remove_code(canister: &mut CanisterState, origin: ChangeOrigin, now: Time
     system.tasks.clear();
     system.low_memory_hook = LowMemoryHook::NotSatisfied;
     system.version += 1;
-    let canister_version = system.version;
-    let details = ChangeDetails::CodeUninstall;
-    Arc::make_mut(&mut system.history).push(CanisterChange { timestamp: now, canister_version, origin, details });
+    let history = Arc::make_mut(&mut system.history);
+    if matches!(
+        origin,
+        ChangeOrigin::Canister {
+            canister: CanisterId::MANAGEMENT,
+            ..
+        }
+    ) {
+        history.clear();
+        system.snapshots = Arc::default();
+    } else {
+        let (canister_version, details) = (system.version, ChangeDetails::CodeUninstall);
+        history.push(CanisterChange {
+            timestamp: now,
+            canister_version,
+            origin,
+            details,
+        });
+    }
     end_calls(canister)
 }
 
@@ -114,7 +166,9 @@ fn end_calls(canister: &mut CanisterState) -> Vec<Answer> {
     let mut answers = Vec::new();
     let ids: Vec<_> = calls.call_contexts.keys().copied().collect();
     for id in ids {
-        let Some(context) = calls.call_contexts.get_mut(&id) else { continue };
+        let Some(context) = calls.call_contexts.get_mut(&id) else {
+            continue;
+        };
         let context = Arc::make_mut(context);
         if !context.responded && !matches!(context.origin, CallOrigin::SystemTask) {
             answers.push(Answer {
@@ -152,7 +206,9 @@ pub(crate) fn delete<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result
     if system.queues.has_input() || system.queues.has_output() || system.queues.has_open_calls() {
         return Err(UserError::new(
             ErrorCode::CanisterQueueNotEmpty,
-            format!("Canister {id} has messages in its queues and cannot be deleted now. Please retry after some time."),
+            format!(
+                "Canister {id} has messages in its queues and cannot be deleted now. Please retry after some time."
+            ),
         ));
     }
     let lost = system.balance + system.reserved_balance;

@@ -1,9 +1,9 @@
 //! The canister log.
 
+use super::error;
 use super::status::may_view;
 use super::types::{self, CanisterLogRecord, FetchCanisterLogsArgs, FetchCanisterLogsResult, LogFilter};
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::CanisterState;
 use replicore_engine::LogRecord;
 use replicore_types::{CanisterId, NumBytes, PrincipalId, UserError};
@@ -12,7 +12,9 @@ use serde_bytes::ByteBuf;
 /// `fetch_canister_logs` called by a canister: paid with attached cycles, by the bytes that the log may have.
 pub(crate) fn fetch_replicated<E>(work: &mut Work<'_, E>, args: &FetchCanisterLogsArgs) -> Result<Reply, UserError> {
     let canister = work.canister(CanisterId(args.canister_id))?;
-    let fee = work.subnet().fetch_canister_logs_fee(NumBytes(canister.system.log.bytes()));
+    let fee = work
+        .subnet()
+        .fetch_canister_logs_fee(NumBytes(canister.system.log.bytes()));
     let Some(left) = work.cycles.checked_sub(fee) else {
         return Err(error::rejected(format!(
             "fetch_canister_logs request sent with {} cycles, but {} cycles are required.",
@@ -35,9 +37,15 @@ pub(crate) fn fetch(
     args: &FetchCanisterLogsArgs,
 ) -> Result<Vec<u8>, UserError> {
     if !may_view(&canister.system, &canister.system.settings.log_visibility, caller) {
-        return Err(error::rejected(format!("Caller {caller} is not allowed to access canister logs")));
+        return Err(error::rejected(format!(
+            "Caller {caller} is not allowed to access canister logs"
+        )));
     }
-    let records = canister.system.log.records().filter(|record| is_wanted(record, args.filter));
+    let records = canister
+        .system
+        .log
+        .records()
+        .filter(|record| is_wanted(record, args.filter));
     let canister_log_records = records
         .map(|record| CanisterLogRecord {
             idx: record.index,

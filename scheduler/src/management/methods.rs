@@ -70,11 +70,21 @@ pub(crate) struct Rule {
 }
 
 const fn rule(name: &'static str, method: Method, ingress: IngressRule) -> Rule {
-    Rule { name, method, ingress, query: false }
+    Rule {
+        name,
+        method,
+        ingress,
+        query: false,
+    }
 }
 
 const fn query_too(name: &'static str, method: Method, ingress: IngressRule) -> Rule {
-    Rule { name, method, ingress, query: true }
+    Rule {
+        name,
+        method,
+        ingress,
+        query: true,
+    }
 }
 
 use IngressRule::{Anyone, CanistersOnly, Controllers, SnapshotViewers, SubnetUsers};
@@ -95,15 +105,31 @@ const RULES: &[Rule] = &[
     rule("http_request", Method::Unavailable, CanistersOnly),
     rule("install_chunked_code", Method::InstallChunkedCode, Controllers),
     rule("install_code", Method::InstallCode, Controllers),
-    rule("list_canister_snapshots", Method::ListCanisterSnapshots, SnapshotViewers),
+    rule(
+        "list_canister_snapshots",
+        Method::ListCanisterSnapshots,
+        SnapshotViewers,
+    ),
     query_too("list_canisters", Method::ListCanisters, CanistersOnly),
     rule("load_canister_snapshot", Method::LoadCanisterSnapshot, Controllers),
     rule("node_metrics_history", Method::NodeMetricsHistory, CanistersOnly),
-    rule("provisional_create_canister_with_cycles", Method::ProvisionalCreateCanisterWithCycles, Anyone),
+    rule(
+        "provisional_create_canister_with_cycles",
+        Method::ProvisionalCreateCanisterWithCycles,
+        Anyone,
+    ),
     rule("provisional_top_up_canister", Method::ProvisionalTopUpCanister, Anyone),
     rule("raw_rand", Method::RawRand, CanistersOnly),
-    rule("read_canister_snapshot_data", Method::ReadCanisterSnapshotData, SnapshotViewers),
-    rule("read_canister_snapshot_metadata", Method::ReadCanisterSnapshotMetadata, SnapshotViewers),
+    rule(
+        "read_canister_snapshot_data",
+        Method::ReadCanisterSnapshotData,
+        SnapshotViewers,
+    ),
+    rule(
+        "read_canister_snapshot_metadata",
+        Method::ReadCanisterSnapshotMetadata,
+        SnapshotViewers,
+    ),
     rule("schnorr_public_key", Method::Unavailable, CanistersOnly),
     rule("sign_with_ecdsa", Method::Unavailable, CanistersOnly),
     rule("sign_with_schnorr", Method::Unavailable, CanistersOnly),
@@ -114,8 +140,16 @@ const RULES: &[Rule] = &[
     rule("take_canister_snapshot", Method::TakeCanisterSnapshot, Controllers),
     rule("uninstall_code", Method::UninstallCode, Controllers),
     rule("update_settings", Method::UpdateSettings, Controllers),
-    rule("upload_canister_snapshot_data", Method::UploadCanisterSnapshotData, Controllers),
-    rule("upload_canister_snapshot_metadata", Method::UploadCanisterSnapshotMetadata, Controllers),
+    rule(
+        "upload_canister_snapshot_data",
+        Method::UploadCanisterSnapshotData,
+        Controllers,
+    ),
+    rule(
+        "upload_canister_snapshot_metadata",
+        Method::UploadCanisterSnapshotMetadata,
+        Controllers,
+    ),
     rule("upload_chunk", Method::UploadChunk, Controllers),
     rule("vetkd_derive_key", Method::Unavailable, CanistersOnly),
     rule("vetkd_public_key", Method::Unavailable, CanistersOnly),
@@ -204,6 +238,9 @@ mod tests {
         for rule in RULES {
             assert_eq!(rule_of(rule.name).unwrap().method, rule.method);
         }
-        assert_eq!(rule_of("x").unwrap_err().description, "Management canister has no method 'x'");
+        assert_eq!(
+            rule_of("x").unwrap_err().description,
+            "Management canister has no method 'x'"
+        );
     }
 }

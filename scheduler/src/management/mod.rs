@@ -29,6 +29,7 @@ mod status;
 mod subnet_info;
 mod work;
 
+pub(crate) use lifecycle::{remove_code, stop_answer};
 pub use methods::effective_canister_id;
 pub use query::query;
 pub use randomness::raw_rand_reply;
@@ -135,7 +136,9 @@ pub fn check_ingress(state: &ReplicatedState, ingress: &Ingress) -> Result<(), U
     if rule.refuses_ingress(state.metadata.subnet.subnet_type) {
         return Err(error::only_canisters(name));
     }
-    let Some(id) = effective_canister_id(name, &ingress.method_payload)? else { return Ok(()) };
+    let Some(id) = effective_canister_id(name, &ingress.method_payload)? else {
+        return Ok(());
+    };
     let canister = state.canister(&id).ok_or_else(|| error::canister_not_found(id))?;
     let allowed = match rule.ingress {
         IngressRule::Controllers => canister.system.is_controller(&ingress.source),
@@ -147,7 +150,11 @@ pub fn check_ingress(state: &ReplicatedState, ingress: &Ingress) -> Result<(), U
         IngressRule::Anyone | IngressRule::SubnetUsers => true,
         IngressRule::CanistersOnly => false,
     };
-    if allowed { Ok(()) } else { Err(error::filter_not_controller(id, name)) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(error::filter_not_controller(id, name))
+    }
 }
 
 #[cfg(test)]

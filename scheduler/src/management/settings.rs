@@ -1,9 +1,9 @@
 //! Canister settings: parsing what was asked for, checking it against subnet and balance, applying it.
 
+use super::error;
 use super::footprint::{self, Footprint};
 use super::types::{EnvironmentVariable, SettingsArgs, UpdateSettingsArgs, Visibility as VisibilityArgs};
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::{
     CanisterChange, CanisterSettings, CanisterState, ChangeDetails, CyclesUseCase, ReplicatedState, SubnetMessage,
     SystemState, Visibility,
@@ -65,8 +65,10 @@ impl SettingsChange {
     pub fn parse(args: SettingsArgs) -> Result<Self, UserError> {
         check_controllers_bound(&args)?;
         let bytes = |nat: Option<Nat>, name: &str, max: u64| -> Result<Option<NumBytes>, UserError> {
-            Ok(bounded(nat, max, |shown| format!("{name} expected to be in the range of [0..2^64-1], got {shown}"))?
-                .map(NumBytes))
+            Ok(bounded(nat, max, |shown| {
+                format!("{name} expected to be in the range of [0..2^64-1], got {shown}")
+            })?
+            .map(NumBytes))
         };
         Ok(Self {
             controllers: args.controllers.map(|list| list.into_iter().collect()),
@@ -82,7 +84,11 @@ impl SettingsChange {
             })?,
             reserved_cycles_limit: args.reserved_cycles_limit.map(parse_cycles_limit).transpose()?,
             wasm_memory_limit: bytes(args.wasm_memory_limit, "Wasm memory limit", WASM_MEMORY_BOUND_MAX)?,
-            wasm_memory_threshold: bytes(args.wasm_memory_threshold, "Wasm memory threshold", WASM_MEMORY_BOUND_MAX)?,
+            wasm_memory_threshold: bytes(
+                args.wasm_memory_threshold,
+                "Wasm memory threshold",
+                WASM_MEMORY_BOUND_MAX,
+            )?,
             log_visibility: args.log_visibility.map(parse_visibility).transpose()?,
             snapshot_visibility: args.snapshot_visibility.map(parse_visibility).transpose()?,
             log_memory_limit: args.log_memory_limit.map(parse_log_limit).transpose()?,
@@ -97,7 +103,10 @@ impl SettingsChange {
     /// `SubnetOversubscribed` (IC0101), `InsufficientCyclesInComputeAllocation` (IC0530),
     /// `InsufficientCyclesInMemoryAllocation` (IC0531), `ReservedCyclesLimitIsTooLow` (IC0540).
     pub fn check(&self, system: &SystemState, memory: NumBytes, state: &ReplicatedState) -> Result<(), UserError> {
-        self.check_compute(system.settings.compute_allocation, state.metadata.compute_allocation_taken)?;
+        self.check_compute(
+            system.settings.compute_allocation,
+            state.metadata.compute_allocation_taken,
+        )?;
         if let Some(allocation) = self.memory_allocation {
             let grown = allocation.max(memory) - system.settings.memory_allocation.max(memory);
             let available = footprint::subnet_available_memory(state);
@@ -114,7 +123,9 @@ impl SettingsChange {
     }
 
     fn check_compute(&self, current: u64, taken: u64) -> Result<(), UserError> {
-        let Some(requested) = self.compute_allocation else { return Ok(()) };
+        let Some(requested) = self.compute_allocation else {
+            return Ok(());
+        };
         let available = COMPUTE_ALLOCATION_TOTAL_MAX.saturating_sub(taken.saturating_sub(current));
         if requested > current && requested > available {
             return Err(error::subnet_compute_exceeded(requested, available));
@@ -124,8 +135,12 @@ impl SettingsChange {
 
     /// A larger allocation must not freeze the canister; other settings may.
     fn check_balance(&self, system: &SystemState, memory: NumBytes, subnet: &SubnetConfig) -> Result<(), UserError> {
-        let more_compute = self.compute_allocation.filter(|new| *new > system.settings.compute_allocation);
-        let more_memory = self.memory_allocation.filter(|new| *new > system.settings.memory_allocation);
+        let more_compute = self
+            .compute_allocation
+            .filter(|new| *new > system.settings.compute_allocation);
+        let more_memory = self
+            .memory_allocation
+            .filter(|new| *new > system.settings.memory_allocation);
         if more_compute.is_none() && more_memory.is_none() {
             return Ok(());
         }
@@ -160,7 +175,10 @@ impl SettingsChange {
         }
         set(&mut settings.compute_allocation, &self.compute_allocation);
         set(&mut settings.memory_allocation, &self.memory_allocation);
-        set(&mut settings.freezing_threshold_seconds, &self.freezing_threshold_seconds);
+        set(
+            &mut settings.freezing_threshold_seconds,
+            &self.freezing_threshold_seconds,
+        );
         set(&mut settings.reserved_cycles_limit, &self.reserved_cycles_limit);
         set(&mut settings.wasm_memory_threshold, &self.wasm_memory_threshold);
         set(&mut settings.log_visibility, &self.log_visibility);
@@ -174,7 +192,10 @@ impl SettingsChange {
         if self.controllers.is_none() && environment_variables_hash.is_none() {
             return None;
         }
-        Some(ChangeDetails::SettingsChange { controllers: self.controllers.clone(), environment_variables_hash })
+        Some(ChangeDetails::SettingsChange {
+            controllers: self.controllers.clone(),
+            environment_variables_hash,
+        })
     }
 }
 
@@ -193,7 +214,12 @@ pub(crate) fn update<E>(work: &mut Work<'_, E>, args: UpdateSettingsArgs) -> Res
     system.version += 1;
     if let Some(details) = change.details() {
         let canister_version = system.version;
-        Arc::make_mut(&mut system.history).push(CanisterChange { timestamp: now, canister_version, origin, details });
+        Arc::make_mut(&mut system.history).push(CanisterChange {
+            timestamp: now,
+            canister_version,
+            origin,
+            details,
+        });
     }
     footprint::update_low_memory_hook(canister);
     Ok(Reply::empty())
@@ -207,13 +233,19 @@ pub fn ingress_fee_is_delayed(method: &str, payload: &[u8]) -> bool {
 
 /// Charges the fee that [`ingress_fee_is_delayed`] is about. A canister that cannot pay it keeps it.
 pub(crate) fn charge_delayed_ingress_fee(message: &SubnetMessage, state: &mut ReplicatedState) {
-    let SubnetMessage::Ingress(ingress) = message else { return };
+    let SubnetMessage::Ingress(ingress) = message else {
+        return;
+    };
     if !ingress_fee_is_delayed(&ingress.method_name, &ingress.method_payload) {
         return;
     }
-    let Ok(Some(id)) = super::effective_canister_id(&ingress.method_name, &ingress.method_payload) else { return };
+    let Ok(Some(id)) = super::effective_canister_id(&ingress.method_name, &ingress.method_payload) else {
+        return;
+    };
     let subnet = state.metadata.subnet;
-    let Some(canister) = state.canister_mut(&id) else { return };
+    let Some(canister) = state.canister_mut(&id) else {
+        return;
+    };
     let fee = subnet.ingress_induction_cost(NumBytes(ingress.envelope_bytes.into()));
     if footprint::missing_cycles(canister, fee, &subnet).is_none() {
         canister.system.consume(fee, CyclesUseCase::IngressInduction);
@@ -240,7 +272,10 @@ pub(crate) fn environment_hash(variables: &BTreeMap<String, String>) -> [u8; 32]
 
 /// The settings of a canister as it is created: the defaults, `creator` as the controller.
 pub(crate) fn initial(creator: PrincipalId) -> CanisterSettings {
-    CanisterSettings { controllers: Arc::new(BTreeSet::from([creator])), ..CanisterSettings::default() }
+    CanisterSettings {
+        controllers: Arc::new(BTreeSet::from([creator])),
+        ..CanisterSettings::default()
+    }
 }
 
 /// The canister's environment variables as the history shows them at creation.
@@ -292,7 +327,9 @@ fn parse_environment(variables: Vec<EnvironmentVariable>) -> Result<BTreeMap<Str
     let (count, max) = (variables.len(), ENVIRONMENT_VARIABLES_MAX);
     let length_max = ENVIRONMENT_VARIABLE_BYTES_MAX;
     if count > max {
-        return Err(error::invalid_payload(format!("Too many environment variables: {count} (max: {max})")));
+        return Err(error::invalid_payload(format!(
+            "Too many environment variables: {count} (max: {max})"
+        )));
     }
     let mut map = BTreeMap::new();
     for EnvironmentVariable { name, value } in variables {
@@ -307,7 +344,9 @@ fn parse_environment(variables: Vec<EnvironmentVariable>) -> Result<BTreeMap<Str
             )));
         }
         if map.insert(name, value).is_some() {
-            return Err(error::invalid_payload("Duplicate environment variables are not allowed."));
+            return Err(error::invalid_payload(
+                "Duplicate environment variables are not allowed.",
+            ));
         }
     }
     Ok(map)

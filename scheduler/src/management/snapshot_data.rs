@@ -1,23 +1,23 @@
 //! Snapshots in pieces: reading them out, and building one from what was read elsewhere.
 
 use super::chunks;
+use super::error;
+use super::footprint;
 use super::info::snapshot_source;
 use super::snapshots::{check_count, find, snapshot_size, store, viewed};
-use super::footprint;
 use super::types::{
     self, Global, GlobalTimer, HookStatus, ReadSnapshotDataArgs, ReadSnapshotDataResult, ReadSnapshotMetadataResult,
     Slice, SnapshotArgs, SnapshotDataKind, UploadDataKind, UploadSnapshotDataArgs, UploadSnapshotMetadataArgs,
     UploadSnapshotMetadataResult,
 };
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::{ChunkStore, Snapshot};
 use candid::Nat;
 use replicore_engine::{ExecutionState, GlobalValue, WasmMemory};
 use replicore_persistence::{PageDelta, PageIndex, PageMap};
 use replicore_types::limits::{
-    CERTIFIED_DATA_BYTES_MAX, CHUNK_BYTES_MAX, CHUNKS_MAX, STABLE_MEMORY_BYTES_MAX, WASM_GLOBALS_MAX, WASM_MODULE_BYTES_MAX,
-    WASM64_HEAP_BYTES_MAX,
+    CERTIFIED_DATA_BYTES_MAX, CHUNK_BYTES_MAX, CHUNKS_MAX, STABLE_MEMORY_BYTES_MAX, WASM_GLOBALS_MAX,
+    WASM_MODULE_BYTES_MAX, WASM64_HEAP_BYTES_MAX,
 };
 use replicore_types::{
     CanisterId, ErrorCode, NumBytes, NumInstructions, OS_PAGE_BYTES, SubnetType, Time, UserError, WASM_PAGE_BYTES,
@@ -57,7 +57,11 @@ pub(crate) fn read_metadata<E>(work: &mut Work<'_, E>, args: &SnapshotArgs) -> R
 fn snapshot_of<E>(work: &Work<'_, E>, id: CanisterId, snapshot: &[u8]) -> Result<Arc<Snapshot>, UserError> {
     let system = &viewed(work, id)?.system;
     let found = find(system, snapshot)?;
-    system.snapshots.get(&found).cloned().ok_or_else(|| error::snapshot_not_found(id, "?"))
+    system
+        .snapshots
+        .get(&found)
+        .cloned()
+        .ok_or_else(|| error::snapshot_not_found(id, "?"))
 }
 
 /// `read_canister_snapshot_data`
@@ -65,9 +69,9 @@ pub(crate) fn read<E>(work: &mut Work<'_, E>, args: &ReadSnapshotDataArgs) -> Re
     let id = CanisterId(args.canister_id);
     let snapshot = snapshot_of(work, id, &args.snapshot_id)?;
     let requested = match &args.kind {
-        SnapshotDataKind::WasmModule(slice) | SnapshotDataKind::WasmMemory(slice) | SnapshotDataKind::StableMemory(slice) => {
-            slice.size
-        }
+        SnapshotDataKind::WasmModule(slice)
+        | SnapshotDataKind::WasmMemory(slice)
+        | SnapshotDataKind::StableMemory(slice) => slice.size,
         SnapshotDataKind::WasmChunk(_) => CHUNK_BYTES_MAX as u64,
     };
     check_slice_size(requested)?;
@@ -82,16 +86,25 @@ pub(crate) fn read<E>(work: &mut Work<'_, E>, args: &ReadSnapshotDataArgs) -> Re
         SnapshotDataKind::StableMemory(slice) => read_memory(&execution.stable, *slice)?,
         SnapshotDataKind::WasmChunk(hash) => {
             let hash = hash.hash.as_slice();
-            let chunk = <[u8; 32]>::try_from(hash).ok().and_then(|hash| snapshot.chunk_store.chunks.get(&hash));
-            chunk.ok_or_else(|| error::chunk_store(format!("Chunk hash {hash:?} was not found")))?.to_vec()
+            let chunk = <[u8; 32]>::try_from(hash)
+                .ok()
+                .and_then(|hash| snapshot.chunk_store.chunks.get(&hash));
+            chunk
+                .ok_or_else(|| error::chunk_store(format!("Chunk hash {hash:?} was not found")))?
+                .to_vec()
         }
     };
-    types::encode(ReadSnapshotDataResult { chunk: ByteBuf::from(chunk) }).map(Reply::Now)
+    types::encode(ReadSnapshotDataResult {
+        chunk: ByteBuf::from(chunk),
+    })
+    .map(Reply::Now)
 }
 
 fn check_slice_size(requested: u64) -> Result<(), UserError> {
     if requested > SLICE_BYTES_MAX {
-        return Err(error::invalid_payload(format!("Requested slice too large: {requested} > {SLICE_BYTES_MAX}")));
+        return Err(error::invalid_payload(format!(
+            "Requested slice too large: {requested} > {SLICE_BYTES_MAX}"
+        )));
     }
     Ok(())
 }
@@ -135,7 +148,13 @@ fn read_memory(memory: &WasmMemory, slice: Slice) -> Result<Vec<u8>, UserError> 
 }
 
 fn write_memory(memory: &mut WasmMemory, offset: u64, bytes: &[u8]) -> Result<(), UserError> {
-    let (start, end) = bounds(Slice { offset, size: bytes.len() as u64 }, memory.size_bytes())?;
+    let (start, end) = bounds(
+        Slice {
+            offset,
+            size: bytes.len() as u64,
+        },
+        memory.size_bytes(),
+    )?;
     let mut delta = PageDelta::default();
     let mut position = start;
     while position < end {
@@ -156,7 +175,11 @@ pub(crate) fn upload_metadata<E>(work: &mut Work<'_, E>, args: UploadSnapshotMet
     let id = CanisterId(args.canister_id);
     let system = &work.check_controller(id)?.system;
     check_sizes(&args)?;
-    let replaced = args.replace_snapshot.as_ref().map(|bytes| find(system, bytes)).transpose()?;
+    let replaced = args
+        .replace_snapshot
+        .as_ref()
+        .map(|bytes| find(system, bytes))
+        .transpose()?;
     check_count(system, replaced.is_some())?;
     let canister_version = system.version;
     let execution = empty_execution(&args)?;
@@ -175,28 +198,51 @@ pub(crate) fn upload_metadata<E>(work: &mut Work<'_, E>, args: UploadSnapshotMet
     };
     charge(work, id, 0)?;
     let (new_id, _) = store(work, id, snapshot, replaced)?;
-    types::encode(UploadSnapshotMetadataResult { snapshot_id: ByteBuf::from(new_id.to_bytes()) }).map(Reply::Now)
+    types::encode(UploadSnapshotMetadataResult {
+        snapshot_id: ByteBuf::from(new_id.to_bytes()),
+    })
+    .map(Reply::Now)
 }
 
 fn check_sizes(args: &UploadSnapshotMetadataArgs) -> Result<(), UserError> {
     let page = WASM_PAGE_BYTES as u64;
     let bounds = [
-        ("wasm_module_size", args.wasm_module_size, WASM_MODULE_BYTES_MAX as u64, 1),
+        (
+            "wasm_module_size",
+            args.wasm_module_size,
+            WASM_MODULE_BYTES_MAX as u64,
+            1,
+        ),
         ("wasm_memory_size", args.wasm_memory_size, WASM64_HEAP_BYTES_MAX, page),
-        ("stable_memory_size", args.stable_memory_size, STABLE_MEMORY_BYTES_MAX, page),
-        ("certified_data", args.certified_data.len() as u64, CERTIFIED_DATA_BYTES_MAX as u64, 1),
+        (
+            "stable_memory_size",
+            args.stable_memory_size,
+            STABLE_MEMORY_BYTES_MAX,
+            page,
+        ),
+        (
+            "certified_data",
+            args.certified_data.len() as u64,
+            CERTIFIED_DATA_BYTES_MAX as u64,
+            1,
+        ),
         ("globals", args.globals.len() as u64, WASM_GLOBALS_MAX as u64, 1),
     ];
     for (name, value, max, unit) in bounds {
         if value > max || value % unit != 0 {
-            return Err(error::invalid_payload(format!("Invalid snapshot metadata: {name} is {value}, at most {max}")));
+            return Err(error::invalid_payload(format!(
+                "Invalid snapshot metadata: {name} is {value}, at most {max}"
+            )));
         }
     }
     Ok(())
 }
 
 fn empty_execution(args: &UploadSnapshotMetadataArgs) -> Result<ExecutionState, UserError> {
-    let memory = |bytes: u64| WasmMemory { pages: PageMap::default(), size_wasm_pages: bytes / WASM_PAGE_BYTES as u64 };
+    let memory = |bytes: u64| WasmMemory {
+        pages: PageMap::default(),
+        size_wasm_pages: bytes / WASM_PAGE_BYTES as u64,
+    };
     let globals = args.globals.iter().map(global_value).collect::<Result<Vec<_>, _>>()?;
     let module_bytes = usize::try_from(args.wasm_module_size).unwrap_or(0);
     Ok(ExecutionState {
@@ -214,7 +260,9 @@ pub(crate) fn upload<E>(work: &mut Work<'_, E>, args: &UploadSnapshotDataArgs) -
     let id = CanisterId(args.canister_id);
     let canister = work.check_controller(id)?;
     let snapshot_id = find(&canister.system, &args.snapshot_id)?;
-    let Some(snapshot) = canister.system.snapshots.get(&snapshot_id) else { return Ok(Reply::empty()) };
+    let Some(snapshot) = canister.system.snapshots.get(&snapshot_id) else {
+        return Ok(Reply::empty());
+    };
     if snapshot.taken_from_canister {
         return Err(UserError::new(
             ErrorCode::CanisterSnapshotImmutable,
@@ -228,7 +276,11 @@ pub(crate) fn upload<E>(work: &mut Work<'_, E>, args: &UploadSnapshotDataArgs) -
     if let UploadDataKind::WasmChunk = args.kind {
         let canister = work.canister(id)?;
         let before = footprint::Footprint::of(canister).total();
-        let old = canister.system.snapshots.get(&snapshot_id).map_or(NumBytes::ZERO, |old| old.size);
+        let old = canister
+            .system
+            .snapshots
+            .get(&snapshot_id)
+            .map_or(NumBytes::ZERO, |old| old.size);
         let growth = footprint::Growth::new(work.state, before, before - old + snapshot.size);
         let subnet = work.subnet();
         growth.pay(&mut work.canister_mut(id)?.system, &subnet)?;
@@ -243,7 +295,10 @@ fn write(snapshot: &mut Snapshot, args: &UploadSnapshotDataArgs) -> Result<(), U
     let execution = &mut snapshot.execution;
     match args.kind {
         UploadDataKind::WasmModule(at) => {
-            let slice = Slice { offset: at.offset, size: chunk.len() as u64 };
+            let slice = Slice {
+                offset: at.offset,
+                size: chunk.len() as u64,
+            };
             let (start, end) = bounds(slice, execution.module.bytes.len() as u64)?;
             let mut bytes = execution.module.bytes.to_vec();
             bytes[start..end].copy_from_slice(chunk);
@@ -254,7 +309,9 @@ fn write(snapshot: &mut Snapshot, args: &UploadSnapshotDataArgs) -> Result<(), U
         UploadDataKind::WasmChunk => {
             let store = Arc::make_mut(&mut snapshot.chunk_store.chunks);
             if chunk.len() > CHUNK_BYTES_MAX || store.len() >= CHUNKS_MAX {
-                return Err(error::chunk_store("The chunk does not fit into the chunk store of the snapshot"));
+                return Err(error::chunk_store(
+                    "The chunk does not fit into the chunk store of the snapshot",
+                ));
             }
             store.insert(Sha256::digest(chunk).into(), Arc::from(chunk));
             snapshot.size = snapshot_size(&snapshot.execution, store.len(), snapshot.certified_data.len());

@@ -1,15 +1,13 @@
 //! Snapshots: taking, loading, listing, deleting.
 
+use super::error;
 use super::footprint::{self, Footprint, Growth};
 use super::install::prepare_known;
 use super::lifecycle::remove_code;
 use super::status::may_view;
 use super::types::{self, CanisterIdArgs, LoadSnapshotArgs, SnapshotArgs, SnapshotResult, TakeSnapshotArgs};
 use super::work::{Reply, Work};
-use super::error;
-use crate::state::{
-    CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, Snapshot, SnapshotId, SystemState,
-};
+use crate::state::{CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, Snapshot, SnapshotId, SystemState};
 use replicore_engine::{Execute, ExecutionState, GlobalValue};
 use replicore_types::limits::{CHUNK_BYTES_MAX, SNAPSHOTS_MAX};
 use replicore_types::{CanisterId, NumBytes, NumInstructions, SubnetType, UserError};
@@ -34,7 +32,11 @@ pub(crate) fn take<E>(work: &mut Work<'_, E>, args: &TakeSnapshotArgs) -> Result
         .execution
         .clone()
         .ok_or_else(|| error::rejected(format!("Failed to create snapshot for empty canister {id}:")))?;
-    let replaced = args.replace_snapshot.as_ref().map(|bytes| find(&canister.system, bytes)).transpose()?;
+    let replaced = args
+        .replace_snapshot
+        .as_ref()
+        .map(|bytes| find(&canister.system, bytes))
+        .transpose()?;
     check_count(&canister.system, replaced.is_some())?;
     let system = &canister.system;
     let snapshot = Snapshot {
@@ -77,7 +79,10 @@ pub(crate) fn charge<E>(work: &mut Work<'_, E>, id: CanisterId, size: NumBytes) 
     }
     let instructions = NumInstructions(SNAPSHOT_INSTRUCTIONS.saturating_add(size.0));
     footprint::charge_instructions(work.canister_mut(id)?, instructions, &subnet).map_err(|cause| {
-        UserError::new(cause.code, format!("Canister snapshotting failed with: `{}`", cause.description))
+        UserError::new(
+            cause.code,
+            format!("Canister snapshotting failed with: `{}`", cause.description),
+        )
     })?;
     work.instructions += instructions;
     Ok(())
@@ -93,11 +98,16 @@ pub(crate) fn store<E>(
     let subnet = work.subnet();
     let canister = work.canister(id)?;
     let before = Footprint::of(canister).total();
-    let freed = replaced.and_then(|id| canister.system.snapshots.get(&id)).map_or(NumBytes::ZERO, |old| old.size);
+    let freed = replaced
+        .and_then(|id| canister.system.snapshots.get(&id))
+        .map_or(NumBytes::ZERO, |old| old.size);
     let growth = Growth::new(work.state, before, before - freed + snapshot.size);
     let system = &mut work.canister_mut(id)?.system;
     growth.pay(system, &subnet)?;
-    let new_id = SnapshotId { canister_id: id, number: system.next_snapshot };
+    let new_id = SnapshotId {
+        canister_id: id,
+        number: system.next_snapshot,
+    };
     system.next_snapshot += 1;
     let snapshot = Arc::new(snapshot);
     let snapshots = Arc::make_mut(&mut system.snapshots);
@@ -117,14 +127,20 @@ pub(crate) fn find(system: &SystemState, bytes: &[u8]) -> Result<SnapshotId, Use
     if system.snapshots.contains_key(&id) {
         return Ok(id);
     }
-    Err(error::snapshot_not_found(system.canister_id, &format!("{}-{}", id.canister_id, id.number)))
+    Err(error::snapshot_not_found(
+        system.canister_id,
+        &format!("{}-{}", id.canister_id, id.number),
+    ))
 }
 
 /// A snapshot id: eight bytes of number, then the canister that it belongs to.
 pub(crate) fn parse_id(bytes: &[u8]) -> Result<SnapshotId, UserError> {
     let parsed = bytes.split_first_chunk::<8>().and_then(|(number, owner)| {
         let owner = replicore_types::PrincipalId::try_from_slice(owner).ok()?;
-        Some(SnapshotId { canister_id: CanisterId(owner), number: u64::from_be_bytes(*number) })
+        Some(SnapshotId {
+            canister_id: CanisterId(owner),
+            number: u64::from_be_bytes(*number),
+        })
     });
     parsed.ok_or_else(|| error::invalid_payload("Error decoding candid: the snapshot id is malformed"))
 }
@@ -137,7 +153,12 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
     let owner_id = snapshot_id.canister_id;
     let owner = match work.state.canister(&owner_id) {
         Some(owner) => owner,
-        None => return Err(error::snapshot_not_found(id, &format!("{owner_id}-{}", snapshot_id.number))),
+        None => {
+            return Err(error::snapshot_not_found(
+                id,
+                &format!("{owner_id}-{}", snapshot_id.number),
+            ));
+        }
     };
     let found = owner.system.snapshots.get(&snapshot_id).cloned();
     let snapshot = found.ok_or_else(|| error::snapshot_not_found(id, &format!("{owner_id}-{}", snapshot_id.number)))?;
@@ -180,7 +201,12 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
         taken_from_canister: snapshot.taken_from_canister,
     };
     let canister_version = canister.system.version;
-    Arc::make_mut(&mut canister.system.history).push(CanisterChange { timestamp: now, canister_version, origin, details });
+    Arc::make_mut(&mut canister.system.history).push(CanisterChange {
+        timestamp: now,
+        canister_version,
+        origin,
+        details,
+    });
     finish_load(canister);
     Ok(Reply::empty())
 }
@@ -200,12 +226,20 @@ fn restore_system(system: &mut SystemState, snapshot: &Snapshot) {
 fn restored(initial: ExecutionState, snapshot: &Snapshot) -> Result<ExecutionState, UserError> {
     let saved = &snapshot.execution;
     let same_kinds = initial.globals.len() == saved.globals.len()
-        && initial.globals.iter().zip(saved.globals.iter()).all(|(one, other)| kind(one) == kind(other));
+        && initial
+            .globals
+            .iter()
+            .zip(saved.globals.iter())
+            .all(|(one, other)| kind(one) == kind(other));
     if !same_kinds {
-        return Err(error::invalid_payload("Wasm exported globals of the snapshot differ from those of its module."));
+        return Err(error::invalid_payload(
+            "Wasm exported globals of the snapshot differ from those of its module.",
+        ));
     }
     if saved.heap.size_wasm_pages < initial.heap.size_wasm_pages {
-        return Err(error::invalid_payload("The Wasm memory of the snapshot is smaller than its module declares."));
+        return Err(error::invalid_payload(
+            "The Wasm memory of the snapshot is smaller than its module declares.",
+        ));
     }
     Ok(ExecutionState {
         heap: saved.heap.clone(),
@@ -223,7 +257,11 @@ fn kind(global: &GlobalValue) -> std::mem::Discriminant<GlobalValue> {
 /// `list_canister_snapshots`
 pub(crate) fn list<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result<Reply, UserError> {
     let system = &viewed(work, CanisterId(args.canister_id))?.system;
-    let snapshots: Vec<_> = system.snapshots.iter().map(|(id, snapshot)| listed(*id, snapshot)).collect();
+    let snapshots: Vec<_> = system
+        .snapshots
+        .iter()
+        .map(|(id, snapshot)| listed(*id, snapshot))
+        .collect();
     types::encode(snapshots).map(Reply::Now)
 }
 

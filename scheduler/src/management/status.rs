@@ -8,6 +8,7 @@ use super::types::{
 use super::work::Work;
 use crate::state::{CanisterSettings, CanisterState, CanisterStatus, CyclesUseCase, SystemState, Visibility};
 use candid::Nat;
+use replicore_types::limits::LOG_BYTES_DEFAULT;
 use replicore_types::{CanisterId, PrincipalId, SubnetConfig, UserError};
 use serde_bytes::ByteBuf;
 
@@ -46,7 +47,10 @@ pub(crate) fn status_of(canister: &CanisterState, subnet: &SubnetConfig) -> Cani
         },
         ready_for_migration: system.status == CanisterStatus::Stopped && system.queues.message_bytes() == 0,
         version: system.version,
-        module_hash: canister.execution.as_ref().map(|execution| ByteBuf::from(execution.module.hash)),
+        module_hash: canister
+            .execution
+            .as_ref()
+            .map(|execution| ByteBuf::from(execution.module.hash)),
         controller: settings.controller,
         memory_size: memory.total().0.into(),
         memory_metrics: memory_metrics(&memory),
@@ -86,14 +90,25 @@ fn definite_settings(settings: &CanisterSettings) -> DefiniteSettings {
         reserved_cycles_limit: settings.reserved_cycles_limit.0.into(),
         log_visibility: visibility(&settings.log_visibility),
         snapshot_visibility: visibility(&settings.snapshot_visibility),
-        log_memory_limit: settings.log_memory_limit.0.into(),
+        log_memory_limit: shown_log_limit(settings).into(),
         wasm_memory_limit: settings.wasm_memory_limit_in_force().0.into(),
         wasm_memory_threshold: settings.wasm_memory_threshold.0.into(),
         environment_variables: settings
             .environment_variables
             .iter()
-            .map(|(name, value)| EnvironmentVariable { name: name.clone(), value: value.clone() })
+            .map(|(name, value)| EnvironmentVariable {
+                name: name.clone(),
+                value: value.clone(),
+            })
             .collect(),
+    }
+}
+
+/// The limit of the log as clients see it: zero stands for the default.
+fn shown_log_limit(settings: &CanisterSettings) -> u64 {
+    match settings.log_memory_limit.0 {
+        limit if limit == LOG_BYTES_DEFAULT as u64 => 0,
+        limit => limit,
     }
 }
 

@@ -1,16 +1,19 @@
 //! What canisters may ask about the subnet.
 
+use super::error;
 use super::types::{
     self, CanisterIdRange, ListCanistersResult, NodeMetrics, NodeMetricsEntry, NodeMetricsHistoryArgs, SubnetInfoArgs,
     SubnetInfoResult,
 };
 use super::work::{Reply, Work};
-use super::error;
 use crate::state::ReplicatedState;
-use replicore_types::{CanisterId, ErrorCode, PrincipalId, SubnetId, UserError};
+use replicore_types::{CanisterId, ErrorCode, PrincipalId, SubnetId, SubnetType, UserError};
 
-/// `list_canisters`: the canisters of the subnet as ranges of neighbouring ids.
+/// `list_canisters`: the canisters of the subnet as ranges of neighbouring ids. For the users of a rented subnet.
 pub(crate) fn list_canisters(state: &ReplicatedState) -> Result<Vec<u8>, UserError> {
+    if state.metadata.subnet.subnet_type != SubnetType::CloudEngine {
+        return Err(error::only_subnet_admins("list_canisters"));
+    }
     let mut canisters: Vec<CanisterIdRange> = Vec::new();
     let mut last_index: Option<u64> = None;
     for id in state.canisters.keys() {
@@ -51,7 +54,10 @@ pub(crate) fn node_metrics_history<E>(
             num_blocks_proposed_total: metadata.height.0,
             num_block_failures_total: 0,
         });
-        history.push(NodeMetricsEntry { timestamp_nanos, node_metrics: node_metrics.collect() });
+        history.push(NodeMetricsEntry {
+            timestamp_nanos,
+            node_metrics: node_metrics.collect(),
+        });
     }
     types::encode(history).map(Reply::Now)
 }
@@ -61,11 +67,8 @@ fn check_subnet<E>(work: &Work<'_, E>, subnet: PrincipalId) -> Result<(), UserEr
         return Ok(());
     }
     let id = CanisterId(subnet);
-    Err(UserError::new(ErrorCode::SubnetNotFound, format!("No route to subnet {id}")))
-}
-
-/// Who may list the subnet's canisters: on rented subnets everybody.
-pub(crate) fn check_list_allowed(state: &ReplicatedState) -> Result<(), UserError> {
-    use replicore_types::SubnetType::CloudEngine;
-    if state.metadata.subnet.subnet_type == CloudEngine { Ok(()) } else { Err(error::only_subnet("list_canisters")) }
+    Err(UserError::new(
+        ErrorCode::SubnetNotFound,
+        format!("No route to subnet {id}"),
+    ))
 }

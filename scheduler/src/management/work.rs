@@ -57,7 +57,15 @@ impl<'a, E> Work<'a, E> {
     /// Nothing is done yet.
     pub fn new(message: &'a SubnetMessage, state: &'a mut ReplicatedState, engine: &'a E) -> Self {
         let (caller, cycles) = caller_of(message);
-        Self { message, state, engine, caller, cycles, instructions: NumInstructions::ZERO, answers: Vec::new() }
+        Self {
+            message,
+            state,
+            engine,
+            caller,
+            cycles,
+            instructions: NumInstructions::ZERO,
+            answers: Vec::new(),
+        }
     }
 
     /// What fees depend on.
@@ -83,7 +91,9 @@ impl<'a, E> Work<'a, E> {
     /// # Errors
     /// `CanisterNotFound` (IC0301).
     pub fn canister_mut(&mut self, id: CanisterId) -> Result<&mut CanisterState, UserError> {
-        self.state.canister_mut(&id).ok_or_else(|| error::canister_not_found(id))
+        self.state
+            .canister_mut(&id)
+            .ok_or_else(|| error::canister_not_found(id))
     }
 
     /// Checks that the canister exists and that the caller controls it.
@@ -95,7 +105,11 @@ impl<'a, E> Work<'a, E> {
         if canister.system.is_controller(&self.caller.principal) {
             return Ok(canister);
         }
-        Err(error::not_controller(id, canister.system.settings.controllers.iter(), self.caller.principal))
+        Err(error::not_controller(
+            id,
+            canister.system.settings.controllers.iter(),
+            self.caller.principal,
+        ))
     }
 
     /// [`Self::check_controller`], with the canister itself allowed too.
@@ -103,14 +117,20 @@ impl<'a, E> Work<'a, E> {
     /// # Errors
     /// As there.
     pub fn check_controller_or_self(&self, id: CanisterId) -> Result<&CanisterState, UserError> {
-        if self.caller.canister == Some(id) { self.canister(id) } else { self.check_controller(id) }
+        if self.caller.canister == Some(id) {
+            self.canister(id)
+        } else {
+            self.check_controller(id)
+        }
     }
 
     /// Who makes a change, for the canister history. `version` is what the caller says its own version is.
     pub fn change_origin(&self, version: Option<u64>) -> ChangeOrigin {
         match self.caller.canister {
             Some(canister) => ChangeOrigin::Canister { canister, version },
-            None => ChangeOrigin::User { user: self.caller.principal },
+            None => ChangeOrigin::User {
+                user: self.caller.principal,
+            },
         }
     }
 
@@ -124,14 +144,21 @@ impl<'a, E> Work<'a, E> {
             time: self.state.metadata.time,
             kind,
         };
-        subnet.call_contexts.insert(CallbackId(subnet.last_call_context), Arc::new(context));
+        subnet
+            .call_contexts
+            .insert(CallbackId(subnet.last_call_context), Arc::new(context));
         Reply::Later
     }
 
     /// Adds the answer for the caller to those for others. An error gives all attached cycles back that are left.
     pub fn finish(mut self, result: Result<Reply, UserError>) -> ManagementWork {
         let result = match result {
-            Ok(Reply::Later) => return ManagementWork { answers: self.answers, instructions: self.instructions },
+            Ok(Reply::Later) => {
+                return ManagementWork {
+                    answers: self.answers,
+                    instructions: self.instructions,
+                };
+            }
             Ok(Reply::Now(bytes)) => Ok(Payload::from(bytes)),
             Err(error) => Err(error),
         };
@@ -141,7 +168,10 @@ impl<'a, E> Work<'a, E> {
             result,
             refund: self.cycles,
         });
-        ManagementWork { answers: self.answers, instructions: self.instructions }
+        ManagementWork {
+            answers: self.answers,
+            instructions: self.instructions,
+        }
     }
 }
 
@@ -154,7 +184,14 @@ pub(crate) fn caller_of(message: &SubnetMessage) -> (Caller, Cycles) {
                 message_id: ingress.message_id,
                 method_name: ingress.method_name.clone(),
             };
-            (Caller { principal: ingress.source, canister: None, origin }, Cycles::ZERO)
+            (
+                Caller {
+                    principal: ingress.source,
+                    canister: None,
+                    origin,
+                },
+                Cycles::ZERO,
+            )
         }
         SubnetMessage::Request(request) => {
             let origin = CallOrigin::Canister {
@@ -163,7 +200,14 @@ pub(crate) fn caller_of(message: &SubnetMessage) -> (Caller, Cycles) {
                 deadline: request.deadline,
                 method_name: request.method_name.clone(),
             };
-            (Caller { principal: request.sender.0, canister: Some(request.sender), origin }, request.payment)
+            (
+                Caller {
+                    principal: request.sender.0,
+                    canister: Some(request.sender),
+                    origin,
+                },
+                request.payment,
+            )
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::state::{CallContextManager, CanisterQueues};
 use replicore_engine::{ExecutionState, LogRecord};
 use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
-use replicore_types::{CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time};
+use replicore_types::{
+    CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -268,23 +270,71 @@ pub struct CanisterChange {
     pub details: ChangeDetails,
 }
 
+/// Bytes that an entry of the canister history is charged as, and every principal in it.
+const CHANGE_BYTES: u64 = 192;
+const CHANGE_PRINCIPAL_BYTES: u64 = 30;
+
+impl CanisterChange {
+    /// Bytes that the entry is charged as.
+    pub fn bytes(&self) -> u64 {
+        let principals = match &self.details {
+            ChangeDetails::Creation { controllers, .. }
+            | ChangeDetails::SettingsChange {
+                controllers: Some(controllers),
+                ..
+            } => controllers.len(),
+            ChangeDetails::SettingsChange { controllers: None, .. }
+            | ChangeDetails::CodeUninstall
+            | ChangeDetails::CodeDeployment { .. }
+            | ChangeDetails::LoadSnapshot { .. } => 0,
+        };
+        CHANGE_BYTES + CHANGE_PRINCIPAL_BYTES * principals as u64
+    }
+}
+
 /// The last changes of a canister.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CanisterHistory {
     /// The newest [`CANISTER_HISTORY_MAX`] changes, oldest first.
-    pub changes: VecDeque<Arc<CanisterChange>>,
+    changes: VecDeque<Arc<CanisterChange>>,
     /// Changes ever made.
-    pub total: u64,
+    total: u64,
+    /// Bytes of `changes`: asked for with every message.
+    bytes: u64,
 }
 
 impl CanisterHistory {
+    /// The newest changes, oldest first.
+    pub fn changes(&self) -> &VecDeque<Arc<CanisterChange>> {
+        &self.changes
+    }
+
+    /// Changes ever made.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes that the entries are charged as.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Adds a change and drops the oldest beyond the bound.
     pub fn push(&mut self, change: CanisterChange) {
+        self.bytes += change.bytes();
         self.changes.push_back(Arc::new(change));
-        if self.changes.len() > CANISTER_HISTORY_MAX {
-            self.changes.pop_front();
+        if self.changes.len() > CANISTER_HISTORY_MAX
+            && let Some(oldest) = self.changes.pop_front()
+        {
+            self.bytes -= oldest.bytes();
         }
         self.total += 1;
+    }
+
+    /// Forgets the entries; counting goes on.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+        self.bytes = 0;
     }
 }
 

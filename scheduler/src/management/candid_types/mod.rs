@@ -24,7 +24,10 @@ pub(crate) fn decode<T: CandidType + for<'de> Deserialize<'de>>(payload: &[u8]) 
     config.set_skipping_quota(SKIPPING_QUOTA);
     config.set_full_error_message(false);
     candid::utils::decode_one_with_config(payload, &config).map_err(|error| {
-        UserError::new(ErrorCode::InvalidManagementPayload, format!("Error decoding candid: {error}"))
+        UserError::new(
+            ErrorCode::InvalidManagementPayload,
+            format!("Error decoding candid: {error}"),
+        )
     })
 }
 
@@ -34,7 +37,10 @@ pub(crate) fn decode<T: CandidType + for<'de> Deserialize<'de>>(payload: &[u8]) 
 /// None for the types here; the error is passed on because a reply must not panic the round.
 pub(crate) fn encode<T: CandidType>(result: T) -> Result<Vec<u8>, UserError> {
     candid::encode_one(result).map_err(|error| {
-        UserError::new(ErrorCode::CanisterContractViolation, format!("The reply could not be encoded: {error}"))
+        UserError::new(
+            ErrorCode::CanisterContractViolation,
+            format!("The reply could not be encoded: {error}"),
+        )
     })
 }
 

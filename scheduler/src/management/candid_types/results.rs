@@ -87,7 +87,10 @@ pub(crate) enum Origin {
     #[serde(rename = "from_user")]
     FromUser { user_id: PrincipalId },
     #[serde(rename = "from_canister")]
-    FromCanister { canister_id: PrincipalId, canister_version: Option<u64> },
+    FromCanister {
+        canister_id: PrincipalId,
+        canister_version: Option<u64>,
+    },
 }
 
 /// How code was deployed.
@@ -122,7 +125,10 @@ pub(crate) struct RenameTo {
 #[derive(Clone, Debug, CandidType, Deserialize)]
 pub(crate) enum Details {
     #[serde(rename = "creation")]
-    Creation { controllers: Vec<PrincipalId>, environment_variables_hash: Option<ByteBuf> },
+    Creation {
+        controllers: Vec<PrincipalId>,
+        environment_variables_hash: Option<ByteBuf>,
+    },
     #[serde(rename = "code_uninstall")]
     CodeUninstall,
     #[serde(rename = "code_deployment")]
@@ -138,9 +144,17 @@ pub(crate) enum Details {
     #[serde(rename = "controllers_change")]
     ControllersChange { controllers: Vec<PrincipalId> },
     #[serde(rename = "settings_change")]
-    SettingsChange { controllers: Option<Vec<PrincipalId>>, environment_variables_hash: Option<ByteBuf> },
+    SettingsChange {
+        controllers: Option<Vec<PrincipalId>>,
+        environment_variables_hash: Option<ByteBuf>,
+    },
     #[serde(rename = "rename_canister")]
-    RenameCanister { canister_id: PrincipalId, total_num_changes: u64, rename_to: RenameTo, requested_by: PrincipalId },
+    RenameCanister {
+        canister_id: PrincipalId,
+        total_num_changes: u64,
+        rename_to: RenameTo,
+        requested_by: PrincipalId,
+    },
 }
 
 /// One change of a canister.

@@ -2,7 +2,7 @@
 
 use super::stub::{Subnet, assert_empty, assert_refused, hex, user};
 use crate::management::types::{
-    CanisterIdArgs, ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs, InstallMode, UploadChunkArgs, UpgradeOptions,
+    CanisterIdArgs, ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs, InstallMode, UpgradeOptions, UploadChunkArgs,
     WasmMemoryPersistence,
 };
 use crate::state::{ChangeDetails, DeploymentMode};
@@ -26,7 +26,10 @@ fn install(subnet: &mut Subnet, id: CanisterId, mode: InstallMode, module: &str)
 }
 
 fn upgrade(persistence: Option<WasmMemoryPersistence>) -> InstallMode {
-    InstallMode::Upgrade(Some(UpgradeOptions { skip_pre_upgrade: None, wasm_memory_persistence: persistence }))
+    InstallMode::Upgrade(Some(UpgradeOptions {
+        skip_pre_upgrade: None,
+        wasm_memory_persistence: persistence,
+    }))
 }
 
 #[test]
@@ -61,7 +64,12 @@ fn hooks_run_in_order_and_see_the_new_version() {
     assert_eq!(cost, 5_000_000 + 20_432_000 + 2);
     assert_empty(install(&mut subnet, a, InstallMode::Upgrade(None), module));
     let canister = subnet.canister(a);
-    let log: Vec<_> = canister.system.log.records().map(|record| String::from_utf8_lossy(&record.content)).collect();
+    let log: Vec<_> = canister
+        .system
+        .log
+        .records()
+        .map(|record| String::from_utf8_lossy(&record.content))
+        .collect();
     assert_eq!(
         log,
         [
@@ -73,11 +81,19 @@ fn hooks_run_in_order_and_see_the_new_version() {
         ]
     );
     assert_eq!(canister.execution.as_ref().unwrap().stable.size_wasm_pages, 5);
-    let deployed = canister.system.history.changes.iter().filter_map(|change| match change.details {
-        ChangeDetails::CodeDeployment { mode, .. } => Some((mode, change.canister_version)),
-        _ => None,
-    });
-    assert_eq!(deployed.collect::<Vec<_>>(), [(DeploymentMode::Install, 1), (DeploymentMode::Upgrade, 2)]);
+    let deployed = canister
+        .system
+        .history
+        .changes()
+        .iter()
+        .filter_map(|change| match change.details {
+            ChangeDetails::CodeDeployment { mode, .. } => Some((mode, change.canister_version)),
+            _ => None,
+        });
+    assert_eq!(
+        deployed.collect::<Vec<_>>(),
+        [(DeploymentMode::Install, 1), (DeploymentMode::Upgrade, 2)]
+    );
 }
 
 #[test]
@@ -89,14 +105,22 @@ fn a_failed_upgrade_changes_nothing_but_what_was_executed_is_paid() {
     subnet.state.canister_mut(&a).unwrap().system.global_timer = Some(Time(5));
     let bad = "trap=canister_post_upgrade";
     let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Upgrade(None), bad));
-    assert_refused(reply, 502, &format!("Error from Canister {A}: Canister trapped: unreachable."));
+    assert_refused(
+        reply,
+        502,
+        &format!("Error from Canister {A}: Canister trapped: unreachable."),
+    );
     assert_eq!(cost, 5_000_000 + 20_432_000 + 2);
     let canister = subnet.canister(a);
     assert_eq!(&canister.execution.as_ref().unwrap().module.bytes[..], good.as_bytes());
     assert_eq!(canister.system.version, 1);
     assert_eq!(canister.system.global_timer, Some(Time(5)));
     assert_eq!(&canister.system.certified_data[..], b"canister_init");
-    assert_eq!(canister.system.log.next_index(), 3, "the log keeps what failed hooks printed");
+    assert_eq!(
+        canister.system.log.next_index(),
+        3,
+        "the log keeps what failed hooks printed"
+    );
 }
 
 #[test]
@@ -113,7 +137,11 @@ fn wrong_modes_cost_the_base_fee() {
     assert_refused(reply, 514, &format!("Canister {A} {text}"));
     assert_eq!(cost, 5_000_000);
     let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Reinstall, "invalid"));
-    assert_refused(reply, 505, &format!("Error from Canister {A}: Canister's Wasm module is not valid: word"));
+    assert_refused(
+        reply,
+        505,
+        &format!("Error from Canister {A}: Canister's Wasm module is not valid: word"),
+    );
     assert_eq!(cost, 25_000_000);
 }
 
@@ -125,12 +153,25 @@ fn the_heap_is_kept_only_where_both_sides_agree() {
     assert_empty(install(&mut subnet, a, InstallMode::Install, plain));
     let keep = upgrade(Some(WasmMemoryPersistence::Keep));
     let refused = install(&mut subnet, a, keep, plain).unwrap_err();
-    assert!(refused.description.starts_with("Invalid upgrade option: The `wasm_memory_persistence: opt Keep`"));
+    assert!(
+        refused
+            .description
+            .starts_with("Invalid upgrade option: The `wasm_memory_persistence: opt Keep`")
+    );
     assert_empty(install(&mut subnet, a, keep, eop));
     assert_eq!(subnet.canister(a).execution.as_ref().unwrap().heap.size_wasm_pages, 3);
     let refused = install(&mut subnet, a, upgrade(None), eop).unwrap_err();
-    assert!(refused.description.starts_with("Missing upgrade option: Enhanced orthogonal persistence"));
-    assert_empty(install(&mut subnet, a, upgrade(Some(WasmMemoryPersistence::Replace)), eop));
+    assert!(
+        refused
+            .description
+            .starts_with("Missing upgrade option: Enhanced orthogonal persistence")
+    );
+    assert_empty(install(
+        &mut subnet,
+        a,
+        upgrade(Some(WasmMemoryPersistence::Replace)),
+        eop,
+    ));
     assert_eq!(subnet.canister(a).execution.as_ref().unwrap().heap.size_wasm_pages, 1);
 }
 
@@ -141,19 +182,34 @@ fn the_heap_must_be_within_its_bound_after_the_hooks() {
     let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Install, "pages=65536"));
     let error = reply.unwrap_err();
     assert_eq!(error.code.number(), 539);
-    assert!(error.description.contains("limit of 3221225472 bytes. The peak Wasm memory usage was 4294967296 bytes."));
+    assert!(
+        error
+            .description
+            .contains("limit of 3221225472 bytes. The peak Wasm memory usage was 4294967296 bytes.")
+    );
     assert_eq!(cost, 25_432_000);
     assert!(subnet.canister(a).execution.is_none());
 }
 
 #[test]
 fn installs_in_quick_succession_are_refused_where_rates_are_limited() {
-    let config = SubnetConfig { subnet_type: SubnetType::Application, ..SubnetConfig::default() };
+    let config = SubnetConfig {
+        subnet_type: SubnetType::Application,
+        ..SubnetConfig::default()
+    };
     let mut subnet = Subnet::of(config);
     let a = subnet.create();
     assert_empty(install(&mut subnet, a, InstallMode::Install, ""));
     assert_eq!(subnet.canister(a).system.install_code_debit.0, 20_432_000);
-    assert_eq!(install(&mut subnet, a, InstallMode::Reinstall, "").unwrap_err().code.number(), 209);
+    assert_eq!(
+        install(&mut subnet, a, InstallMode::Reinstall, "")
+            .unwrap_err()
+            .code
+            .number(),
+        209
+    );
+    subnet.state.metadata.height.0 += 1;
+    assert_empty(install(&mut subnet, a, InstallMode::Reinstall, ""));
 }
 
 #[test]
@@ -164,12 +220,20 @@ fn a_poor_canister_cannot_install() {
     let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Install, ""));
     let error = reply.unwrap_err();
     assert_eq!(error.code.number(), 207);
-    assert!(error.description.starts_with(&format!("Canister installation failed with `Canister {A} is out of cycles")));
+    assert!(error.description.starts_with(&format!(
+        "Canister installation failed with `Canister {A} is out of cycles"
+    )));
     assert_eq!(cost, 0);
 }
 
 fn upload(subnet: &mut Subnet, id: CanisterId, chunk: &[u8]) -> Result<Payload, UserError> {
-    subnet.ask_with("upload_chunk", UploadChunkArgs { canister_id: id.0, chunk: ByteBuf::from(chunk) })
+    subnet.ask_with(
+        "upload_chunk",
+        UploadChunkArgs {
+            canister_id: id.0,
+            chunk: ByteBuf::from(chunk),
+        },
+    )
 }
 
 fn install_chunks(subnet: &mut Subnet, id: CanisterId, chunks: &[&[u8]], module: &[u8]) -> Result<Payload, UserError> {
@@ -194,7 +258,8 @@ fn chunks_are_stored_once_and_charged_each_time() {
     let a = subnet.create();
     for memory in [1_048_798, 1_048_798] {
         let (cost, reply) = subnet.costs(a, |subnet| upload(subnet, a, b"first chunk"));
-        let expected = "4449444c026c01cedfa0a804016d7b010020a99f0c263f8cbb16c2ce9686585e4ecc4020a1265f3219de463b6102d7a61ef0";
+        let expected =
+            "4449444c026c01cedfa0a804016d7b010020a99f0c263f8cbb16c2ce9686585e4ecc4020a1265f3219de463b6102d7a61ef0";
         assert_eq!(reply.unwrap()[..], hex(expected));
         assert_eq!((cost, subnet.canister(a).memory_usage().0), (200_000_000, memory));
     }
@@ -224,14 +289,27 @@ fn chunked_code_is_joined_checked_and_installed() {
     let (cost, reply) = subnet.costs(a, |subnet| install_chunks(subnet, a, &[two, one], &whole));
     let error = reply.unwrap_err();
     assert_eq!(error.code.number(), 504);
-    assert!(error.description.contains("does not match given hash WasmHash(["), "{error}");
+    assert!(
+        error.description.contains("does not match given hash WasmHash(["),
+        "{error}"
+    );
     assert_eq!(cost, 5_000_000 + 2 * 1_048_576);
     let error = install_chunks(&mut subnet, a, &[one, b"absent"], &whole).unwrap_err();
     assert!(error.description.contains("was not found."), "{error}");
     let (cost, reply) = subnet.costs(a, |subnet| install_chunks(subnet, a, &[one, two], &whole));
     assert_empty(reply);
     assert_eq!(cost, 5_000_000 + 2 * 1_048_576 + 20_432_000 + 1);
-    assert_eq!(subnet.canister(a).system.settings.controllers.iter().copied().collect::<Vec<_>>(), [user()]);
+    assert_eq!(
+        subnet
+            .canister(a)
+            .system
+            .settings
+            .controllers
+            .iter()
+            .copied()
+            .collect::<Vec<_>>(),
+        [user()]
+    );
     let (cost, reply) = subnet.costs(a, |subnet| install_chunks(subnet, a, &[one, two], &whole));
     assert_eq!(reply.unwrap_err().code.number(), 514);
     assert_eq!(cost, 5_000_000);

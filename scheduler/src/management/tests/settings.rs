@@ -11,7 +11,14 @@ use candid::Nat;
 use replicore_types::{CanisterId, Cycles, Payload, PrincipalId, UserError};
 
 fn update(subnet: &mut Subnet, id: CanisterId, settings: SettingsArgs) -> Result<Payload, UserError> {
-    subnet.ask_with("update_settings", UpdateSettingsArgs { canister_id: id.0, settings, sender_canister_version: None })
+    subnet.ask_with(
+        "update_settings",
+        UpdateSettingsArgs {
+            canister_id: id.0,
+            settings,
+            sender_canister_version: None,
+        },
+    )
 }
 
 fn nat(number: u128) -> Option<Nat> {
@@ -24,22 +31,34 @@ fn refused_values_name_their_range_and_change_nothing_but_the_fee() {
     let a = subnet.create();
     let cases = [
         (
-            SettingsArgs { compute_allocation: nat(101), ..Default::default() },
+            SettingsArgs {
+                compute_allocation: nat(101),
+                ..Default::default()
+            },
             504,
             "ComputeAllocation expected to be in the range [0..100], got 101",
         ),
         (
-            SettingsArgs { freezing_threshold: nat(1 << 64), ..Default::default() },
+            SettingsArgs {
+                freezing_threshold: nat(1 << 64),
+                ..Default::default()
+            },
             504,
             "Freezing threshold expected to be in the range of [0..2^64-1], got 18_446_744_073_709_551_616",
         ),
         (
-            SettingsArgs { wasm_memory_limit: nat((1 << 48) + 1), ..Default::default() },
+            SettingsArgs {
+                wasm_memory_limit: nat((1 << 48) + 1),
+                ..Default::default()
+            },
             504,
             "Wasm memory limit expected to be in the range of [0..2^64-1], got 281_474_976_710_657",
         ),
         (
-            SettingsArgs { memory_allocation: nat(13 << 40), ..Default::default() },
+            SettingsArgs {
+                memory_allocation: nat(13 << 40),
+                ..Default::default()
+            },
             101,
             "Canister requested 13.00 TiB of memory but only 509.50 GiB are available in the subnet.",
         ),
@@ -56,12 +75,26 @@ fn refused_values_name_their_range_and_change_nothing_but_the_fee() {
 fn allocations_must_be_payable() {
     let mut subnet = Subnet::new();
     let a = subnet.create();
-    let reply = update(&mut subnet, a, SettingsArgs { compute_allocation: nat(50), ..Default::default() });
+    let reply = update(
+        &mut subnet,
+        a,
+        SettingsArgs {
+            compute_allocation: nat(50),
+            ..Default::default()
+        },
+    );
     // 30 days of 50 % and of 222 bytes, less 100 T.
     let text = "Cannot increase compute allocation to 50% due to insufficient cycles. \
                 At least 1_196_000_000_170_130 additional cycles are required.";
     assert_refused(reply, 530, text);
-    assert_empty(update(&mut subnet, a, SettingsArgs { compute_allocation: nat(1), ..Default::default() }));
+    assert_empty(update(
+        &mut subnet,
+        a,
+        SettingsArgs {
+            compute_allocation: nat(1),
+            ..Default::default()
+        },
+    ));
     assert_eq!(subnet.canister(a).system.settings.compute_allocation, 1);
 }
 
@@ -69,11 +102,17 @@ fn allocations_must_be_payable() {
 fn a_threshold_may_freeze_the_canister_and_the_fee_is_then_forgone() {
     let mut subnet = Subnet::new();
     let a = subnet.create();
-    let huge = SettingsArgs { freezing_threshold: nat(1_000_000_000_000_000_000), ..Default::default() };
+    let huge = SettingsArgs {
+        freezing_threshold: nat(1_000_000_000_000_000_000),
+        ..Default::default()
+    };
     let (cost, reply) = subnet.costs(a, |subnet| update(subnet, a, huge));
     assert_empty(reply);
     assert_eq!(cost, 0);
-    let normal = SettingsArgs { freezing_threshold: nat(2_592_000), ..Default::default() };
+    let normal = SettingsArgs {
+        freezing_threshold: nat(2_592_000),
+        ..Default::default()
+    };
     let (cost, reply) = subnet.costs(a, |subnet| update(subnet, a, normal));
     assert_empty(reply);
     assert_eq!(cost, 1_400_000);
@@ -89,17 +128,60 @@ fn lists_are_bounded() {
     let eleven = (0..11u8).map(|number| PrincipalId::from_slice(&[number])).collect();
     let args = UpdateSettingsArgs {
         canister_id: a.0,
-        settings: SettingsArgs { controllers: Some(eleven), ..Default::default() },
+        settings: SettingsArgs {
+            controllers: Some(eleven),
+            ..Default::default()
+        },
         sender_canister_version: None,
     };
     let encoded = candid::encode_one(args).unwrap();
-    assert_eq!(effective_canister_id("update_settings", &encoded).unwrap_err().code.number(), 408);
-    let twice = vec![EnvironmentVariable { name: "A".into(), value: "1".into() }; 2];
-    let reply = update(&mut subnet, a, SettingsArgs { environment_variables: Some(twice), ..Default::default() });
+    assert_eq!(
+        effective_canister_id("update_settings", &encoded)
+            .unwrap_err()
+            .code
+            .number(),
+        408
+    );
+    let twice = vec![
+        EnvironmentVariable {
+            name: "A".into(),
+            value: "1".into()
+        };
+        2
+    ];
+    let reply = update(
+        &mut subnet,
+        a,
+        SettingsArgs {
+            environment_variables: Some(twice),
+            ..Default::default()
+        },
+    );
     assert_eq!(reply.unwrap_err().code.number(), 408);
-    let long = vec![EnvironmentVariable { name: "A".into(), value: "1".repeat(129) }];
-    let reply = update(&mut subnet, a, SettingsArgs { environment_variables: Some(long), ..Default::default() });
+    let long = vec![EnvironmentVariable {
+        name: "A".into(),
+        value: "1".repeat(129),
+    }];
+    let reply = update(
+        &mut subnet,
+        a,
+        SettingsArgs {
+            environment_variables: Some(long),
+            ..Default::default()
+        },
+    );
     assert_eq!(reply.unwrap_err().code.number(), 408);
+}
+
+/// The type table of a status, as recorded from the production replica, and the index of its one value.
+fn status_type_table() -> Vec<u8> {
+    let table = "4449444c0d6c0ec5df841c019cb1fa2568b2ceef2f02c0cff2717d9cbab69c0203ffdb81f7037dbcc1ee81067e98cec7e707788d\
+                 aacd94087de3f9f5d90806e8fc8cec090bb0e4d2970a7d81cfaef40a0c84aaa89e0f7d6c09a4a884027da2e6e2267dacdffc5d7d\
+                 a4b6f090067dbbfeb3af067d91bde3cf067da4cadab30d7de3abc9880e7da4cda1a70f7d6b038da4879b047ff496e4910b7fffdb\
+                 a5db0e7f6d046c020005017d6d7b6c0c9cb1fa2568c0cff2717de8f09b737d8ba08eaa0107d7e09b90020980ad988a047dedd9c8\
+                 c9070a98c8faa9097dad828e8c0a0af8e287cc0c7ddeebb5a90e7da882acc60f7d6d086c02f1fee18d0371cbe4fdc704716d686b\
+                 03d7e09b90027fa981ceb7067fcaa989aa08096c04c1f8dc83037d83cac6e9057da1d0b8af0a7d8fd0cfd00f7d6e050100";
+    hex(&table.replace(char::is_whitespace, ""))
 }
 
 #[test]
@@ -107,21 +189,21 @@ fn status_has_the_published_bytes() {
     let mut subnet = Subnet::new();
     let a = subnet.create();
     subnet.state.canister_mut(&a).unwrap().system.status = CanisterStatus::Stopped;
-    let reply = subnet.ask_with("canister_status", CanisterIdArgs { canister_id: a.0 }).unwrap();
-    // Type table as recorded from the production replica.
-    let table = "4449444c0d6c0ec5df841c019cb1fa2568b2ceef2f02c0cff2717d9cbab69c0203ffdb81f7037dbcc1ee81067e98cec7e707788d\
-                 aacd94087de3f9f5d90806e8fc8cec090bb0e4d2970a7d81cfaef40a0c84aaa89e0f7d6c09a4a884027da2e6e2267dacdffc5d7d\
-                 a4b6f090067dbbfeb3af067d91bde3cf067da4cadab30d7de3abc9880e7da4cda1a70f7d6b038da4879b047ff496e4910b7fffdb\
-                 a5db0e7f6d046c020005017d6d7b6c0c9cb1fa2568c0cff2717de8f09b737d8ba08eaa0107d7e09b90020980ad988a047dedd9c8\
-                 c9070a98c8faa9097dad828e8c0a0af8e287cc0c7ddeebb5a90e7da882acc60f7d6d086c02f1fee18d0371cbe4fdc704716d686b\
-                 03d7e09b90027fa981ceb7067fcaa989aa08096c04c1f8dc83037d83cac6e9057da1d0b8af0a7d8fd0cfd00f7d6e050100";
-    let table = hex(&table.replace(char::is_whitespace, ""));
+    let reply = subnet
+        .ask_with("canister_status", CanisterIdArgs { canister_id: a.0 })
+        .unwrap();
+    let table = status_type_table();
     assert_eq!(reply[..table.len()], table);
     let status: CanisterStatusResult = types::decode(&reply).unwrap();
     assert_eq!(status.memory_size, Nat::from(222u32));
     assert_eq!(status.idle_cycles_burned_per_day, Nat::from(5_671u32));
     assert!(status.ready_for_migration);
-    let as_query = query(&subnet.state, user(), "canister_status", &candid::encode_one(CanisterIdArgs { canister_id: a.0 }).unwrap());
+    let as_query = query(
+        &subnet.state,
+        user(),
+        "canister_status",
+        &candid::encode_one(CanisterIdArgs { canister_id: a.0 }).unwrap(),
+    );
     assert_eq!(as_query.unwrap(), reply);
 }
 
@@ -130,22 +212,56 @@ fn only_controllers_and_itself_see_the_status() {
     let mut subnet = Subnet::new();
     let (a, b) = (subnet.create(), subnet.create());
     let args = || CanisterIdArgs { canister_id: a.0 };
-    assert!(own_answer(subnet.ask_as(a, Cycles::ZERO, "canister_status", args())).result.is_ok());
+    assert!(
+        own_answer(subnet.ask_as(a, Cycles::ZERO, "canister_status", args()))
+            .result
+            .is_ok()
+    );
     let refused = own_answer(subnet.ask_as(b, Cycles::ZERO, "canister_status", args())).result;
-    assert_refused(refused, 512, &format!("Only the controllers of the canister {a} can control it."));
+    assert_refused(
+        refused,
+        512,
+        &format!("Only the controllers of the canister {a} can control it."),
+    );
     let payload = candid::encode_one(args()).unwrap();
-    assert_eq!(query(&subnet.state, b.0, "canister_status", &payload).unwrap_err().code.number(), 512);
-    assert_eq!(query(&subnet.state, user(), "stop_canister", &payload).unwrap_err().code.number(), 536);
+    assert_eq!(
+        query(&subnet.state, b.0, "canister_status", &payload)
+            .unwrap_err()
+            .code
+            .number(),
+        512
+    );
+    assert_eq!(
+        query(&subnet.state, user(), "stop_canister", &payload)
+            .unwrap_err()
+            .code
+            .number(),
+        536
+    );
 }
 
 #[test]
 fn history_has_the_published_bytes() {
     let mut subnet = Subnet::new();
     let (a, b) = (subnet.create(), subnet.create());
-    let controllers: Vec<_> = principals(&[&[4], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]).into_iter().collect();
-    assert_empty(update(&mut subnet, b, SettingsArgs { controllers: Some(controllers), ..Default::default() }));
-    let args = CanisterInfoArgs { canister_id: b.0, num_requested_changes: Some(1) };
-    let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "canister_info", args)).result.unwrap();
+    let controllers: Vec<_> = principals(&[&[4], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
+        .into_iter()
+        .collect();
+    assert_empty(update(
+        &mut subnet,
+        b,
+        SettingsArgs {
+            controllers: Some(controllers),
+            ..Default::default()
+        },
+    ));
+    let args = CanisterInfoArgs {
+        canister_id: b.0,
+        num_requested_changes: Some(1),
+    };
+    let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "canister_info", args))
+        .result
+        .unwrap();
     let table = "4449444c166c04d7e09b90020181cfaef40a029ff4c1b60b048fedd8b10e786d686e036d7b6d056c04d6f68e800178c0c3dff502\
                  78e6b384d80406c2b9dbda0a0a6b0280d1e8900207dced83b40b086c018fc1d4fb06686c02c0c3dff50209b3c4b1f204686e786b\
                  079f90dedf020bd798fbac040cbd81f4ce040e8cb1bb9a0511c89cb4c90a1398f795de0a1590c6909a0f7f6c02d7e09b900201c2\
@@ -174,12 +290,19 @@ fn the_low_memory_hook_follows_the_settings() {
     assert_empty(subnet.ask_with("install_code", module));
     let hook = |subnet: &Subnet| subnet.canister(a).system.low_memory_hook;
     assert_eq!(hook(&subnet), LowMemoryHook::NotSatisfied);
-    let limit = |bytes| SettingsArgs { wasm_memory_limit: nat(bytes), ..Default::default() };
+    let limit = |bytes| SettingsArgs {
+        wasm_memory_limit: nat(bytes),
+        ..Default::default()
+    };
     assert_empty(update(&mut subnet, a, limit(1_000)));
     assert_eq!(hook(&subnet), LowMemoryHook::Ready);
     subnet.state.canister_mut(&a).unwrap().system.low_memory_hook = LowMemoryHook::Executed;
     assert_empty(update(&mut subnet, a, limit(0)));
-    assert_eq!(hook(&subnet), LowMemoryHook::Executed, "a bound of zero is a bound here");
+    assert_eq!(
+        hook(&subnet),
+        LowMemoryHook::Executed,
+        "a bound of zero is a bound here"
+    );
     assert_empty(update(&mut subnet, a, limit(65_536)));
     assert_eq!(hook(&subnet), LowMemoryHook::NotSatisfied);
 }
@@ -193,7 +316,39 @@ fn visibility_is_kept_and_logs_follow_it() {
     let refused = query(&subnet.state, stranger, "fetch_canister_logs", &payload).unwrap_err();
     assert_eq!(refused.code.number(), 406);
     let viewers = Visibility::AllowedViewers(vec![stranger]);
-    assert_empty(update(&mut subnet, a, SettingsArgs { log_visibility: Some(viewers), ..Default::default() }));
+    assert_empty(update(
+        &mut subnet,
+        a,
+        SettingsArgs {
+            log_visibility: Some(viewers),
+            ..Default::default()
+        },
+    ));
     let empty = hex("4449444c046c01ef92c2c406016d026c03bd88c00278d6f68e800178b99adecb01036d7b010000");
-    assert_eq!(query(&subnet.state, stranger, "fetch_canister_logs", &payload).unwrap()[..], empty);
+    assert_eq!(
+        query(&subnet.state, stranger, "fetch_canister_logs", &payload).unwrap()[..],
+        empty
+    );
+}
+
+#[test]
+fn status_values_are_those_of_the_reference() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let settings = SettingsArgs {
+        freezing_threshold: nat(10),
+        ..Default::default()
+    };
+    assert_empty(update(&mut subnet, a, settings));
+    // As after running out of cycles and being topped up: nothing is left but the settings.
+    let system = &mut subnet.state.canister_mut(&a).unwrap().system;
+    system.history = Default::default();
+    (system.version, system.balance) = (7, Cycles(9_999_998_492_000));
+    let reply = subnet
+        .ask_with("canister_status", CanisterIdArgs { canister_id: a.0 })
+        .unwrap();
+    let values = "000000000000000000010104020a010100e0baeef284a30200000700000000000000e0baeef284a3020101040a0000010101\
+                  0480a0e5b9c29101000000808080800c000000000000000000";
+    let table = status_type_table();
+    assert_eq!(reply[table.len()..], hex(&values.replace(char::is_whitespace, "")));
 }

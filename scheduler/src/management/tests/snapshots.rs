@@ -36,7 +36,15 @@ fn write_heap(subnet: &mut Subnet, id: CanisterId, byte: u8) {
 }
 
 fn heap_byte(subnet: &Subnet, id: CanisterId) -> u8 {
-    subnet.canister(id).execution.as_ref().unwrap().heap.pages.get(PageIndex(2)).map_or(0, |page| page[0])
+    subnet
+        .canister(id)
+        .execution
+        .as_ref()
+        .unwrap()
+        .heap
+        .pages
+        .get(PageIndex(2))
+        .map_or(0, |page| page[0])
 }
 
 fn take(subnet: &mut Subnet, id: CanisterId, replace: Option<ByteBuf>) -> Result<Payload, UserError> {
@@ -51,12 +59,20 @@ fn take(subnet: &mut Subnet, id: CanisterId, replace: Option<ByteBuf>) -> Result
 
 fn load(subnet: &mut Subnet, id: CanisterId, snapshot: Vec<u8>) -> Result<Payload, UserError> {
     let snapshot_id = ByteBuf::from(snapshot);
-    let args = LoadSnapshotArgs { canister_id: id.0, snapshot_id, sender_canister_version: None };
+    let args = LoadSnapshotArgs {
+        canister_id: id.0,
+        snapshot_id,
+        sender_canister_version: None,
+    };
     subnet.ask_with("load_canister_snapshot", args)
 }
 
 fn snapshot_id(id: CanisterId, number: u64) -> Vec<u8> {
-    SnapshotId { canister_id: id, number }.to_bytes()
+    SnapshotId {
+        canister_id: id,
+        number,
+    }
+    .to_bytes()
 }
 
 /// heap and stable memory of a page each, one global, module, certified data
@@ -77,7 +93,11 @@ fn a_snapshot_brings_memory_back() {
     assert_eq!(heap_byte(&subnet, a), 7);
     assert_eq!(subnet.canister(a).system.version, 2);
     let missing = load(&mut subnet, a, snapshot_id(a, 255));
-    assert_refused(missing, 305, &format!("Could not find the snapshot ID {a}-255 for canister {a}."));
+    assert_refused(
+        missing,
+        305,
+        &format!("Could not find the snapshot ID {a}-255 for canister {a}."),
+    );
 }
 
 #[test]
@@ -88,14 +108,19 @@ fn snapshots_are_listed_replaced_and_deleted() {
     take(&mut subnet, a, Some(ByteBuf::from(snapshot_id(a, 0)))).unwrap();
     assert_eq!(subnet.canister(a).memory_usage(), memory);
     let list = |subnet: &mut Subnet| {
-        let reply = subnet.ask_with("list_canister_snapshots", CanisterIdArgs { canister_id: a.0 }).unwrap();
+        let reply = subnet
+            .ask_with("list_canister_snapshots", CanisterIdArgs { canister_id: a.0 })
+            .unwrap();
         types::decode::<Vec<types::SnapshotResult>>(&reply).unwrap()
     };
     let listed = list(&mut subnet);
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].id.to_vec(), snapshot_id(a, 1));
     assert_eq!(u128::from(listed[0].total_size), SIZE);
-    let args = SnapshotArgs { canister_id: a.0, snapshot_id: listed[0].id.clone() };
+    let args = SnapshotArgs {
+        canister_id: a.0,
+        snapshot_id: listed[0].id.clone(),
+    };
     assert_empty(subnet.ask_with("delete_canister_snapshot", args));
     assert!(list(&mut subnet).is_empty());
     for _ in 0..10 {
@@ -117,18 +142,36 @@ fn a_snapshot_travels_in_pieces() {
     let (mut subnet, a) = installed();
     take(&mut subnet, a, None).unwrap();
     let source = ByteBuf::from(snapshot_id(a, 0));
-    let args = SnapshotArgs { canister_id: a.0, snapshot_id: source.clone() };
+    let args = SnapshotArgs {
+        canister_id: a.0,
+        snapshot_id: source.clone(),
+    };
     let metadata = subnet.ask_with("read_canister_snapshot_metadata", args).unwrap();
     let metadata: ReadSnapshotMetadataResult = types::decode(&metadata).unwrap();
     let mut read = |kind| {
-        let args = ReadSnapshotDataArgs { canister_id: a.0, snapshot_id: source.clone(), kind };
+        let args = ReadSnapshotDataArgs {
+            canister_id: a.0,
+            snapshot_id: source.clone(),
+            kind,
+        };
         let reply = subnet.ask_with("read_canister_snapshot_data", args)?;
         Ok::<_, UserError>(types::decode::<ReadSnapshotDataResult>(&reply)?.chunk)
     };
-    let module = read(SnapshotDataKind::WasmModule(Slice { offset: 0, size: metadata.wasm_module_size })).unwrap();
-    let heap = read(SnapshotDataKind::WasmMemory(Slice { offset: 8_000, size: 1_000 })).unwrap();
+    let module = read(SnapshotDataKind::WasmModule(Slice {
+        offset: 0,
+        size: metadata.wasm_module_size,
+    }))
+    .unwrap();
+    let heap = read(SnapshotDataKind::WasmMemory(Slice {
+        offset: 8_000,
+        size: 1_000,
+    }))
+    .unwrap();
     assert!(heap[..192].iter().all(|byte| *byte == 0) && heap[192..].iter().all(|byte| *byte == 7));
-    let beyond = read(SnapshotDataKind::WasmMemory(Slice { offset: 65_536, size: 1 }));
+    let beyond = read(SnapshotDataKind::WasmMemory(Slice {
+        offset: 65_536,
+        size: 1,
+    }));
     assert_eq!(beyond.unwrap_err().code.number(), 408);
 
     let b = subnet.create();
@@ -144,16 +187,26 @@ fn a_snapshot_travels_in_pieces() {
         on_low_wasm_memory_hook_status: metadata.on_low_wasm_memory_hook_status,
     };
     let made = subnet.ask_with("upload_canister_snapshot_metadata", args).unwrap();
-    let uploaded = types::decode::<UploadSnapshotMetadataResult>(&made).unwrap().snapshot_id;
+    let uploaded = types::decode::<UploadSnapshotMetadataResult>(&made)
+        .unwrap()
+        .snapshot_id;
     let mut write = |kind, chunk| {
-        let args = UploadSnapshotDataArgs { canister_id: b.0, snapshot_id: uploaded.clone(), kind, chunk };
+        let args = UploadSnapshotDataArgs {
+            canister_id: b.0,
+            snapshot_id: uploaded.clone(),
+            kind,
+            chunk,
+        };
         assert_empty(subnet.ask_with("upload_canister_snapshot_data", args));
     };
     write(UploadDataKind::WasmModule(Offset { offset: 0 }), module);
     write(UploadDataKind::WasmMemory(Offset { offset: 8_000 }), heap);
     assert_empty(load(&mut subnet, b, uploaded.to_vec()));
     let canister = subnet.canister(b);
-    assert_eq!(&canister.execution.as_ref().unwrap().module.bytes[..], MODULE.as_bytes());
+    assert_eq!(
+        &canister.execution.as_ref().unwrap().module.bytes[..],
+        MODULE.as_bytes()
+    );
     assert_eq!(heap_byte(&subnet, b), 7);
     assert_eq!(&canister.system.certified_data[..], b"canister_init");
 }
@@ -168,5 +221,12 @@ fn a_taken_snapshot_cannot_be_written() {
         kind: UploadDataKind::WasmMemory(Offset { offset: 0 }),
         chunk: ByteBuf::from(vec![1]),
     };
-    assert_eq!(subnet.ask_with("upload_canister_snapshot_data", args).unwrap_err().code.number(), 409);
+    assert_eq!(
+        subnet
+            .ask_with("upload_canister_snapshot_data", args)
+            .unwrap_err()
+            .code
+            .number(),
+        409
+    );
 }

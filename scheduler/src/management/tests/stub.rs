@@ -30,7 +30,10 @@ use std::sync::Arc;
 pub struct WordEngine;
 
 fn words(module: &CanisterModule) -> Vec<String> {
-    String::from_utf8_lossy(&module.bytes).split_whitespace().map(str::to_owned).collect()
+    String::from_utf8_lossy(&module.bytes)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn interface_of(words: &[String]) -> ModuleInterface {
@@ -40,7 +43,10 @@ fn interface_of(words: &[String]) -> ModuleInterface {
             interface.system_entry_points.insert(name.to_owned());
         }
         if let Some(name) = word.strip_prefix("section=") {
-            let section = CustomSection { visibility: CustomSectionVisibility::Private, content: Arc::from(&b"v1"[..]) };
+            let section = CustomSection {
+                visibility: CustomSectionVisibility::Private,
+                content: Arc::from(&b"v1"[..]),
+            };
             interface.custom_sections.insert(name.to_owned(), section);
         }
         if word == "wasm64" {
@@ -61,23 +67,28 @@ fn export_name(entry_point: &EntryPoint) -> &'static str {
 }
 
 impl Execute for WordEngine {
-    fn prepare(
-        &self,
-        module: &CanisterModule,
-        _: SubnetType,
-    ) -> Result<PreparedModule, (UserError, NumInstructions)> {
+    fn prepare(&self, module: &CanisterModule, _: SubnetType) -> Result<PreparedModule, (UserError, NumInstructions)> {
         let words = words(module);
         if words.iter().any(|word| word == "invalid") {
-            let error = UserError::new(ErrorCode::CanisterInvalidWasm, "Canister's Wasm module is not valid: word");
+            let error = UserError::new(
+                ErrorCode::CanisterInvalidWasm,
+                "Canister's Wasm module is not valid: word",
+            );
             return Err((error, NumInstructions(20_000_000)));
         }
-        let pages = words.iter().find_map(|word| word.strip_prefix("pages=")?.parse().ok()).unwrap_or(0);
+        let pages = words
+            .iter()
+            .find_map(|word| word.strip_prefix("pages=")?.parse().ok())
+            .unwrap_or(0);
         let interface = Arc::new(interface_of(&words));
         Ok(PreparedModule {
             initial: ExecutionState {
                 module: module.clone(),
                 interface: interface.clone(),
-                heap: WasmMemory { size_wasm_pages: pages, ..WasmMemory::default() },
+                heap: WasmMemory {
+                    size_wasm_pages: pages,
+                    ..WasmMemory::default()
+                },
                 stable: WasmMemory::default(),
                 globals: Arc::from([]),
                 warm_version: 0,
@@ -96,14 +107,24 @@ impl Execute for WordEngine {
             time: call.view.time,
             content: format!("{name} at version {}", call.view.version).into_bytes(),
         };
-        let mut changes = SystemChanges { log: vec![record], ..SystemChanges::default() };
+        let mut changes = SystemChanges {
+            log: vec![record],
+            ..SystemChanges::default()
+        };
         let failure = UserError::new(ErrorCode::CanisterTrapped, "Canister trapped: unreachable.");
         if !traps {
             canister.stable.size_wasm_pages += 1;
             changes.certified_data = Some(name.as_bytes().to_vec());
         }
         ExecutionOutcome::Finished(Box::new(WorkDone {
-            result: if traps { Err(ExecutionError { error: failure, log: None }) } else { Ok(None) },
+            result: if traps {
+                Err(ExecutionError {
+                    error: failure,
+                    log: None,
+                })
+            } else {
+                Ok(None)
+            },
             changes,
             instructions: NumInstructions(1),
             stats: ExecutionStats::default(),
@@ -128,7 +149,11 @@ pub struct Subnet {
 
 impl Subnet {
     pub fn new() -> Self {
-        Self::of(SubnetConfig { subnet_type: SubnetType::Application, rate_limits: false, ..SubnetConfig::default() })
+        Self::of(SubnetConfig {
+            subnet_type: SubnetType::Application,
+            rate_limits: false,
+            ..SubnetConfig::default()
+        })
     }
 
     pub fn of(subnet: SubnetConfig) -> Self {
@@ -201,7 +226,10 @@ impl Subnet {
         let payload = hex("4449444c026c01d8a38ca80d016e7d0100018080e983b1de16");
         let reply = self.ask("provisional_create_canister_with_cycles", payload).unwrap();
         let id = CanisterId(PrincipalId::from_slice(&reply[reply.len() - 10..]));
-        assert_eq!(reply[..], [&hex("4449444c016c01b3c4b1f204680100010a")[..], id.as_slice()].concat());
+        assert_eq!(
+            reply[..],
+            [&hex("4449444c016c01b3c4b1f204680100010a")[..], id.as_slice()].concat()
+        );
         id
     }
 
@@ -236,7 +264,9 @@ pub fn assert_refused<T: std::fmt::Debug>(reply: Result<T, UserError>, code: u16
 }
 
 pub fn hex(text: &str) -> Vec<u8> {
-    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
 }
 
 pub fn principals(bytes: &[&[u8]]) -> BTreeSet<PrincipalId> {
