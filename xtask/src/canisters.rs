@@ -42,7 +42,13 @@ enum Toolchain {
 }
 
 const RECIPES: [Recipe; 8] = [
-    Recipe { name: "c", toolchain: Toolchain::C, source: "c/app.c", interface: "app.did", module: "c/c.wasm" },
+    Recipe {
+        name: "c",
+        toolchain: Toolchain::C,
+        source: "c/app.c",
+        interface: "app.did",
+        module: "c/c.wasm",
+    },
     Recipe {
         name: "ledger",
         toolchain: Toolchain::C,
@@ -97,23 +103,38 @@ const RECIPES: [Recipe; 8] = [
 /// Compiles what was asked for.
 pub fn run(options: &Options) -> Result<()> {
     let folder = shell::root().join("workloads/canisters");
-    if let Some(unknown) = options.names.iter().find(|name| RECIPES.iter().all(|recipe| recipe.name != **name)) {
+    if let Some(unknown) = options
+        .names
+        .iter()
+        .find(|name| RECIPES.iter().all(|recipe| recipe.name != **name))
+    {
         return Err(format!("no canister is named {unknown}"));
     }
     let asked = |recipe: &&Recipe| options.names.is_empty() || options.names.iter().any(|name| name == recipe.name);
     let quick = |recipe: &&Recipe| matches!(recipe.toolchain, Toolchain::C | Toolchain::Motoko(_));
-    for recipe in RECIPES.iter().filter(asked).filter(|recipe| !options.check || quick(recipe)) {
+    for recipe in RECIPES
+        .iter()
+        .filter(asked)
+        .filter(|recipe| !options.check || quick(recipe))
+    {
         let interface = shell::read(&folder.join(recipe.interface))?;
         let module = with_interface(compile(recipe, &folder)?, &interface);
         let path = folder.join(recipe.module);
         if !options.check {
-            let bytes = if is_compressed(&path) { compress(&module)? } else { module };
+            let bytes = if is_compressed(&path) {
+                compress(&module)?
+            } else {
+                module
+            };
             shell::write(&path, &bytes)?;
             println!("{:<10} {:>9} bytes  {}", recipe.name, bytes.len(), recipe.module);
         } else if read_module(&path)? == module {
             println!("{:<10} as committed", recipe.name);
         } else {
-            return Err(format!("{}: compiled module differs, run `cargo xtask canisters {}`", recipe.module, recipe.name));
+            return Err(format!(
+                "{}: compiled module differs, run `cargo xtask canisters {}`",
+                recipe.module, recipe.name
+            ));
         }
     }
     Ok(())
@@ -134,7 +155,13 @@ fn compile_c(source: &Path, name: &str) -> Result<Vec<u8>> {
     let module = shell::scratch("canisters-c")?.join(format!("{name}.wasm"));
     shell::run(
         Command::new("clang-19")
-            .args(["--target=wasm32-unknown-unknown", "-O2", "-nostdlib", "-ffreestanding", "-mbulk-memory"])
+            .args([
+                "--target=wasm32-unknown-unknown",
+                "-O2",
+                "-nostdlib",
+                "-ffreestanding",
+                "-mbulk-memory",
+            ])
             .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"])
             .args(["-fuse-ld=/usr/bin/wasm-ld-19", "-Wl,--no-entry", "-Wl,--strip-debug"])
             .arg("-o")
@@ -148,19 +175,35 @@ fn compile_c(source: &Path, name: &str) -> Result<Vec<u8>> {
 fn compile_motoko(source: &Path, version: &str, script: &Path) -> Result<Vec<u8>> {
     let npm = shell::ensure_npm(&format!("motoko-{version}"), &[&format!("motoko@{version}")])?;
     let stem = shell::scratch("canisters-motoko")?.join(version);
-    shell::run(Command::new("node").arg(script).arg(npm.join("node_modules/motoko")).arg(source).arg(&stem))?;
+    shell::run(
+        Command::new("node")
+            .arg(script)
+            .arg(npm.join("node_modules/motoko"))
+            .arg(source)
+            .arg(&stem),
+    )?;
     shell::read(&stem.with_file_name(format!("{version}.wasm")))
 }
 
 /// Where rustup cannot fetch the target, Debian's compiler builds the standard library for it from source.
 fn compile_rust(source: &Path, target: &str) -> Result<Vec<u8>> {
-    let programs = ["/usr/bin/rustc", "/usr/bin/cargo", "wasm-ld-19", "/usr/lib/rustlib/src/rust/library/std/Cargo.toml"];
-    if !programs.iter().all(|program| shell::exists(program) || Path::new(program).exists()) {
+    let programs = [
+        "/usr/bin/rustc",
+        "/usr/bin/cargo",
+        "wasm-ld-19",
+        "/usr/lib/rustlib/src/rust/library/std/Cargo.toml",
+    ];
+    if !programs
+        .iter()
+        .all(|program| shell::exists(program) || Path::new(program).exists())
+    {
         shell::ensure_debian(&["/nonexistent"], &["rustc-web", "cargo-web", "rust-web-src", "lld-19"])?;
     }
     let output = shell::scratch("canisters-rust")?;
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"))).unwrap_or_default();
+    let home = home
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
+        .unwrap_or_default();
     // Paths of this machine would otherwise end up in panic messages.
     let flags = format!(
         "--remap-path-prefix={}=/cargo --remap-path-prefix={}=/canister",
@@ -170,7 +213,14 @@ fn compile_rust(source: &Path, target: &str) -> Result<Vec<u8>> {
     let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
     shell::run(
         Command::new("/usr/bin/cargo")
-            .args(["build", "--release", "--locked", "-Zbuild-std=std,panic_abort", "--target", target])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "-Zbuild-std=std,panic_abort",
+                "--target",
+                target,
+            ])
             .current_dir(source)
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTC_BOOTSTRAP", "1")
@@ -231,7 +281,10 @@ fn is_compressed(path: &Path) -> bool {
 
 fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|error| error.to_string())
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a module, unpacked if its name ends in `.gz`.
@@ -241,7 +294,9 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>> {
         return Ok(bytes);
     }
     let mut module = Vec::new();
-    GzDecoder::new(&bytes[..]).read_to_end(&mut module).map_err(|error| format!("{}: {error}", path.display()))?;
+    GzDecoder::new(&bytes[..])
+        .read_to_end(&mut module)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(module)
 }
 
@@ -267,7 +322,11 @@ mod tests {
             let module = read_module(&folder.join(recipe.module)).unwrap();
             assert_eq!(&module[..4], b"\0asm", "{}", recipe.name);
             let name = b"icp:public candid:service";
-            assert!(module.windows(name.len()).any(|window| window == name), "{}", recipe.name);
+            assert!(
+                module.windows(name.len()).any(|window| window == name),
+                "{}",
+                recipe.name
+            );
         }
     }
 }

@@ -1,2 +1,197 @@
-//! x
-use crate::shell::Result; #[derive(clap::Args)] pub struct Options {} pub fn run(_: &Options) -> Result<()> { Err("x".into()) }
+//! `cargo xtask ci`: what a change has to pass, stage by stage, in the order of "cheapest to notice first".
+//!
+//! Everything is built in the dev profile, so that no crate is compiled twice. A stage that fails does not keep the later ones
+//! from running: the summary names all of them. `.ci/run` calls this after the README's test command.
+
+use crate::shell::{self, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only these stages.
+    stages: Vec<String>,
+    /// Leave out the stages that need a network.
+    #[arg(long)]
+    offline: bool,
+    /// Print the names of the stages.
+    #[arg(long)]
+    list: bool,
+}
+
+/// One thing to pass.
+struct Stage {
+    name: &'static str,
+    /// Whether it downloads anything.
+    network: bool,
+    run: fn() -> Result<()>,
+}
+
+const STAGES: [Stage; 9] = [
+    Stage {
+        name: "format",
+        network: false,
+        run: format,
+    },
+    Stage {
+        name: "layers",
+        network: false,
+        run: crate::layers::run,
+    },
+    Stage {
+        name: "test",
+        network: false,
+        run: test,
+    },
+    Stage {
+        name: "lint",
+        network: false,
+        run: lint,
+    },
+    Stage {
+        name: "docs",
+        network: false,
+        run: docs,
+    },
+    Stage {
+        name: "conformance",
+        network: false,
+        run: conformance,
+    },
+    Stage {
+        name: "canisters",
+        network: true,
+        run: canisters,
+    },
+    Stage {
+        name: "e2e",
+        network: true,
+        run: end_to_end,
+    },
+    Stage {
+        name: "benches",
+        network: false,
+        run: benches,
+    },
+];
+
+/// Runs the stages and prints what each took.
+pub fn run(options: &Options) -> Result<()> {
+    if options.list {
+        STAGES.iter().for_each(|stage| println!("{}", stage.name));
+        return Ok(());
+    }
+    if let Some(unknown) = options
+        .stages
+        .iter()
+        .find(|name| STAGES.iter().all(|stage| stage.name != **name))
+    {
+        return Err(format!("no stage is named {unknown}"));
+    }
+    let chosen = |stage: &&Stage| {
+        let named = options.stages.is_empty() || options.stages.iter().any(|name| name == stage.name);
+        named && !(options.offline && stage.network)
+    };
+    let mut results: Vec<(&str, Duration, Result<()>)> = Vec::new();
+    for stage in STAGES.iter().filter(chosen) {
+        println!("==== {}", stage.name);
+        let started = Instant::now();
+        let result = (stage.run)();
+        if let Err(error) = &result {
+            println!("{error}");
+        }
+        results.push((stage.name, started.elapsed(), result));
+    }
+    println!("==== summary");
+    for (name, elapsed, result) in &results {
+        let verdict = if result.is_ok() { "pass" } else { "FAIL" };
+        println!("{verdict}  {name:<12} {:>5} s", elapsed.as_secs());
+    }
+    let failed = results.iter().filter(|(_, _, result)| result.is_err()).count();
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(format!("{failed} stages failed"))
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(shell::root());
+    command
+}
+
+fn format() -> Result<()> {
+    shell::run_shown(&mut cargo(&["fmt", "--all", "--check"]))?;
+    let client = shell::root().join("xtask/e2e/ic-agent-client");
+    shell::run_shown(cargo(&["fmt", "--check"]).current_dir(client))
+}
+
+/// The README's command.
+fn test() -> Result<()> {
+    shell::run_shown(&mut cargo(&["test", "--workspace", "--quiet"]))
+}
+
+fn lint() -> Result<()> {
+    shell::run_shown(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn docs() -> Result<()> {
+    let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    shell::run_shown(command.env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+/// The reference transcripts are not part of the repository; where they lie beside it they are run.
+fn conformance() -> Result<()> {
+    let Some(transcripts) = transcripts() else {
+        println!("no reference transcripts beside the repository: skipped");
+        return Ok(());
+    };
+    let mut command = cargo(&[
+        "run",
+        "--quiet",
+        "--package",
+        "replicore-cli",
+        "--bin",
+        "replicore",
+        "--",
+        "conformance",
+    ]);
+    shell::run_shown(command.arg(transcripts))
+}
+
+fn transcripts() -> Option<PathBuf> {
+    let named = std::env::var_os("REPLICORE_TRANSCRIPTS").map(PathBuf::from);
+    let beside = shell::root().parent().map(|parent| parent.join("shared/transcripts"));
+    named
+        .into_iter()
+        .chain(beside)
+        .find(|folder: &PathBuf| Path::is_dir(folder))
+}
+
+/// The quick toolchains compile their canisters again; the result must be what is committed.
+fn canisters() -> Result<()> {
+    let xtask = std::env::current_exe().map_err(|error| error.to_string())?;
+    shell::run_shown(Command::new(xtask).args(["canisters", "--check"]))
+}
+
+fn end_to_end() -> Result<()> {
+    let xtask = std::env::current_exe().map_err(|error| error.to_string())?;
+    shell::run_shown(Command::new(xtask).args(["e2e", "--quick"]))
+}
+
+/// Criterion's test mode runs each benchmark once; the others read the variable for their small parameters.
+fn benches() -> Result<()> {
+    let mut command = cargo(&["test", "--package", "replicore-benches", "--benches", "--quiet"]);
+    shell::run_shown(command.env("REPLICORE_BENCH", "smoke"))
+}

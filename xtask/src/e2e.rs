@@ -41,7 +41,13 @@ enum Which {
     BadInput,
 }
 
-const CLIENTS: [Which; 5] = [Which::IcAgent, Which::IcpSdkCore, Which::IcpPyCore, Which::IcpCli, Which::BadInput];
+const CLIENTS: [Which; 5] = [
+    Which::IcAgent,
+    Which::IcpSdkCore,
+    Which::IcpPyCore,
+    Which::IcpCli,
+    Which::BadInput,
+];
 
 /// The toolchains, the one that every other step uses first.
 const MODULES: [(&str, &str); 6] = [
@@ -57,7 +63,10 @@ const QUICK_MODULES: usize = 3;
 
 /// Runs the chosen clients one after the other.
 pub fn run(options: &Options) -> Result<()> {
-    let chosen: Vec<Which> = CLIENTS.into_iter().filter(|which| [Which::All, *which].contains(&options.client)).collect();
+    let chosen: Vec<Which> = CLIENTS
+        .into_iter()
+        .filter(|which| [Which::All, *which].contains(&options.client))
+        .collect();
     let replica = match &options.replica {
         Some(path) => path.clone(),
         None if options.install_only => PathBuf::new(),
@@ -81,7 +90,11 @@ pub fn run(options: &Options) -> Result<()> {
     for (name, outcome) in &outcomes {
         println!("{name:<14} {outcome}");
     }
-    if outcomes.iter().all(|(_, outcome)| outcome.is_success()) { Ok(()) } else { Err("end-to-end steps failed".to_owned()) }
+    if outcomes.iter().all(|(_, outcome)| outcome.is_success()) {
+        Ok(())
+    } else {
+        Err("end-to-end steps failed".to_owned())
+    }
 }
 
 /// Builds the replica as the tests do and gives the path of the executable.
@@ -89,7 +102,14 @@ fn build_replica() -> Result<PathBuf> {
     println!("building the replica");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--package", "replicore", "--bin", "replicore", "--message-format=json"]);
+    build.args([
+        "build",
+        "--package",
+        "replicore-cli",
+        "--bin",
+        "replicore",
+        "--message-format=json",
+    ]);
     let messages = shell::capture(build.current_dir(shell::root()))?;
     messages
         .lines()
@@ -109,7 +129,10 @@ fn install(which: Which, quick: bool) -> Result<Client> {
             let npm = shell::ensure_npm("icp-sdk-core", &["@icp-sdk/core@6.1.0"])?;
             // Modules are looked up from the importing file upwards: the program has to lie beside its packages.
             for file in ["client.mjs", "session.mjs"] {
-                shell::write(&npm.join(file), &shell::read(&programs.join("icp-sdk-core").join(file))?)?;
+                shell::write(
+                    &npm.join(file),
+                    &shell::read(&programs.join("icp-sdk-core").join(file))?,
+                )?;
             }
             let mut node = Command::new("node");
             node.arg(npm.join("client.mjs"));
@@ -117,7 +140,11 @@ fn install(which: Which, quick: bool) -> Result<Client> {
         }
         Which::IcpPyCore => {
             let python = shell::ensure_python("icp-py-core", &["icp-py-core==2.3.1"])?;
-            ("icp-py-core", python_program(&python, &programs.join("icp_py_core.py")), 180)
+            (
+                "icp-py-core",
+                python_program(&python, &programs.join("icp_py_core.py")),
+                180,
+            )
         }
         Which::IcpCli => {
             let npm = shell::ensure_npm("icp-cli", &["@icp-sdk/icp-cli-linux-x64@1.5.0"])?;
@@ -127,14 +154,24 @@ fn install(which: Which, quick: bool) -> Result<Client> {
             ("icp-cli", python, 180)
         }
         Which::BadInput => {
-            let python = shell::ensure_python("bad-input", &["cbor2==5.7.0", "cryptography==45.0.7"])?;
-            ("bad-input", python_program(&python, &programs.join("bad_input.py")), 150)
+            let python = shell::ensure_python("bad-input", &["cbor2==6.2.1", "cryptography==50.0.2"])?;
+            (
+                "bad-input",
+                python_program(&python, &programs.join("bad_input.py")),
+                150,
+            )
         }
     };
     let modules = MODULES.iter().take(if quick { QUICK_MODULES } else { MODULES.len() });
-    let arguments =
-        modules.map(|(name, path)| Ok(format!("{name}={}", module_path(name, path)?.display()))).collect::<Result<_>>()?;
-    Ok(Client { name, command, arguments, seconds_max })
+    let arguments = modules
+        .map(|(name, path)| Ok(format!("{name}={}", module_path(name, path)?.display())))
+        .collect::<Result<_>>()?;
+    Ok(Client {
+        name,
+        command,
+        arguments,
+        seconds_max,
+    })
 }
 
 /// The committed module, except that the largest is unpacked: so it is large enough to need chunks.
@@ -160,7 +197,9 @@ fn build_ic_agent_client(programs: &Path) -> Result<PathBuf> {
     let output = shell::scratch("ic-agent-client")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--locked"]).current_dir(programs.join("ic-agent-client"));
+    build
+        .args(["build", "--quiet", "--locked"])
+        .current_dir(programs.join("ic-agent-client"));
     shell::run(build.env("CARGO_TARGET_DIR", &output))?;
     Ok(output.join("debug/ic-agent-client"))
 }
@@ -168,7 +207,13 @@ fn build_ic_agent_client(programs: &Path) -> Result<PathBuf> {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verdict = if self.is_success() { "pass" } else { "FAIL" };
-        write!(formatter, "{verdict}  {} steps ok, {} failed, {} s", self.passed, self.failed.len(), self.seconds)?;
+        write!(
+            formatter,
+            "{verdict}  {} steps ok, {} failed, {} s",
+            self.passed,
+            self.failed.len(),
+            self.seconds
+        )?;
         for failure in &self.failed {
             write!(formatter, "\n    {failure}")?;
         }

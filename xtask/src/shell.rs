@@ -8,7 +8,10 @@ pub type Result<T> = std::result::Result<T, String>;
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the repository")
+        .to_path_buf()
 }
 
 /// The directory for everything that is downloaded or built on the way; created if it is missing.
@@ -21,27 +24,48 @@ pub fn scratch(name: &str) -> Result<PathBuf> {
 /// Runs a command that must succeed. Its output is shown only when it does not.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = describe(command);
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{shown}: {error}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{shown}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Err(format!("{shown}: {}\n{}", output.status, last_lines(&text, 60)))
 }
 
 /// Runs a command that must succeed, its output going straight to ours.
 pub fn run_shown(command: &mut Command) -> Result<()> {
     let shown = describe(command);
-    let status = command.stdin(Stdio::null()).status().map_err(|error| format!("{shown}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown}: {status}"))
+    }
 }
 
 /// Runs a command that must succeed and gives its standard output.
 pub fn capture(command: &mut Command) -> Result<String> {
     let shown = describe(command);
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{shown}: {error}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{shown}: {error}"))?;
     if !output.status.success() {
-        return Err(format!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "{shown}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     String::from_utf8(output.stdout).map_err(|_| format!("{shown}: output is not UTF-8"))
 }
@@ -54,19 +78,28 @@ pub fn exists(program: &str) -> bool {
 
 /// Installs Debian packages unless every one of `programs` is there already.
 pub fn ensure_debian(programs: &[&str], packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> =
-        programs.iter().copied().filter(|program| !exists(program) && !Path::new(program).is_file()).collect();
+    let missing: Vec<&str> = programs
+        .iter()
+        .copied()
+        .filter(|program| !exists(program) && !Path::new(program).is_file())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     println!("  missing {}: installing {}", missing.join(", "), packages.join(", "));
     let apt = || {
-        let mut command = if exists("sudo") { Command::new("sudo") } else { Command::new("env") };
+        let mut command = if exists("sudo") {
+            Command::new("sudo")
+        } else {
+            Command::new("env")
+        };
         command.arg("apt-get").env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     run(apt().args(["update", "-qq"]))?;
-    run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+    run(apt()
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(packages))
 }
 
 /// Installs npm packages (`name@version`) in a directory of their own, once per set; gives that directory.
@@ -74,7 +107,10 @@ pub fn ensure_npm(name: &str, packages: &[&str]) -> Result<PathBuf> {
     ensure_debian(&["node", "npm"], &["nodejs", "npm"])?;
     let folder = scratch(&format!("npm-{name}"))?;
     install_once(&folder, &packages.join("\n"), || {
-        write(&folder.join("package.json"), b"{ \"private\": true, \"type\": \"module\" }\n")?;
+        write(
+            &folder.join("package.json"),
+            b"{ \"private\": true, \"type\": \"module\" }\n",
+        )?;
         run(Command::new("npm")
             .args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"])
             .args(packages)

@@ -56,7 +56,10 @@ impl Client {
     }
 
     fn drive(mut self, program: &Path, outcome: &mut Outcome) -> Result<()> {
-        let folder = tempfile::Builder::new().prefix("replicore-e2e-").tempdir().map_err(|error| error.to_string())?;
+        let folder = tempfile::Builder::new()
+            .prefix("replicore-e2e-")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
         let log = shell::scratch("logs")?.join(format!("{}.log", self.name));
         let _absent = std::fs::remove_file(&log);
         let mut replica = Replica::start(program, folder.path(), &log)?;
@@ -86,7 +89,12 @@ impl Client {
         let mut input = child.stdin.take().expect("standard input is piped");
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || output.lines().map_while(std::io::Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(std::io::Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match lines.recv_timeout(left) {
@@ -116,7 +124,9 @@ fn handle(line: &str, replica: &mut Replica, input: &mut ChildStdin, outcome: &m
             answer(input, &replica.url())?;
         }
         "@kill" => {
-            let milliseconds = rest.parse().map_err(|_| format!("not a number of milliseconds: {rest}"))?;
+            let milliseconds = rest
+                .parse()
+                .map_err(|_| format!("not a number of milliseconds: {rest}"))?;
             std::thread::sleep(Duration::from_millis(milliseconds));
             replica.kill_and_restart()?;
             answer(input, &replica.url())?;
@@ -127,5 +137,7 @@ fn handle(line: &str, replica: &mut Replica, input: &mut ChildStdin, outcome: &m
 }
 
 fn answer(input: &mut ChildStdin, url: &str) -> Result<()> {
-    writeln!(input, "{url}").and_then(|()| input.flush()).map_err(|error| format!("the client went away: {error}"))
+    writeln!(input, "{url}")
+        .and_then(|()| input.flush())
+        .map_err(|error| format!("the client went away: {error}"))
 }

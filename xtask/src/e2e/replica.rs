@@ -24,8 +24,13 @@ impl Replica {
     /// Starts a replica on the state below `folder`; its output goes to the file `log`.
     pub fn start(program: &Path, folder: &Path, log: &Path) -> Result<Self> {
         let (child, port) = spawn(program, folder, log)?;
-        let mut replica =
-            Self { program: program.to_owned(), folder: folder.to_owned(), log: log.to_owned(), child, port };
+        let mut replica = Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            log: log.to_owned(),
+            child,
+            port,
+        };
         replica.wait_until_healthy()?;
         Ok(replica)
     }
@@ -43,31 +48,46 @@ impl Replica {
 
     /// Kills it without warning and starts it on the same state.
     pub fn kill_and_restart(&mut self) -> Result<()> {
-        self.child.kill().and_then(|()| self.child.wait()).map_err(|error| format!("kill: {error}"))?;
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .map_err(|error| format!("kill: {error}"))?;
         self.start_again()
     }
 
     /// Asks it to stop and checks that it does so in time and with success.
     pub fn stop(&mut self) -> Result<()> {
-        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.child.id().to_string())
+            .status();
         asked.map_err(|error| format!("kill: {error}"))?;
         match self.wait_for_exit()? {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(format!("the replica stopped with {status}")),
-            None => Err(format!("the replica did not stop within {} s of SIGTERM", STOP_MAX.as_secs())),
+            None => Err(format!(
+                "the replica did not stop within {} s of SIGTERM",
+                STOP_MAX.as_secs()
+            )),
         }
     }
 
     /// Whether the process is there and answers its status endpoint.
     pub fn check_healthy(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
-            return Err(format!("the replica exited with {status}, its output is in {}", self.log.display()));
+            return Err(format!(
+                "the replica exited with {status}, its output is in {}",
+                self.log.display()
+            ));
         }
         let answer = self.status().map_err(|error| format!("the status endpoint: {error}"))?;
         if answer.windows(7).any(|window| window == b"healthy") {
             Ok(())
         } else {
-            Err(format!("the status endpoint answered {}", String::from_utf8_lossy(&answer)))
+            Err(format!(
+                "the status endpoint answered {}",
+                String::from_utf8_lossy(&answer)
+            ))
         }
     }
 
@@ -136,15 +156,25 @@ fn spawn(program: &Path, folder: &Path, log: &Path) -> Result<(Child, u16)> {
         .map_err(|error| format!("{}: {error}", program.display()))?;
     let started = Instant::now();
     loop {
-        if let Some(port) = std::fs::read_to_string(&port_file).ok().and_then(|text| parse_port(&text)) {
+        if let Some(port) = std::fs::read_to_string(&port_file)
+            .ok()
+            .and_then(|text| parse_port(&text))
+        {
             return Ok((child, port));
         }
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            return Err(format!("the replica exited with {status} at its start:\n{}", last_lines(log)));
+            return Err(format!(
+                "the replica exited with {status} at its start:\n{}",
+                last_lines(log)
+            ));
         }
         if started.elapsed() > START_MAX {
             let _gone = child.kill();
-            return Err(format!("no port file after {} s:\n{}", START_MAX.as_secs(), last_lines(log)));
+            return Err(format!(
+                "no port file after {} s:\n{}",
+                START_MAX.as_secs(),
+                last_lines(log)
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
