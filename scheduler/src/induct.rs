@@ -36,7 +36,10 @@ impl<E: Execute> Round<'_, E> {
 
     fn induct_one(&mut self, message: Ingress) -> Result<(), UserError> {
         let is_for_subnet = self.state.is_subnet(&message.receiver.0);
-        let payer = if is_for_subnet { self.payer_of_management_call(&message)? } else { Some(message.receiver) };
+        let payer = match is_for_subnet {
+            true => management::ingress_payer(&message.method_name, &message.method_payload)?,
+            false => Some(message.receiver),
+        };
         if let Some(payer) = payer {
             self.charge_induction(payer, &message)?;
         }
@@ -51,14 +54,6 @@ impl<E: Execute> Round<'_, E> {
         canister.system.queues.push_ingress(message);
         self.ready.insert(id);
         Ok(())
-    }
-
-    /// The canister that a management call is about pays for it; calls about none are free, and some pay afterwards.
-    fn payer_of_management_call(&self, message: &Ingress) -> Result<Option<CanisterId>, UserError> {
-        if management::ingress_fee_is_delayed(&message.method_name, &message.method_payload) {
-            return Ok(None);
-        }
-        management::effective_canister_id(&message.method_name, &message.method_payload)
     }
 
     fn charge_induction(&mut self, payer: CanisterId, message: &Ingress) -> Result<(), UserError> {

@@ -38,8 +38,7 @@ pub fn should_accept<E: Execute>(state: &ReplicatedState, engine: &E, message: &
 
 fn check_fee(state: &ReplicatedState, message: &Ingress, is_for_subnet: bool) -> Result<(), UserError> {
     let payer = match is_for_subnet {
-        true if management::ingress_fee_is_delayed(&message.method_name, &message.method_payload) => None,
-        true => management::effective_canister_id(&message.method_name, &message.method_payload)?,
+        true => management::ingress_payer(&message.method_name, &message.method_payload)?,
         false => Some(message.receiver),
     };
     let Some(payer) = payer else { return Ok(()) };

@@ -288,6 +288,8 @@ impl<E: Execute> Attempt<'_, E> {
     /// The new code with what an upgrade keeps of the old memories.
     fn new_execution(&self, prepared: PreparedModule, mode: InstallMode) -> Result<ExecutionState, UserError> {
         let mut execution = prepared.initial;
+        // No warm instance has these memories.
+        execution.warm_version = 0;
         let (InstallMode::Upgrade(options), Some(old)) = (mode, &self.canister.execution) else {
             return Ok(execution);
         };
@@ -310,7 +312,6 @@ impl<E: Execute> Attempt<'_, E> {
             None | Some(WasmMemoryPersistence::Replace) => {}
         }
         execution.stable = old.stable.clone();
-        execution.warm_version = 0;
         Ok(execution)
     }
 

@@ -7,7 +7,6 @@ use replicore_types::{CanisterId, SubnetType, UserError};
 
 /// A method of the management canister.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of the interface specification")]
 pub enum Method {
     CanisterInfo,
     CanisterMetadata,

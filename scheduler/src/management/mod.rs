@@ -1,6 +1,6 @@
 //! Calls addressed to the management canister.
 //!
-//! A call goes through three steps: its name is looked up in one table ([`methods`]), its argument is decoded into a
+//! A call goes through three steps: its name is looked up in one table, its argument is decoded into a
 //! type, and the function of its family changes the state or refuses with a [`UserError`]. Either everything that a
 //! method does is done or, beside charges, nothing.
 //!
@@ -19,7 +19,7 @@ mod info;
 mod install;
 mod lifecycle;
 mod logs;
-pub mod methods;
+mod methods;
 mod query;
 mod randomness;
 mod settings;
@@ -33,7 +33,6 @@ pub(crate) use lifecycle::{remove_code, stop_answer};
 pub use methods::effective_canister_id;
 pub use query::query;
 pub use randomness::raw_rand_reply;
-pub use settings::ingress_fee_is_delayed;
 
 use crate::state::{CallOrigin, ReplicatedState, SubnetMessage};
 use candid_types as types;
@@ -123,6 +122,19 @@ fn decode_or_default(payload: &[u8]) -> Result<types::CreateCanisterArgs, UserEr
         return Ok(types::CreateCanisterArgs::default());
     }
     types::decode(payload)
+}
+
+/// The canister that pays for inducting a call from outside: the one that the call is about. `None` for calls about no
+/// canister, for gifts of cycles, and for small changes of settings, which pay after their execution.
+///
+/// # Errors
+/// As [`effective_canister_id`].
+pub fn ingress_payer(method: &str, payload: &[u8]) -> Result<Option<CanisterId>, UserError> {
+    let is_gift = methods::rule_of(method)?.method == Method::ProvisionalTopUpCanister;
+    if is_gift || settings::ingress_fee_is_delayed(method, payload) {
+        return Ok(None);
+    }
+    effective_canister_id(method, payload)
 }
 
 /// Decides whether an ingress message for the management canister may enter a batch, cycles aside.

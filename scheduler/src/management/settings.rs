@@ -227,7 +227,7 @@ pub(crate) fn update<E>(work: &mut Work<'_, E>, args: UpdateSettingsArgs) -> Res
 
 /// True for ingress messages whose induction fee is charged after their execution instead of before: small changes of
 /// settings, which may be what brings a frozen canister back.
-pub fn ingress_fee_is_delayed(method: &str, payload: &[u8]) -> bool {
+pub(crate) fn ingress_fee_is_delayed(method: &str, payload: &[u8]) -> bool {
     method == "update_settings" && payload.len() <= DELAYED_FEE_PAYLOAD_BYTES_MAX
 }
 

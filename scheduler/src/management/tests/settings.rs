@@ -2,10 +2,10 @@
 
 use super::stub::{Subnet, assert_empty, assert_refused, hex, own_answer, principals, user};
 use crate::management::types::{
-    self, CanisterIdArgs, CanisterInfoArgs, CanisterStatusResult, EnvironmentVariable, SettingsArgs,
-    UpdateSettingsArgs, Visibility,
+    self, CanisterIdArgs, CanisterInfoArgs, CanisterStatusResult, EnvironmentVariable, ProvisionalTopUpArgs,
+    SettingsArgs, UpdateSettingsArgs, Visibility,
 };
-use crate::management::{effective_canister_id, ingress_fee_is_delayed, query};
+use crate::management::{effective_canister_id, ingress_payer, query};
 use crate::state::{CanisterStatus, LowMemoryHook};
 use candid::Nat;
 use replicore_types::{CanisterId, Cycles, Payload, PrincipalId, UserError};
@@ -116,9 +116,36 @@ fn a_threshold_may_freeze_the_canister_and_the_fee_is_then_forgone() {
     let (cost, reply) = subnet.costs(a, |subnet| update(subnet, a, normal));
     assert_empty(reply);
     assert_eq!(cost, 1_400_000);
-    assert!(ingress_fee_is_delayed("update_settings", &[0; 100]));
-    assert!(!ingress_fee_is_delayed("update_settings", &[0; 1_000]));
-    assert!(!ingress_fee_is_delayed("stop_canister", &[0; 100]));
+    let payer = |method: &str, argument: Vec<u8>| ingress_payer(method, &argument).unwrap();
+    let about = || CanisterIdArgs { canister_id: a.0 };
+    assert_eq!(payer("stop_canister", candid::encode_one(about()).unwrap()), Some(a));
+    let gift = ProvisionalTopUpArgs {
+        canister_id: a.0,
+        amount: Nat::from(1u32),
+    };
+    assert_eq!(
+        payer("provisional_top_up_canister", candid::encode_one(gift).unwrap()),
+        None
+    );
+    let change = |value: String| UpdateSettingsArgs {
+        canister_id: a.0,
+        settings: SettingsArgs {
+            environment_variables: Some(vec![EnvironmentVariable {
+                name: "A".into(),
+                value,
+            }]),
+            ..Default::default()
+        },
+        sender_canister_version: None,
+    };
+    assert_eq!(
+        payer("update_settings", candid::encode_one(change("1".into())).unwrap()),
+        None
+    );
+    assert_eq!(
+        payer("update_settings", candid::encode_one(change("1".repeat(400))).unwrap()),
+        Some(a)
+    );
 }
 
 #[test]
