@@ -268,9 +268,12 @@ impl Execute for Engine {
     }
 }
 
+/// Runs to the end of the message and gives its instance back.
+type MessageFuture = Pin<Box<dyn Future<Output = (Box<Instance>, wasmtime::Result<()>)> + Send>>;
+
 /// A message between slices, with its instance and its stack.
 struct InFlight {
-    future: Pin<Box<dyn Future<Output = (Box<Instance>, wasmtime::Result<()>)> + Send>>,
+    future: MessageFuture,
     progress: Progress,
     at: Place,
 }

@@ -10,9 +10,12 @@ use std::num::NonZeroUsize;
 /// Locks are split so that cores that run different canisters do not meet.
 const SHARDS: usize = 16;
 
+/// Boxed: an instance moves between the pool and the message that runs on it, and is large.
+type Shard = LruCache<CanisterId, Vec<Box<Instance>>>;
+
 /// Idle instances by canister.
 pub(crate) struct InstancePool {
-    shards: Vec<Mutex<LruCache<CanisterId, Vec<Box<Instance>>>>>,
+    shards: Vec<Mutex<Shard>>,
     instances_per_canister_max: usize,
 }
 
@@ -67,7 +70,7 @@ impl InstancePool {
             .sum()
     }
 
-    fn shard(&self, canister: CanisterId) -> &Mutex<LruCache<CanisterId, Vec<Box<Instance>>>> {
+    fn shard(&self, canister: CanisterId) -> &Mutex<Shard> {
         let number = canister
             .index()
             .unwrap_or_else(|| canister.as_slice().iter().map(|byte| u64::from(*byte)).sum());

@@ -118,7 +118,7 @@ pub(super) fn perform(host: &mut Host<'_, '_>) -> Answer {
         ));
     };
     // The attached cycles go back first and are taken again with the fees: a call that is not made costs nothing.
-    message.cycles_taken = message.cycles_taken - call.cycles;
+    message.cycles_taken -= call.cycles;
     match price(message, &call) {
         Some(price) => {
             hand_over(message, call, price);
@@ -208,7 +208,7 @@ fn add_cycles(host: &mut Host<'_, '_>, amount: Cycles, function: &str) -> Answer
 fn drop_prepared(host: &mut Host<'_, '_>) {
     let message = host.message();
     if let Some(call) = message.call.take() {
-        message.cycles_taken = message.cycles_taken - call.cycles;
+        message.cycles_taken -= call.cycles;
     }
 }
 

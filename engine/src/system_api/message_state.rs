@@ -212,7 +212,7 @@ impl MessageState {
             );
         }
         if let Some(call) = self.call.take() {
-            self.cycles_taken = self.cycles_taken - call.cycles;
+            self.cycles_taken -= call.cycles;
         }
         let changes = SystemChanges {
             cycles_accepted: self.cycles_accepted + self.cycles_minted,
