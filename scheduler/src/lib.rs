@@ -25,6 +25,8 @@ pub mod state;
 mod stats;
 mod subnet_calls;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 pub use context::RoundContext;

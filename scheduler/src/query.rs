@@ -215,10 +215,7 @@ impl<E: Execute> Evaluation<'_, E> {
                 self.instructions_left = left;
                 Ok(())
             }
-            None => Err(Failure::Query(UserError::new(
-                ErrorCode::QueryCallGraphTotalInstructionLimitExceeded,
-                "Composite query calls exceeded the instruction limit.",
-            ))),
+            None => Err(allowance_exceeded()),
         }
     }
 
@@ -250,6 +247,12 @@ impl<E: Execute> Evaluation<'_, E> {
         let WorkDone { result, changes, instructions, .. } = *done;
         frame.instructions += instructions;
         self.spend(instructions.0.min(self.instructions_left))?;
+        if limit.0 < QUERY_INSTRUCTIONS_MAX
+            && result.as_ref().is_err_and(|failed| failed.error.code == ErrorCode::CanisterInstructionLimitExceeded)
+        {
+            // Not the message's own limit: what the calls before it left was not enough.
+            return Err(allowance_exceeded());
+        }
         let result = result.map_err(|failed| error::from_canister(id, &failed.error));
         if result.is_ok() {
             for call in changes.calls {
@@ -259,4 +262,12 @@ impl<E: Execute> Evaluation<'_, E> {
         }
         Ok(result)
     }
+}
+
+/// All calls of the query together used more than they may.
+fn allowance_exceeded() -> Failure {
+    Failure::Query(UserError::new(
+        ErrorCode::QueryCallGraphTotalInstructionLimitExceeded,
+        "Composite query calls exceeded the instruction limit.",
+    ))
 }

@@ -14,7 +14,7 @@ use crate::stats::RoundStats;
 use crate::workers::SchedulerCores;
 use replicore_engine::Execute;
 use replicore_types::limits::HEAP_DELTA_PER_ROUND_BYTES_MAX;
-use replicore_types::{Batch, CanisterId, IngressStatus, MessageId, Randomness};
+use replicore_types::{Batch, CanisterId, IngressStatus, MessageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -245,11 +245,6 @@ impl<'a, E: Execute> Round<'a, E> {
         self.state
             .canister(id)
             .is_some_and(|canister| canister.paused.is_none() && canister.system.status == CanisterStatus::Running)
-    }
-
-    /// The randomness of the batch.
-    pub fn randomness(&self) -> Randomness {
-        self.context.randomness
     }
 }
 
