@@ -7,8 +7,8 @@ use crate::management::{error, footprint};
 use crate::message;
 use crate::run::{Turn, instructions_left};
 use crate::state::{
-    CallContextAction, CallOrigin, CanisterInput, CanisterState, CyclesUseCase, NoAnswer,
-    RegisteredCallback, StartingPoint, SystemTask, WorkItem,
+    CallContextAction, CallOrigin, CanisterInput, CanisterState, CyclesUseCase, NoAnswer, RegisteredCallback,
+    StartingPoint, SystemTask, WorkItem,
 };
 use replicore_engine::{ExecutionError, SystemChanges, WorkDone};
 use replicore_types::{
@@ -22,7 +22,10 @@ type MessageResult = Result<Option<WasmResult>, UserError>;
 /// The outcome of a message for a canister that lost its code meanwhile.
 pub(crate) fn without_module(id: CanisterId) -> WorkDone {
     WorkDone {
-        result: Err(ExecutionError { error: error::no_module(id), log: None }),
+        result: Err(ExecutionError {
+            error: error::no_module(id),
+            log: None,
+        }),
         changes: SystemChanges::default(),
         instructions: NumInstructions::ZERO,
         stats: Default::default(),
@@ -67,13 +70,21 @@ pub(crate) fn finish_call(
     context: &RoundContext,
     turn: &mut Turn,
 ) {
-    let WorkDone { result, changes, instructions, .. } = *done;
+    let WorkDone {
+        result,
+        changes,
+        instructions,
+        ..
+    } = *done;
     if matches!(item, WorkItem::Task(SystemTask::GlobalTimer)) {
         canister.system.global_timer = None;
     }
     let (payment, caller_info) = message::attached(item);
     let origin = message::origin(item);
-    let id = canister.system.calls.open(origin.clone(), payment, start.time, caller_info);
+    let id = canister
+        .system
+        .calls
+        .open(origin.clone(), payment, start.time, caller_info);
     let result = settle(canister, id, result, changes, context);
     refund_unused(canister, instructions, start.prepaid, context);
     finish_in_context(canister, id, origin, result, instructions, context, turn);
@@ -86,7 +97,12 @@ pub(crate) fn begin_response(
     response: &Response,
     context: &RoundContext,
 ) -> Option<StartingPoint> {
-    let registered = canister.system.calls.callbacks.get(&response.originator_reply_callback).cloned()?;
+    let registered = canister
+        .system
+        .calls
+        .callbacks
+        .get(&response.originator_reply_callback)
+        .cloned()?;
     let (refund, transmission) = message::response_refunds(&registered, response, context);
     let call_context = canister.system.calls.call_contexts.get(&registered.call_context);
     let is_dead = call_context.is_none_or(|call_context| call_context.deleted);
@@ -95,7 +111,10 @@ pub(crate) fn begin_response(
         give_back(canister, refund, transmission);
         let prepaid = registered.callback.prepayment_for_response_execution;
         refund_unused(canister, NumInstructions::ZERO, prepaid, context);
-        canister.system.calls.message_finished(registered.call_context, Ok(None), NumInstructions::ZERO);
+        canister
+            .system
+            .calls
+            .message_finished(registered.call_context, Ok(None), NumInstructions::ZERO);
         return None;
     }
     let balance = canister.system.balance + refund + transmission;
@@ -104,7 +123,9 @@ pub(crate) fn begin_response(
 
 fn give_back(canister: &mut CanisterState, refund: Cycles, transmission: Cycles) {
     canister.system.balance += refund;
-    canister.system.refund(transmission, CyclesUseCase::RequestAndResponseTransmission);
+    canister
+        .system
+        .refund(transmission, CyclesUseCase::RequestAndResponseTransmission);
 }
 
 /// Commits a response: the callback, and the cleanup where the callback failed and there is one.
@@ -121,10 +142,20 @@ pub(crate) fn finish_response(
     canister.system.calls.unregister(response.originator_reply_callback);
     give_back(canister, refund, transmission);
     let id = registered.call_context;
-    let WorkDone { result, changes, mut instructions, .. } = *done;
+    let WorkDone {
+        result,
+        changes,
+        mut instructions,
+        ..
+    } = *done;
     let mut result = settle(canister, id, result, changes, context);
     if let (Err(callback_error), Some(cleanup)) = (&result, cleanup) {
-        let WorkDone { result: cleanup_result, changes, instructions: used, .. } = *cleanup;
+        let WorkDone {
+            result: cleanup_result,
+            changes,
+            instructions: used,
+            ..
+        } = *cleanup;
         instructions += used;
         let callback_error = callback_error.clone();
         result = match settle(canister, id, cleanup_result, changes, context) {
@@ -132,8 +163,15 @@ pub(crate) fn finish_response(
             Err(cleanup_error) => Err(both_failed(&callback_error, &cleanup_error, canister.id())),
         };
     }
-    refund_unused(canister, instructions, registered.callback.prepayment_for_response_execution, context);
-    let Some(call_context) = canister.system.calls.call_contexts.get(&id) else { return };
+    refund_unused(
+        canister,
+        instructions,
+        registered.callback.prepayment_for_response_execution,
+        context,
+    );
+    let Some(call_context) = canister.system.calls.call_contexts.get(&id) else {
+        return;
+    };
     let origin = call_context.origin.clone();
     finish_in_context(canister, id, origin, result, instructions, context, turn);
 }
@@ -147,7 +185,10 @@ fn both_failed(callback: &UserError, cleanup: &UserError, id: CanisterId) -> Use
     };
     let cleanup = cause(cleanup);
     let cleanup = cleanup.strip_prefix(&prefix).unwrap_or(&cleanup);
-    UserError::new(callback.code, format!("{}\n\ncall_on_cleanup also failed:\n\n{cleanup}", cause(callback)))
+    UserError::new(
+        callback.code,
+        format!("{}\n\ncall_on_cleanup also failed:\n\n{cleanup}", cause(callback)),
+    )
 }
 
 /// Applies what a message did, or finds that it failed.
@@ -178,7 +219,11 @@ fn apply_changes(canister: &mut CanisterState, id: CallContextId, changes: Syste
     let grown = !changes.memory_growth.is_zero() || changes.low_wasm_memory;
     let system = &mut canister.system;
     system.version += 1;
-    if let Some(call_context) = system.calls.call_context_mut(id).filter(|_| !changes.cycles_accepted.is_zero()) {
+    if let Some(call_context) = system
+        .calls
+        .call_context_mut(id)
+        .filter(|_| !changes.cycles_accepted.is_zero())
+    {
         call_context.available_cycles -= changes.cycles_accepted;
     }
     system.balance += changes.cycles_accepted;
@@ -194,10 +239,17 @@ fn apply_changes(canister: &mut CanisterState, id: CallContextId, changes: Syste
     }
     for call in changes.calls {
         let transmission = call.transmission_fee + call.callback.prepayment_for_response_transmission;
-        system.consumed.add(CyclesUseCase::RequestAndResponseTransmission, transmission);
-        system.consumed.add(CyclesUseCase::Instructions, call.callback.prepayment_for_response_execution);
+        system
+            .consumed
+            .add(CyclesUseCase::RequestAndResponseTransmission, transmission);
+        system.consumed.add(
+            CyclesUseCase::Instructions,
+            call.callback.prepayment_for_response_execution,
+        );
         system.calls.register(call.callback_id, id, call.callback);
-        system.queues.push_output_request(Arc::new(addressed(call.request, context)));
+        system
+            .queues
+            .push_output_request(Arc::new(addressed(call.request, context)));
     }
     if grown {
         footprint::update_low_memory_hook(canister);
@@ -235,7 +287,15 @@ fn finish_in_context(
         CallContextAction::NotYetResponded => {
             if let CallOrigin::Ingress { source, message_id, .. } = origin {
                 let (time, state) = (context.time, IngressState::Processing);
-                turn.set_status(message_id, IngressStatus { receiver: canister_id, source, time, state });
+                turn.set_status(
+                    message_id,
+                    IngressStatus {
+                        receiver: canister_id,
+                        source,
+                        time,
+                        state,
+                    },
+                );
             }
         }
         CallContextAction::Respond(Ok(answer), refund) => {
@@ -264,10 +324,20 @@ fn respond(
     match origin {
         CallOrigin::Ingress { source, message_id, .. } => {
             let state = ingress_state(answer);
-            let status = IngressStatus { receiver: canister.id(), source, time: context.time, state };
+            let status = IngressStatus {
+                receiver: canister.id(),
+                source,
+                time: context.time,
+                state,
+            };
             turn.set_status(message_id, status);
         }
-        CallOrigin::Canister { sender, callback, deadline, .. } => {
+        CallOrigin::Canister {
+            sender,
+            callback,
+            deadline,
+            ..
+        } => {
             let response = Response {
                 originator: sender,
                 respondent: canister.id(),
@@ -286,9 +356,10 @@ fn respond(
 fn ingress_state(answer: Result<WasmResult, UserError>) -> IngressState {
     match answer {
         Ok(WasmResult::Reply(reply)) => IngressState::Completed(reply),
-        Ok(WasmResult::Reject(text)) => {
-            IngressState::Failed(UserError { code: ErrorCode::CanisterRejectedMessage, description: text })
-        }
+        Ok(WasmResult::Reject(text)) => IngressState::Failed(UserError {
+            code: ErrorCode::CanisterRejectedMessage,
+            description: text,
+        }),
         Err(error) => IngressState::Failed(error),
     }
 }
@@ -297,12 +368,14 @@ fn ingress_state(answer: Result<WasmResult, UserError>) -> IngressState {
 pub(crate) fn response_payload(answer: Result<WasmResult, UserError>) -> ResponsePayload {
     match answer {
         Ok(WasmResult::Reply(reply)) => ResponsePayload::Data(reply),
-        Ok(WasmResult::Reject(message)) => {
-            ResponsePayload::Reject(RejectContext { code: RejectCode::CanisterReject, message })
-        }
-        Err(error) if error.code == ErrorCode::CanisterDidNotReply => {
-            ResponsePayload::Reject(RejectContext { code: RejectCode::CanisterError, message: "No response".into() })
-        }
+        Ok(WasmResult::Reject(message)) => ResponsePayload::Reject(RejectContext {
+            code: RejectCode::CanisterReject,
+            message,
+        }),
+        Err(error) if error.code == ErrorCode::CanisterDidNotReply => ResponsePayload::Reject(RejectContext {
+            code: RejectCode::CanisterError,
+            message: "No response".into(),
+        }),
         Err(error) => ResponsePayload::Reject(reject_of(&error)),
     }
 }
@@ -310,5 +383,8 @@ pub(crate) fn response_payload(answer: Result<WasmResult, UserError>) -> Respons
 /// An error as a calling canister reads it.
 pub(crate) fn reject_of(error: &UserError) -> RejectContext {
     let text = UserError::new(error.code, error.to_string()).description;
-    RejectContext { code: error.reject_code(), message: text }
+    RejectContext {
+        code: error.reject_code(),
+        message: text,
+    }
 }

@@ -12,19 +12,31 @@ impl<E: Execute> Round<'_, E> {
     /// left of its balance.
     pub fn charge(&mut self) {
         let now = self.context.time;
-        let Some(paid_until) = now.0.checked_sub(CHARGE_INTERVAL.as_nanos() as u64) else { return };
-        let due: Vec<CanisterId> = self.state.activity.unpaid(Time(paid_until)).take(CHARGES_PER_ROUND_MAX).collect();
+        let Some(paid_until) = now.0.checked_sub(CHARGE_INTERVAL.as_nanos() as u64) else {
+            return;
+        };
+        let due: Vec<CanisterId> = self
+            .state
+            .activity
+            .unpaid(Time(paid_until))
+            .take(CHARGES_PER_ROUND_MAX)
+            .collect();
         let subnet = self.context.subnet;
         for id in due {
             if self.is_paused(&id) {
                 // What a message between slices sees must not change; its canister pays when it has ended.
                 continue;
             }
-            let Some(canister) = self.state.canister_mut(&id) else { continue };
+            let Some(canister) = self.state.canister_mut(&id) else {
+                continue;
+            };
             if charge_until(canister, now, &subnet) {
                 continue;
             }
-            let origin = ChangeOrigin::Canister { canister: CanisterId::MANAGEMENT, version: None };
+            let origin = ChangeOrigin::Canister {
+                canister: CanisterId::MANAGEMENT,
+                version: None,
+            };
             for answer in management::remove_code(canister, origin, now) {
                 self.deliver_answer(answer);
             }
@@ -47,7 +59,8 @@ fn charge_until(canister: &mut CanisterState, now: Time, subnet: &SubnetConfig) 
         (messages, CyclesUseCase::Memory),
         (compute, CyclesUseCase::ComputeAllocation),
     ];
-    fees.into_iter().all(|(fee, use_case)| take(&mut canister.system, fee, use_case))
+    fees.into_iter()
+        .all(|(fee, use_case)| take(&mut canister.system, fee, use_case))
 }
 
 /// Takes a fee, storage from the reserved balance first. Where it is not covered everything that is left is taken.

@@ -16,20 +16,32 @@ impl<E: Execute> Round<'_, E> {
         let due: Vec<CanisterId> = self.state.activity.due_expiries(now).collect();
         for id in due {
             self.expire_messages(id, now);
-            let Some(canister) = self.state.canister_mut(&id) else { continue };
+            let Some(canister) = self.state.canister_mut(&id) else {
+                continue;
+            };
             expire_callbacks(canister, now);
             self.wake(id);
         }
     }
 
     fn expire_messages(&mut self, id: CanisterId, now: Time) {
-        let Some(canister) = self.state.canister_mut(&id) else { return };
+        let Some(canister) = self.state.canister_mut(&id) else {
+            return;
+        };
         let expired = canister.system.queues.take_expired_ingress(now);
         let requests = canister.system.queues.take_expired_requests(now);
         for ingress in expired {
-            let text = format!("Ingress message {} timed out waiting to start executing.", ingress.message_id);
+            let text = format!(
+                "Ingress message {} timed out waiting to start executing.",
+                ingress.message_id
+            );
             let state = IngressState::Failed(UserError::new(ErrorCode::IngressMessageTimeout, text));
-            let status = IngressStatus { receiver: id, source: ingress.source, time: now, state };
+            let status = IngressStatus {
+                receiver: id,
+                source: ingress.source,
+                time: now,
+                state,
+            };
             self.set_status(ingress.message_id, status);
         }
         for request in requests {
@@ -54,8 +66,15 @@ fn expire_callbacks(canister: &mut CanisterState, now: Time) {
             break;
         }
         calls.deadlines.remove(&(deadline, callback));
-        let Some(registered) = calls.callbacks.get(&callback) else { continue };
-        let response = expired(canister.system.canister_id, registered.callback.respondent, callback, deadline);
+        let Some(registered) = calls.callbacks.get(&callback) else {
+            continue;
+        };
+        let response = expired(
+            canister.system.canister_id,
+            registered.callback.respondent,
+            callback,
+            deadline,
+        );
         canister.system.queues.push_response(Arc::new(response));
     }
 }

@@ -4,9 +4,7 @@ use crate::management::{self, error};
 use crate::round::Round;
 use crate::state::{CanisterStatus, CyclesUseCase, SubnetMessage};
 use replicore_engine::Execute;
-use replicore_types::{
-    CanisterId, Cycles, ErrorCode, Ingress, IngressState, IngressStatus, NumBytes, UserError,
-};
+use replicore_types::{CanisterId, Cycles, ErrorCode, Ingress, IngressState, IngressStatus, NumBytes, UserError};
 use std::sync::Arc;
 
 impl<E: Execute> Round<'_, E> {
@@ -30,7 +28,15 @@ impl<E: Execute> Round<'_, E> {
                     IngressState::Failed(error)
                 }
             };
-            self.statuses.insert(id, IngressStatus { receiver, source, time, state });
+            self.statuses.insert(
+                id,
+                IngressStatus {
+                    receiver,
+                    source,
+                    time,
+                    state,
+                },
+            );
         }
     }
 
@@ -49,7 +55,10 @@ impl<E: Execute> Round<'_, E> {
             return Ok(());
         }
         let id = message.receiver;
-        let canister = self.state.canister_mut(&id).ok_or_else(|| error::canister_not_found(id))?;
+        let canister = self
+            .state
+            .canister_mut(&id)
+            .ok_or_else(|| error::canister_not_found(id))?;
         accepts_calls(id, &canister.system.status)?;
         canister.system.queues.push_ingress(message);
         self.ready.insert(id);
@@ -59,9 +68,14 @@ impl<E: Execute> Round<'_, E> {
     fn charge_induction(&mut self, payer: CanisterId, message: &Ingress) -> Result<(), UserError> {
         let subnet = self.context.subnet;
         let fee = subnet.ingress_induction_cost(NumBytes(u64::from(message.envelope_bytes)));
-        let canister = self.state.canister_mut(&payer).ok_or_else(|| error::canister_not_found(payer))?;
+        let canister = self
+            .state
+            .canister_mut(&payer)
+            .ok_or_else(|| error::canister_not_found(payer))?;
         let shows_amount = canister.system.is_controller(&message.source);
-        canister.withdraw(fee, &subnet).map_err(|missing| out_of_cycles(payer, missing, shows_amount))?;
+        canister
+            .withdraw(fee, &subnet)
+            .map_err(|missing| out_of_cycles(payer, missing, shows_amount))?;
         canister.system.consumed.add(CyclesUseCase::IngressInduction, fee);
         Ok(())
     }
@@ -71,7 +85,10 @@ impl<E: Execute> Round<'_, E> {
 pub(crate) fn out_of_cycles(id: CanisterId, missing: Cycles, shows_amount: bool) -> UserError {
     match shows_amount {
         true => error::out_of_cycles(id, missing),
-        false => UserError::new(ErrorCode::CanisterOutOfCycles, format!("Canister {id} is out of cycles")),
+        false => UserError::new(
+            ErrorCode::CanisterOutOfCycles,
+            format!("Canister {id} is out of cycles"),
+        ),
     }
 }
 
@@ -79,11 +96,13 @@ pub(crate) fn out_of_cycles(id: CanisterId, missing: Cycles, shows_amount: bool)
 pub(crate) fn accepts_calls(id: CanisterId, status: &CanisterStatus) -> Result<(), UserError> {
     match status {
         CanisterStatus::Running => Ok(()),
-        CanisterStatus::Stopping(_) => {
-            Err(UserError::new(ErrorCode::CanisterStopping, format!("Canister {id} is stopping")))
-        }
-        CanisterStatus::Stopped => {
-            Err(UserError::new(ErrorCode::CanisterStopped, format!("Canister {id} is stopped")))
-        }
+        CanisterStatus::Stopping(_) => Err(UserError::new(
+            ErrorCode::CanisterStopping,
+            format!("Canister {id} is stopping"),
+        )),
+        CanisterStatus::Stopped => Err(UserError::new(
+            ErrorCode::CanisterStopped,
+            format!("Canister {id} is stopped"),
+        )),
     }
 }

@@ -25,7 +25,10 @@ pub fn should_accept<E: Execute>(state: &ReplicatedState, engine: &E, message: &
     let canister = state.canister(&id).ok_or_else(|| error::canister_not_found(id))?;
     accepts_calls(id, &canister.system.status)?;
     let Some(execution) = &canister.execution else {
-        return Err(UserError::new(ErrorCode::CanisterWasmModuleNotFound, "Requested canister has no wasm module"));
+        return Err(UserError::new(
+            ErrorCode::CanisterWasmModuleNotFound,
+            "Requested canister has no wasm module",
+        ));
     };
     if execution.interface.method(&message.method_name) == Some(MethodKind::CompositeQuery) {
         return Err(message::composite_query_called());
@@ -62,7 +65,9 @@ fn inspect<E: Execute>(
     canister: &CanisterState,
     message: &Ingress,
 ) -> Result<(), UserError> {
-    let Some(mut execution) = canister.execution.clone() else { return Err(error::no_module(canister.id())) };
+    let Some(mut execution) = canister.execution.clone() else {
+        return Err(error::no_module(canister.id()));
+    };
     let context = RoundContext::new(state, Randomness::default());
     let start = message::starting_point(canister, &context, canister.system.balance, Default::default());
     let view = message::system_view(canister, &start, &context);
@@ -78,13 +83,26 @@ fn inspect<E: Execute>(
         view: &view,
     };
     let limit = NumInstructions(INSPECT_MESSAGE_INSTRUCTIONS_MAX);
-    let outcome = engine.execute(&mut execution, call, InstructionLimits { message: limit, slice: limit });
+    let outcome = engine.execute(
+        &mut execution,
+        call,
+        InstructionLimits {
+            message: limit,
+            slice: limit,
+        },
+    );
     let rejected = || {
         let text = format!("Error from Canister {}: Canister rejected the message", canister.id());
         UserError::new(ErrorCode::CanisterRejectedMessage, text)
     };
-    let ExecutionOutcome::Finished(done) = outcome else { return Err(rejected()) };
+    let ExecutionOutcome::Finished(done) = outcome else {
+        return Err(rejected());
+    };
     let WorkDone { result, changes, .. } = *done;
     result.map_err(|failed| error::from_canister(canister.id(), &failed.error))?;
-    if changes.accepted_message { Ok(()) } else { Err(rejected()) }
+    if changes.accepted_message {
+        Ok(())
+    } else {
+        Err(rejected())
+    }
 }

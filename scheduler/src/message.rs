@@ -79,7 +79,9 @@ fn check_call(canister: &CanisterState, item: &WorkItem) -> Result<(), UserError
         CanisterStatus::Stopping(_) => return Err(not_running(ErrorCode::CanisterStopping)),
         CanisterStatus::Stopped => return Err(not_running(ErrorCode::CanisterStopped)),
     }
-    let Some(execution) = &canister.execution else { return Err(error::no_module(id)) };
+    let Some(execution) = &canister.execution else {
+        return Err(error::no_module(id));
+    };
     let method = match item {
         WorkItem::Message(CanisterInput::Ingress(ingress)) => &ingress.method_name,
         WorkItem::Message(CanisterInput::Canister(CanisterMessage::Request(request))) => &request.method_name,
@@ -179,7 +181,10 @@ fn entry_point(canister: &CanisterState, item: &WorkItem) -> EntryPoint {
         | WorkItem::Task(SystemTask::Heartbeat) => return EntryPoint::Heartbeat,
     };
     let (method, argument) = (method.clone(), argument.clone());
-    let kind = canister.execution.as_ref().and_then(|execution| execution.interface.method(&method));
+    let kind = canister
+        .execution
+        .as_ref()
+        .and_then(|execution| execution.interface.method(&method));
     match kind {
         Some(MethodKind::Query) => EntryPoint::ReplicatedQuery { method, argument },
         Some(MethodKind::Update | MethodKind::CompositeQuery) | None => EntryPoint::Update { method, argument },
@@ -205,7 +210,11 @@ pub(crate) fn system_view(canister: &CanisterState, start: &StartingPoint, conte
         certified_data: system.certified_data.clone(),
         global_timer: system.global_timer,
         environment_variables: system.settings.environment_variables.clone(),
-        free_slots: if slots.is_empty() { context.all_slots_free.clone() } else { Arc::new(slots) },
+        free_slots: if slots.is_empty() {
+            context.all_slots_free.clone()
+        } else {
+            Arc::new(slots)
+        },
         next_callback_id: CallbackId(system.calls.last_callback + 1),
         log_next_index: system.log.next_index(),
         log_bytes_max: usize::try_from(system.settings.log_memory_limit.0).unwrap_or(usize::MAX),
@@ -269,8 +278,15 @@ pub(crate) fn call<'a>(canister: &CanisterState, item: &WorkItem, view: &'a Syst
 /// A call or task may use all instructions of a message; a callback leaves some to its cleanup.
 pub(crate) fn instruction_limits(context: &RoundContext, is_callback: bool) -> InstructionLimits {
     let message = context.message_instructions_max();
-    let kept = if is_callback { message.0 / 100 * CLEANUP_INSTRUCTIONS_PERCENT } else { 0 };
-    InstructionLimits { message: NumInstructions(message.0 - kept), slice: context.slice_instructions_max() }
+    let kept = if is_callback {
+        message.0 / 100 * CLEANUP_INSTRUCTIONS_PERCENT
+    } else {
+        0
+    };
+    InstructionLimits {
+        message: NumInstructions(message.0 - kept),
+        slice: context.slice_instructions_max(),
+    }
 }
 
 /// What a response gives back to the caller before its callback runs: attached cycles that were not accepted, and what
@@ -281,8 +297,13 @@ pub(crate) fn response_refunds(
     context: &RoundContext,
 ) -> (Cycles, Cycles) {
     let callback = &registered.callback;
-    let transmission = context.subnet.transmission_cost(NumBytes(response_bytes(&response.payload)));
-    (response.refund.min(callback.cycles_sent), callback.prepayment_for_response_transmission - transmission)
+    let transmission = context
+        .subnet
+        .transmission_cost(NumBytes(response_bytes(&response.payload)));
+    (
+        response.refund.min(callback.cycles_sent),
+        callback.prepayment_for_response_transmission - transmission,
+    )
 }
 
 /// What the engine executes for a response.
@@ -297,7 +318,12 @@ pub(crate) fn callback_call<'a>(
         ResponsePayload::Reject(reject) => (registered.callback.on_reject, ResponseView::Reject(reject.clone())),
     };
     let refund = response.refund.min(registered.callback.cycles_sent);
-    let entry_point = EntryPoint::Callback { closure, response: view_of_response, refund, composite: false };
+    let entry_point = EntryPoint::Callback {
+        closure,
+        response: view_of_response,
+        refund,
+        composite: false,
+    };
     in_call_context(canister, registered.call_context, entry_point, view)
 }
 
@@ -313,7 +339,11 @@ pub(crate) fn cleanup_call<'a>(
         ResponsePayload::Data(data) => ResponseView::Reply(data.clone()),
         ResponsePayload::Reject(reject) => ResponseView::Reject(reject.clone()),
     };
-    let entry_point = EntryPoint::Cleanup { closure, response, composite: false };
+    let entry_point = EntryPoint::Cleanup {
+        closure,
+        response,
+        composite: false,
+    };
     Some(in_call_context(canister, registered.call_context, entry_point, view))
 }
 

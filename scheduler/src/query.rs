@@ -44,7 +44,9 @@ pub fn execute_query<E: Execute>(
         data_certificate,
         instructions_left: COMPOSITE_QUERY_INSTRUCTIONS_MAX,
     };
-    evaluation.evaluate(source, receiver, method, argument, 0).map_err(Failure::into_error)
+    evaluation
+        .evaluate(source, receiver, method, argument, 0)
+        .map_err(Failure::into_error)
 }
 
 /// Why a query has no answer.
@@ -97,7 +99,9 @@ fn resolve<'a>(
         let text = format!("Canister {id} is {word} and therefore does not have a CallContextManager");
         return Err(UserError::new(code, text));
     }
-    let Some(execution) = &canister.execution else { return Err(error::no_module(id)) };
+    let Some(execution) = &canister.execution else {
+        return Err(error::no_module(id));
+    };
     if canister.system.balance < canister.freezing_threshold(&state.metadata.subnet) {
         let text = format!(
             "Canister {id} is unable to process query calls because it's frozen. Please top up the canister with cycles \
@@ -127,14 +131,33 @@ impl<E: Execute> Evaluation<'_, E> {
         let start = message::starting_point(canister, &self.context, canister.system.balance, Cycles::ZERO);
         let view = message::system_view(canister, &start, &self.context);
         let instructions = NumInstructions::ZERO;
-        let mut frame =
-            Frame { canister, execution, view, caller, depth, instructions, calls: VecDeque::new() };
+        let mut frame = Frame {
+            canister,
+            execution,
+            view,
+            caller,
+            depth,
+            instructions,
+            calls: VecDeque::new(),
+        };
         // Calls within a composite query see no data certificate: it would be the one of another canister's caller.
-        let data_certificate = if depth == 0 { (self.data_certificate)(receiver) } else { None };
+        let data_certificate = if depth == 0 {
+            (self.data_certificate)(receiver)
+        } else {
+            None
+        };
         let is_composite = kind == MethodKind::CompositeQuery;
         let entry_point = match is_composite {
-            true => EntryPoint::CompositeQuery { method, argument, data_certificate },
-            false => EntryPoint::Query { method, argument, data_certificate },
+            true => EntryPoint::CompositeQuery {
+                method,
+                argument,
+                data_certificate,
+            },
+            false => EntryPoint::Query {
+                method,
+                argument,
+                data_certificate,
+            },
         };
         let mut result = self.execute(&mut frame, entry_point)?;
         while matches!(result, Ok(None) | Err(_)) {
@@ -164,7 +187,12 @@ impl<E: Execute> Evaluation<'_, E> {
             ResponseView::Reject(_) => call.callback.on_reject,
         };
         let refund = call.request.payment;
-        let entry_point = EntryPoint::Callback { closure, response: response.clone(), refund, composite: true };
+        let entry_point = EntryPoint::Callback {
+            closure,
+            response: response.clone(),
+            refund,
+            composite: true,
+        };
         match self.execute(frame, entry_point)? {
             Ok(None) => Ok(before.and(Ok(None))),
             Ok(Some(answer)) => Ok(Ok(Some(answer))),
@@ -178,7 +206,14 @@ impl<E: Execute> Evaluation<'_, E> {
     fn clean_up(&mut self, frame: &mut Frame<'_>, callback: &Callback, response: ResponseView) -> Result<(), Failure> {
         if let Some(closure) = callback.on_cleanup {
             // The error of the callback stands, whatever the cleanup does.
-            let _ = self.execute(frame, EntryPoint::Cleanup { closure, response, composite: true })?;
+            let _ = self.execute(
+                frame,
+                EntryPoint::Cleanup {
+                    closure,
+                    response,
+                    composite: true,
+                },
+            )?;
         }
         Ok(())
     }
@@ -197,16 +232,20 @@ impl<E: Execute> Evaluation<'_, E> {
         };
         let sender = frame.canister.id().0;
         let (method, payload) = (request.method_name.clone(), request.payload.clone());
-        Ok(match self.evaluate(sender, receiver, method, payload, frame.depth + 1) {
-            Ok(WasmResult::Reply(reply)) => ResponseView::Reply(reply),
-            Ok(WasmResult::Reject(message)) => {
-                ResponseView::Reject(RejectContext { code: RejectCode::CanisterReject, message })
-            }
-            Err(Failure::Call(error)) => {
-                ResponseView::Reject(RejectContext { code: error.reject_code(), message: error.description })
-            }
-            Err(failure @ Failure::Query(_)) => return Err(failure),
-        })
+        Ok(
+            match self.evaluate(sender, receiver, method, payload, frame.depth + 1) {
+                Ok(WasmResult::Reply(reply)) => ResponseView::Reply(reply),
+                Ok(WasmResult::Reject(message)) => ResponseView::Reject(RejectContext {
+                    code: RejectCode::CanisterReject,
+                    message,
+                }),
+                Err(Failure::Call(error)) => ResponseView::Reject(RejectContext {
+                    code: error.reject_code(),
+                    message: error.description,
+                }),
+                Err(failure @ Failure::Query(_)) => return Err(failure),
+            },
+        )
     }
 
     fn spend(&mut self, instructions: u64) -> Result<(), Failure> {
@@ -239,16 +278,30 @@ impl<E: Execute> Evaluation<'_, E> {
             view: &frame.view,
         };
         let limit = NumInstructions(QUERY_INSTRUCTIONS_MAX.min(self.instructions_left));
-        let outcome = self.engine.execute(&mut frame.execution, call, InstructionLimits { message: limit, slice: limit });
+        let outcome = self.engine.execute(
+            &mut frame.execution,
+            call,
+            InstructionLimits {
+                message: limit,
+                slice: limit,
+            },
+        );
         let ExecutionOutcome::Finished(done) = outcome else {
             let text = format!("Query of canister {id} paused although it runs in one slice");
             return Err(Failure::Query(UserError::new(ErrorCode::QueryCallGraphInternal, text)));
         };
-        let WorkDone { result, changes, instructions, .. } = *done;
+        let WorkDone {
+            result,
+            changes,
+            instructions,
+            ..
+        } = *done;
         frame.instructions += instructions;
         self.spend(instructions.0.min(self.instructions_left))?;
         if limit.0 < QUERY_INSTRUCTIONS_MAX
-            && result.as_ref().is_err_and(|failed| failed.error.code == ErrorCode::CanisterInstructionLimitExceeded)
+            && result
+                .as_ref()
+                .is_err_and(|failed| failed.error.code == ErrorCode::CanisterInstructionLimitExceeded)
         {
             // Not the message's own limit: what the calls before it left was not enough.
             return Err(allowance_exceeded());

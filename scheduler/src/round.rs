@@ -65,11 +65,19 @@ impl<'a, E: Execute> Round<'a, E> {
     fn begin(mut state: ReplicatedState, batch: &Batch, engine: &'a E, cores: SchedulerCores) -> Self {
         state.metadata.height = batch.height;
         state.metadata.time = batch.time;
-        let nobody = SystemState::new(CanisterId::MANAGEMENT, Default::default(), Default::default(), batch.time);
+        let nobody = SystemState::new(
+            CanisterId::MANAGEMENT,
+            Default::default(),
+            Default::default(),
+            batch.time,
+        );
         Self {
             context: RoundContext::new(&state, batch.randomness),
             ready: state.activity.runnable().collect(),
-            stats: RoundStats { height: batch.height, ..RoundStats::default() },
+            stats: RoundStats {
+                height: batch.height,
+                ..RoundStats::default()
+            },
             state,
             engine,
             cores,
@@ -133,7 +141,10 @@ impl<'a, E: Execute> Round<'a, E> {
     /// of the heaviest.
     fn execute_wave(&mut self, canisters: &[CanisterId]) -> u64 {
         let mut turns: Vec<Seat> = canisters.iter().filter_map(|id| self.take_out(*id)).collect();
-        let runner = Runner { context: &self.context, engine: self.engine };
+        let runner = Runner {
+            context: &self.context,
+            engine: self.engine,
+        };
         self.cores.for_each(&mut turns, |seat| {
             seat.turn = runner.run_turn(Arc::make_mut(&mut seat.canister), seat.used);
         });
@@ -144,12 +155,22 @@ impl<'a, E: Execute> Round<'a, E> {
     fn take_out(&mut self, id: CanisterId) -> Option<Seat> {
         let slot = self.state.canisters.get_mut(&id)?;
         let canister = std::mem::replace(slot, Arc::clone(&self.placeholder));
-        Some(Seat { id, canister, used: self.used.get(&id).copied().unwrap_or(0), turn: Turn::default() })
+        Some(Seat {
+            id,
+            canister,
+            used: self.used.get(&id).copied().unwrap_or(0),
+            turn: Turn::default(),
+        })
     }
 
     /// Puts a canister back with what its turn did.
     fn commit(&mut self, seat: Seat) -> u64 {
-        let Seat { id, canister, used, turn } = seat;
+        let Seat {
+            id,
+            canister,
+            used,
+            turn,
+        } = seat;
         let used = used + turn.round_instructions;
         let can_go_on = !turn.slice_used && used < CANISTER_ROUND_INSTRUCTIONS_MAX;
         if !can_go_on {
@@ -189,7 +210,9 @@ impl<'a, E: Execute> Round<'a, E> {
 
     /// A canister may have something to do now.
     pub fn wake(&mut self, id: CanisterId) {
-        let Some(canister) = self.state.canister(&id) else { return };
+        let Some(canister) = self.state.canister(&id) else {
+            return;
+        };
         let (runnable, output) = (canister.is_runnable(), canister.system.queues.has_output());
         if runnable {
             self.ready.insert(id);
@@ -201,7 +224,9 @@ impl<'a, E: Execute> Round<'a, E> {
 
     /// True where the canister has a message between slices: management calls about it wait.
     pub fn is_paused(&self, id: &CanisterId) -> bool {
-        self.state.canister(id).is_some_and(|canister| canister.paused.is_some())
+        self.state
+            .canister(id)
+            .is_some_and(|canister| canister.paused.is_some())
     }
 
     /// Statuses into the history, priorities, index and the certified tree.
@@ -234,7 +259,9 @@ impl<'a, E: Execute> Round<'a, E> {
         let height = self.context.height;
         for id in std::mem::take(&mut self.used).into_keys() {
             let was_full = !self.ready.contains(&id);
-            let Some(canister) = self.state.canister_mut(&id) else { continue };
+            let Some(canister) = self.state.canister_mut(&id) else {
+                continue;
+            };
             round_schedule::after_round(&mut canister.priority, height, was_full);
             canister.system.rounds_executed += 1;
         }

@@ -16,13 +16,22 @@ const ACCUMULATED_MAX: i64 = 2_000;
 pub(crate) fn order(state: &ReplicatedState, mut runnable: Vec<CanisterId>) -> Vec<CanisterId> {
     let height = state.metadata.height.0;
     runnable.sort_by_cached_key(|id| {
-        let Some(canister) = state.canister(id) else { return (false, i64::MAX, u64::MAX, *id) };
+        let Some(canister) = state.canister(id) else {
+            return (false, i64::MAX, u64::MAX, *id);
+        };
         let priority = &canister.priority;
         let waited = i64::try_from(height.saturating_sub(priority.last_full_execution)).unwrap_or(i64::MAX);
         let allocation = i64::try_from(canister.system.settings.compute_allocation).unwrap_or(0);
         // A round of waiting weighs one percent for everybody, and the allocation on top of it.
-        let credit = priority.accumulated.saturating_add(waited.saturating_mul(allocation + 1).min(ACCUMULATED_MAX));
-        (canister.paused.is_none(), credit.saturating_neg(), priority.last_full_execution, *id)
+        let credit = priority
+            .accumulated
+            .saturating_add(waited.saturating_mul(allocation + 1).min(ACCUMULATED_MAX));
+        (
+            canister.paused.is_none(),
+            credit.saturating_neg(),
+            priority.last_full_execution,
+            *id,
+        )
     });
     runnable
 }
@@ -32,7 +41,10 @@ pub(crate) fn after_round(priority: &mut Priority, height: Height, was_full: boo
     if was_full {
         let waited = i64::try_from(height.0.saturating_sub(priority.last_full_execution)).unwrap_or(i64::MAX);
         let credit = waited.min(ACCUMULATED_MAX);
-        let after = priority.accumulated.saturating_add(credit).saturating_sub(FULL_EXECUTION);
+        let after = priority
+            .accumulated
+            .saturating_add(credit)
+            .saturating_sub(FULL_EXECUTION);
         priority.accumulated = after.clamp(-ACCUMULATED_MAX, 0);
         priority.last_full_execution = height.0;
     }

@@ -17,7 +17,9 @@ impl<E: Execute> Round<'_, E> {
     /// Delivers what the canisters sent, by sender and in the order of sending.
     pub fn route(&mut self) {
         for sender in std::mem::take(&mut self.unrouted) {
-            let Some(canister) = self.state.canister_mut(&sender) else { continue };
+            let Some(canister) = self.state.canister_mut(&sender) else {
+                continue;
+            };
             for message in canister.system.queues.take_output() {
                 self.stats.messages_routed += 1;
                 match message {
@@ -46,8 +48,13 @@ impl<E: Execute> Round<'_, E> {
     /// Hands a request to a running canister that has room for it; gives it back otherwise.
     fn try_deliver(&mut self, request: Arc<Request>) -> Result<(), Arc<Request>> {
         let receiver = request.receiver;
-        let is_running = |canister: &crate::state::CanisterState| accepts_calls(receiver, &canister.system.status).is_ok();
-        match self.state.canister_mut(&receiver).filter(|canister| is_running(canister)) {
+        let is_running =
+            |canister: &crate::state::CanisterState| accepts_calls(receiver, &canister.system.status).is_ok();
+        match self
+            .state
+            .canister_mut(&receiver)
+            .filter(|canister| is_running(canister))
+        {
             Some(canister) => canister.system.queues.push_request(request)?,
             None => return Err(request),
         }
@@ -59,10 +66,17 @@ impl<E: Execute> Round<'_, E> {
     /// out) it is dropped.
     pub fn deliver_response(&mut self, response: Arc<Response>) {
         let originator = response.originator;
-        let Some(canister) = self.state.canister_mut(&originator) else { return };
+        let Some(canister) = self.state.canister_mut(&originator) else {
+            return;
+        };
         let calls = &canister.system.calls;
-        let Some(registered) = calls.callbacks.get(&response.originator_reply_callback) else { return };
-        let key = registered.callback.deadline.map(|deadline| (deadline, response.originator_reply_callback));
+        let Some(registered) = calls.callbacks.get(&response.originator_reply_callback) else {
+            return;
+        };
+        let key = registered
+            .callback
+            .deadline
+            .map(|deadline| (deadline, response.originator_reply_callback));
         if key.is_some_and(|key| !calls.deadlines.contains_key(&key)) {
             return;
         }
@@ -111,20 +125,32 @@ impl<E: Execute> Round<'_, E> {
         let (first, last) = self.state.metadata.canister_range;
         let (code, message) = match self.state.canister(&receiver) {
             Some(canister) => match accepts_calls(receiver, &canister.system.status) {
-                Ok(()) => (RejectCode::SysTransient, format!("Queue of canister {receiver} is full")),
+                Ok(()) => (
+                    RejectCode::SysTransient,
+                    format!("Queue of canister {receiver} is full"),
+                ),
                 Err(error) => (error.reject_code(), error.description),
             },
-            None if receiver.index().is_some() && (first..=last).contains(&receiver) => {
-                (RejectCode::DestinationInvalid, error::canister_not_found(receiver).description)
-            }
-            None => (RejectCode::DestinationInvalid, format!("No route to canister {receiver}")),
+            None if receiver.index().is_some() && (first..=last).contains(&receiver) => (
+                RejectCode::DestinationInvalid,
+                error::canister_not_found(receiver).description,
+            ),
+            None => (
+                RejectCode::DestinationInvalid,
+                format!("No route to canister {receiver}"),
+            ),
         };
         RejectContext { code, message }
     }
 
     /// Delivers an answer that a management call caused.
     pub fn deliver_answer(&mut self, answer: Answer) {
-        let Answer { respondent, origin, result, refund } = answer;
+        let Answer {
+            respondent,
+            origin,
+            result,
+            refund,
+        } = answer;
         match origin {
             CallOrigin::Ingress { source, message_id, .. } => {
                 let state = match result {
@@ -132,9 +158,22 @@ impl<E: Execute> Round<'_, E> {
                     Err(error) => IngressState::Failed(error),
                 };
                 let (receiver, time) = (respondent, self.context.time);
-                self.set_status(message_id, IngressStatus { receiver, source, time, state });
+                self.set_status(
+                    message_id,
+                    IngressStatus {
+                        receiver,
+                        source,
+                        time,
+                        state,
+                    },
+                );
             }
-            CallOrigin::Canister { sender, callback, deadline, .. } => {
+            CallOrigin::Canister {
+                sender,
+                callback,
+                deadline,
+                ..
+            } => {
                 let response = Response {
                     originator: sender,
                     respondent,

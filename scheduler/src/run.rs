@@ -65,7 +65,9 @@ impl<E: Execute> Runner<'_, E> {
         turn.round_instructions += MESSAGE_OVERHEAD_INSTRUCTIONS;
         if let WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(response))) = &item {
             let response = Arc::clone(response);
-            let Some(start) = apply::begin_response(canister, &response, self.context) else { return };
+            let Some(start) = apply::begin_response(canister, &response, self.context) else {
+                return;
+            };
             return self.execute(canister, item, start, None, turn);
         }
         match message::begin_call(canister, &item, self.context) {
@@ -147,7 +149,13 @@ impl<E: Execute> Runner<'_, E> {
                 ExecutionOutcome::Paused(live) => Slice::Paused(live),
             };
         };
-        let Some(registered) = canister.system.calls.callbacks.get(&response.originator_reply_callback).cloned() else {
+        let Some(registered) = canister
+            .system
+            .calls
+            .callbacks
+            .get(&response.originator_reply_callback)
+            .cloned()
+        else {
             return Slice::Nothing;
         };
         let call = message::callback_call(canister, &registered, response, &view);
@@ -200,7 +208,10 @@ impl<E: Execute> Runner<'_, E> {
             // The cleanup runs in one go: it has what the callback left of its last slice, at least its reserved part.
             let left = self.context.message_instructions_max() - done.instructions;
             let message = left.min(self.context.slice_instructions_max());
-            let limits = InstructionLimits { message, slice: message };
+            let limits = InstructionLimits {
+                message,
+                slice: message,
+            };
             match self.run_slice(canister, call, limits, None) {
                 ExecutionOutcome::Finished(cleanup) => Some(cleanup),
                 ExecutionOutcome::Paused(_) => None,

@@ -26,7 +26,9 @@ impl<E: Execute> Round<'_, E> {
         let mut blocked: BTreeSet<CanisterId> = BTreeSet::new();
         let (mut spent, mut executed) = (0, false);
         while spent < MANAGEMENT_ITERATION_INSTRUCTIONS_MAX {
-            let Some(message) = self.state.subnet.inbox.pop_front() else { break };
+            let Some(message) = self.state.subnet.inbox.pop_front() else {
+                break;
+            };
             if let Some(id) = about(&message)
                 && (blocked.contains(&id) || self.is_paused(&id))
             {
@@ -74,8 +76,10 @@ impl<E: Execute> Round<'_, E> {
     pub fn answer_waiting(&mut self, randomness: Randomness, responses: Vec<ConsensusResponse>) {
         let is_random = |context: &SubnetCallContext| context.kind == SubnetCallKind::RawRand;
         let contexts = self.state.subnet.call_contexts.iter();
-        let waiting: Vec<CallbackId> =
-            contexts.filter(|(_, context)| is_random(context)).map(|(id, _)| *id).collect();
+        let waiting: Vec<CallbackId> = contexts
+            .filter(|(_, context)| is_random(context))
+            .map(|(id, _)| *id)
+            .collect();
         let mut generator = ChaCha20Rng::from_seed(randomness.0);
         for id in waiting {
             let mut bytes = [0; 32];
@@ -106,7 +110,12 @@ impl<E: Execute> Round<'_, E> {
                 method_name: request.method_name.clone(),
             },
         };
-        self.deliver_answer(Answer { respondent: CanisterId::MANAGEMENT, origin, result, refund: context.cycles });
+        self.deliver_answer(Answer {
+            respondent: CanisterId::MANAGEMENT,
+            origin,
+            result,
+            refund: context.cycles,
+        });
     }
 
     /// Stops stopping canisters that have no open call context left, and gives up on those that wait too long.
@@ -115,8 +124,12 @@ impl<E: Execute> Round<'_, E> {
         let mut stopping: BTreeSet<CanisterId> = self.state.activity.stopping().collect();
         stopping.extend(self.state.touched.iter().copied());
         for id in stopping {
-            let Some(canister) = self.state.canister(&id) else { continue };
-            let CanisterStatus::Stopping(contexts) = &canister.system.status else { continue };
+            let Some(canister) = self.state.canister(&id) else {
+                continue;
+            };
+            let CanisterStatus::Stopping(contexts) = &canister.system.status else {
+                continue;
+            };
             let is_idle = canister.system.calls.is_idle() && canister.paused.is_none();
             if is_idle {
                 self.finish_stop(id);
@@ -127,18 +140,26 @@ impl<E: Execute> Round<'_, E> {
     }
 
     fn finish_stop(&mut self, id: CanisterId) {
-        let Some(canister) = self.state.canister_mut(&id) else { return };
+        let Some(canister) = self.state.canister_mut(&id) else {
+            return;
+        };
         let status = std::mem::replace(&mut canister.system.status, CanisterStatus::Stopped);
         canister.system.version += 1;
-        let CanisterStatus::Stopping(contexts) = status else { return };
+        let CanisterStatus::Stopping(contexts) = status else {
+            return;
+        };
         for context in contexts {
             self.deliver_answer(management::stop_answer(context, Ok(Payload::from(EMPTY_REPLY))));
         }
     }
 
     fn time_out_stops(&mut self, id: CanisterId, now: Time) {
-        let Some(canister) = self.state.canister_mut(&id) else { return };
-        let CanisterStatus::Stopping(contexts) = &mut canister.system.status else { return };
+        let Some(canister) = self.state.canister_mut(&id) else {
+            return;
+        };
+        let CanisterStatus::Stopping(contexts) = &mut canister.system.status else {
+            return;
+        };
         let (overdue, kept): (Vec<_>, Vec<_>) = contexts.drain(..).partition(|context| is_overdue(context, now));
         *contexts = kept;
         for context in overdue {

@@ -18,14 +18,18 @@ impl<E: Execute> Round<'_, E> {
             if !self.runs_tasks(&id) {
                 continue;
             }
-            let Some(canister) = self.state.canister(&id) else { continue };
+            let Some(canister) = self.state.canister(&id) else {
+                continue;
+            };
             let has_heartbeat = canister.exports("canister_heartbeat");
             let has_timer = canister.exports("canister_global_timer")
                 && canister.system.global_timer.is_some_and(|deadline| deadline <= now);
             if !(has_heartbeat || has_timer) {
                 continue;
             }
-            let Some(canister) = self.state.canister_mut(&id) else { continue };
+            let Some(canister) = self.state.canister_mut(&id) else {
+                continue;
+            };
             take_turn(canister, has_heartbeat, has_timer);
             self.wake(id);
         }
@@ -35,7 +39,10 @@ impl<E: Execute> Round<'_, E> {
     pub fn drop_tasks(&mut self) {
         let waiting: Vec<CanisterId> = self.state.touched.iter().copied().collect();
         for id in waiting {
-            let has_tasks = self.state.canister(&id).is_some_and(|canister| !canister.system.tasks.is_empty());
+            let has_tasks = self
+                .state
+                .canister(&id)
+                .is_some_and(|canister| !canister.system.tasks.is_empty());
             if !has_tasks {
                 continue;
             }

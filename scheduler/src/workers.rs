@@ -17,7 +17,7 @@ impl SchedulerCores {
     /// over would cost more than a small message.
     pub(crate) fn for_each<T: Send>(self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
         match self.pool(items.len()) {
-            Some(pool) => pool.install(|| items.par_iter_mut().with_max_len(1).for_each(|item| work(item))),
+            Some(pool) => pool.install(|| items.par_iter_mut().with_max_len(1).for_each(&work)),
             None => items.iter_mut().for_each(work),
         }
     }
@@ -33,7 +33,12 @@ impl SchedulerCores {
             return Some(Arc::clone(pool));
         }
         let builder = ThreadPoolBuilder::new().num_threads(self.0).stack_size(STACK_BYTES);
-        let pool = Arc::new(builder.thread_name(|number| format!("scheduler-{number}")).build().ok()?);
+        let pool = Arc::new(
+            builder
+                .thread_name(|number| format!("scheduler-{number}"))
+                .build()
+                .ok()?,
+        );
         pools.insert(self.0, Arc::clone(&pool));
         Some(pool)
     }

@@ -23,12 +23,18 @@ impl Entry {
     fn of(canister: &CanisterState) -> Self {
         let system = &canister.system;
         let runs_tasks = system.status == CanisterStatus::Running;
-        let callbacks = system.calls.deadlines.get_min().map(|((deadline, _), ())| deadline.to_time());
+        let callbacks = system
+            .calls
+            .deadlines
+            .get_min()
+            .map(|((deadline, _), ())| deadline.to_time());
         Self {
             runnable: canister.is_runnable(),
             heartbeat: runs_tasks && canister.exports("canister_heartbeat"),
             stopping: matches!(system.status, CanisterStatus::Stopping(_)),
-            timer: system.global_timer.filter(|_| runs_tasks && canister.exports("canister_global_timer")),
+            timer: system
+                .global_timer
+                .filter(|_| runs_tasks && canister.exports("canister_global_timer")),
             expiry: callbacks.into_iter().chain(system.queues.next_expiry()).min(),
             charged_until: system.charged_until,
             memory_taken: canister.memory_taken(),
@@ -74,7 +80,10 @@ impl Activity {
     }
 
     fn remove(&mut self, id: CanisterId, old: &Entry, new: Option<&Entry>) {
-        let default = Entry { charged_until: Time(u64::MAX), ..Entry::default() };
+        let default = Entry {
+            charged_until: Time(u64::MAX),
+            ..Entry::default()
+        };
         let new = new.unwrap_or(&default);
         for (set, was, is) in [
             (&mut self.runnable, old.runnable, new.runnable),
@@ -99,7 +108,10 @@ impl Activity {
     }
 
     fn insert(&mut self, id: CanisterId, old: Option<&Entry>, new: &Entry) {
-        let default = Entry { charged_until: Time(u64::MAX), ..Entry::default() };
+        let default = Entry {
+            charged_until: Time(u64::MAX),
+            ..Entry::default()
+        };
         let old = old.unwrap_or(&default);
         for (set, was, is) in [
             (&mut self.runnable, old.runnable, new.runnable),

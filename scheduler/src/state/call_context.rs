@@ -164,7 +164,8 @@ impl CallContextManager {
         if let Some(context) = self.call_context_mut(call_context) {
             context.open_callbacks += 1;
         }
-        self.callbacks.insert(id, Arc::new(RegisteredCallback { call_context, callback }));
+        self.callbacks
+            .insert(id, Arc::new(RegisteredCallback { call_context, callback }));
     }
 
     /// Removes a callback whose response was executed.
@@ -186,7 +187,9 @@ impl CallContextManager {
         result: Result<Option<WasmResult>, UserError>,
         instructions: NumInstructions,
     ) -> CallContextAction {
-        let Some(context) = self.call_context_mut(id) else { return CallContextAction::AlreadyResponded };
+        let Some(context) = self.call_context_mut(id) else {
+            return CallContextAction::AlreadyResponded;
+        };
         context.instructions_executed += instructions;
         let waits = context.open_callbacks > 0;
         let responded = context.responded;

@@ -120,7 +120,12 @@ impl LiveExecution {
 impl CanisterState {
     /// A canister without code.
     pub fn new(system: SystemState) -> Self {
-        Self { system, execution: None, priority: Priority::default(), paused: None }
+        Self {
+            system,
+            execution: None,
+            priority: Priority::default(),
+            paused: None,
+        }
     }
 
     /// The canister id.
@@ -140,17 +145,25 @@ impl CanisterState {
 
     /// Pointer width of the module; it decides what an instruction costs.
     pub fn width(&self) -> WasmWidth {
-        self.execution.as_ref().map_or(WasmWidth::Wasm32, |execution| execution.interface.width)
+        self.execution
+            .as_ref()
+            .map_or(WasmWidth::Wasm32, |execution| execution.interface.width)
     }
 
     /// True where the module exports the system entry point.
     pub fn exports(&self, entry_point: &str) -> bool {
-        self.execution.as_ref().is_some_and(|execution| execution.interface.has(entry_point))
+        self.execution
+            .as_ref()
+            .is_some_and(|execution| execution.interface.has(entry_point))
     }
 
     /// Size of the Wasm heap.
     pub fn heap_bytes(&self) -> NumBytes {
-        NumBytes(self.execution.as_ref().map_or(0, |execution| execution.heap.size_bytes()))
+        NumBytes(
+            self.execution
+                .as_ref()
+                .map_or(0, |execution| execution.heap.size_bytes()),
+        )
     }
 
     /// Everything that storage is charged for: memories, code, history, chunks and snapshots.

@@ -74,7 +74,11 @@ struct SnapshotRecord {
 impl CanisterState {
     /// The canister in parts. Deterministic: equal canisters have equal parts.
     pub fn to_parts(&self) -> CanisterParts {
-        let mut parts = CanisterParts { metadata: Vec::new(), blobs: Vec::new(), memories: Vec::new() };
+        let mut parts = CanisterParts {
+            metadata: Vec::new(),
+            blobs: Vec::new(),
+            memories: Vec::new(),
+        };
         let execution = self.execution.as_ref().map(|execution| parts.add(execution));
         let snapshots = &*self.system.snapshots;
         let record = CanisterRecord {
@@ -82,7 +86,10 @@ impl CanisterState {
             priority: self.priority.clone(),
             paused: self.paused.clone(),
             execution,
-            snapshots: snapshots.iter().map(|(id, snapshot)| (*id, parts.add_snapshot(snapshot))).collect(),
+            snapshots: snapshots
+                .iter()
+                .map(|(id, snapshot)| (*id, parts.add_snapshot(snapshot)))
+                .collect(),
         };
         parts.metadata = encode(&record);
         parts
@@ -94,12 +101,26 @@ impl CanisterState {
     /// The parts do not belong together or do not decode.
     pub fn from_parts(parts: CanisterParts) -> Result<Self, CodecError> {
         let record: CanisterRecord = decode("a canister", &parts.metadata)?;
-        let mut pieces = Pieces { blobs: parts.blobs.into_iter(), memories: parts.memories.into_iter() };
-        let execution = record.execution.map(|execution| pieces.execution(execution)).transpose()?;
+        let mut pieces = Pieces {
+            blobs: parts.blobs.into_iter(),
+            memories: parts.memories.into_iter(),
+        };
+        let execution = record
+            .execution
+            .map(|execution| pieces.execution(execution))
+            .transpose()?;
         let mut system = record.system;
-        let snapshots = record.snapshots.into_iter().map(|(id, snapshot)| Ok((id, Arc::new(pieces.snapshot(snapshot)?))));
+        let snapshots = record
+            .snapshots
+            .into_iter()
+            .map(|(id, snapshot)| Ok((id, Arc::new(pieces.snapshot(snapshot)?))));
         system.snapshots = Arc::new(snapshots.collect::<Result<BTreeMap<_, _>, CodecError>>()?);
-        Ok(Self { system, execution, priority: record.priority, paused: record.paused })
+        Ok(Self {
+            system,
+            execution,
+            priority: record.priority,
+            paused: record.paused,
+        })
     }
 }
 
@@ -218,15 +239,21 @@ impl ReplicatedState {
     /// Puts memory `position` of a canister (in the order of [`CanisterParts::memories`]) on the files that hold it by
     /// now. Content, hashes and what counts as changed stay as they are. Snapshots stay in memory.
     pub fn rebase(&mut self, id: &CanisterId, position: usize, snapshot: &PageMap, stored: &PageMap) {
-        let Some(canister) = self.canisters.get_mut(id) else { return };
-        let Some(execution) = canister.execution.as_ref() else { return };
+        let Some(canister) = self.canisters.get_mut(id) else {
+            return;
+        };
+        let Some(execution) = canister.execution.as_ref() else {
+            return;
+        };
         let memory = match position {
             0 => &execution.heap,
             1 => &execution.stable,
             _ => return,
         };
         let pages = memory.pages.rebase(snapshot, stored);
-        let Some(execution) = &mut Arc::make_mut(canister).execution else { return };
+        let Some(execution) = &mut Arc::make_mut(canister).execution else {
+            return;
+        };
         match position {
             0 => execution.heap.pages = pages,
             _ => execution.stable.pages = pages,
@@ -236,7 +263,10 @@ impl ReplicatedState {
     /// The hash of everything that the next round depends on. Costs time for the whole state; checkpoints keep the
     /// digests of unchanged canisters.
     pub fn state_hash(&self) -> [u8; 32] {
-        let digests = self.canisters.iter().map(|(id, canister)| (*id, canister.to_parts().digest()));
+        let digests = self
+            .canisters
+            .iter()
+            .map(|(id, canister)| (*id, canister.to_parts().digest()));
         state_hash(&self.system_bytes(), digests)
     }
 }

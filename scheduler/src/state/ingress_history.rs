@@ -76,18 +76,28 @@ impl IngressHistory {
                 break;
             }
             self.expiries.remove(&(expiry, id));
-            self.answered.remove(&(Time(expiry.0 - INGRESS_HISTORY_TTL.as_nanos() as u64), id));
+            self.answered
+                .remove(&(Time(expiry.0 - INGRESS_HISTORY_TTL.as_nanos() as u64), id));
             if let Some(old) = self.statuses.remove(&id) {
                 self.answer_bytes -= answer_bytes(&old.state);
             }
             changed.push(id);
         }
-        while self.statuses.len() > INGRESS_HISTORY_ENTRIES_MAX || self.answer_bytes > INGRESS_HISTORY_BYTES_MAX as u64 {
-            let Some(((answered, id), ())) = self.answered.get_min().map(|(key, ())| (*key, ())) else { break };
+        while self.statuses.len() > INGRESS_HISTORY_ENTRIES_MAX || self.answer_bytes > INGRESS_HISTORY_BYTES_MAX as u64
+        {
+            let Some(((answered, id), ())) = self.answered.get_min().map(|(key, ())| (*key, ())) else {
+                break;
+            };
             self.answered.remove(&(answered, id));
             if let Some(old) = self.statuses.get(&id).cloned() {
                 self.answer_bytes -= answer_bytes(&old.state);
-                self.statuses.insert(id, Arc::new(IngressStatus { state: IngressState::Done, ..(*old).clone() }));
+                self.statuses.insert(
+                    id,
+                    Arc::new(IngressStatus {
+                        state: IngressState::Done,
+                        ..(*old).clone()
+                    }),
+                );
                 changed.push(id);
             }
         }

@@ -12,8 +12,8 @@ pub use activity::Activity;
 pub use call_context::{
     CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
 };
-pub use codec::{CanisterParts, CodecError, state_hash};
 pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
+pub use codec::{CanisterParts, CodecError, state_hash};
 pub use ingress_history::IngressHistory;
 pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
@@ -222,7 +222,8 @@ impl ReplicatedState {
     pub(crate) fn settle(&mut self) -> BTreeSet<CanisterId> {
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
-            self.activity.update(*id, self.canisters.get(id).map(|canister| &**canister));
+            self.activity
+                .update(*id, self.canisters.get(id).map(|canister| &**canister));
         }
         self.metadata.memory_taken = self.activity.memory_taken();
         self.metadata.compute_allocation_taken = self.activity.compute_allocation();
@@ -235,8 +236,12 @@ impl ReplicatedState {
     pub fn next_round(&self) -> NextRound {
         let subnet = &self.subnet;
         let has_mail = !(subnet.inbox.is_empty() && subnet.outbound.is_empty() && subnet.responses.is_empty());
-        let waits_for_randomness =
-            || subnet.call_contexts.values().any(|context| context.kind == SubnetCallKind::RawRand);
+        let waits_for_randomness = || {
+            subnet
+                .call_contexts
+                .values()
+                .any(|context| context.kind == SubnetCallKind::RawRand)
+        };
         if has_mail || self.activity.is_anything_runnable() || waits_for_randomness() {
             return NextRound::Now;
         }

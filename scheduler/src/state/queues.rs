@@ -115,12 +115,16 @@ impl CanisterQueues {
     /// Response slots free towards the receivers that have fewer than the capacity.
     pub fn free_slots(&self) -> BTreeMap<CanisterId, usize> {
         let taken = self.pairs.iter().filter(|(_, pair)| pair.open_calls > 0);
-        taken.map(|(id, pair)| (*id, QUEUE_CAPACITY.saturating_sub(pair.open_calls))).collect()
+        taken
+            .map(|(id, pair)| (*id, QUEUE_CAPACITY.saturating_sub(pair.open_calls)))
+            .collect()
     }
 
     /// True while calls to or from other canisters are open.
     pub fn has_open_calls(&self) -> bool {
-        self.pairs.values().any(|pair| pair.open_calls > 0 || pair.open_requests > 0)
+        self.pairs
+            .values()
+            .any(|pair| pair.open_calls > 0 || pair.open_requests > 0)
     }
 
     /// Queues an ingress message.
@@ -249,7 +253,10 @@ impl CanisterQueues {
         }
         let (expired, kept): (Vec<_>, Vec<_>) = self.ingress.drain(..).partition(|ingress| ingress.expiry < now);
         self.ingress = kept.into();
-        self.message_bytes -= expired.iter().map(|ingress| ingress.method_payload.len() as u64).sum::<u64>();
+        self.message_bytes -= expired
+            .iter()
+            .map(|ingress| ingress.method_payload.len() as u64)
+            .sum::<u64>();
         expired
     }
 
@@ -259,11 +266,17 @@ impl CanisterQueues {
             matches!(message, CanisterMessage::Request(request)
                 if request.deadline.is_some_and(|deadline| deadline.to_time() <= now))
         };
-        let late: Vec<CanisterId> =
-            self.pairs.iter().filter(|(_, pair)| pair.input.iter().any(is_expired)).map(|(id, _)| *id).collect();
+        let late: Vec<CanisterId> = self
+            .pairs
+            .iter()
+            .filter(|(_, pair)| pair.input.iter().any(is_expired))
+            .map(|(id, _)| *id)
+            .collect();
         let mut expired = Vec::new();
         for sender in late {
-            let Some(pair) = self.pairs.get_mut(&sender) else { continue };
+            let Some(pair) = self.pairs.get_mut(&sender) else {
+                continue;
+            };
             let (out, kept): (VecDeque<_>, VecDeque<_>) = pair.input.drain(..).partition(is_expired);
             pair.input = kept;
             pair.input_requests -= out.len();
@@ -285,10 +298,14 @@ impl CanisterQueues {
     /// The earliest deadline among waiting best-effort requests and expiry among ingress messages.
     pub fn next_expiry(&self) -> Option<Time> {
         let ingress = self.ingress.iter().map(|ingress| ingress.expiry);
-        let requests = self.pairs.values().flat_map(|pair| &pair.input).filter_map(|message| match message {
-            CanisterMessage::Request(request) => request.deadline.map(|deadline| deadline.to_time()),
-            CanisterMessage::Response(_) => None,
-        });
+        let requests = self
+            .pairs
+            .values()
+            .flat_map(|pair| &pair.input)
+            .filter_map(|message| match message {
+                CanisterMessage::Request(request) => request.deadline.map(|deadline| deadline.to_time()),
+                CanisterMessage::Response(_) => None,
+            });
         ingress.chain(requests).min()
     }
 }

@@ -54,7 +54,9 @@ fn the_501st_request_of_one_sender_is_refused_until_one_is_answered() {
     assert!(queues.push_request(request(1, 0, 500)).is_err());
     assert!(queues.push_request(request(2, 0, 0)).is_ok());
     // Executing it does not free the response slot; answering does.
-    let Some(CanisterInput::Canister(CanisterMessage::Request(first))) = queues.pop_input() else { panic!() };
+    let Some(CanisterInput::Canister(CanisterMessage::Request(first))) = queues.pop_input() else {
+        panic!()
+    };
     assert!(queues.push_request(request(1, 0, 500)).is_err());
     queues.push_output_response(response(&first));
     assert!(queues.push_request(request(1, 0, 500)).is_ok());
@@ -109,7 +111,11 @@ impl Model {
     }
 
     fn pop(&mut self) -> Option<(u64, u64)> {
-        let from_ingress = if self.ingress_turn { !self.ingress.is_empty() } else { self.senders.is_empty() };
+        let from_ingress = if self.ingress_turn {
+            !self.ingress.is_empty()
+        } else {
+            self.senders.is_empty()
+        };
         if from_ingress {
             let number = self.ingress.pop_front()?;
             self.ingress_turn = false;

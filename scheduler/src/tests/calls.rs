@@ -34,8 +34,14 @@ fn a_call_and_its_reply_take_one_round() {
     // Method name, argument and three bytes of reply; nothing of the prepayments is left.
     let argument = script(&[Write, Reply(vec![1, 2, 3])]).len() as u128;
     let transmission = Cycles(260_000 + (1 + argument + 3) * 1_000);
-    assert_eq!(caller.consumed.get(CyclesUseCase::RequestAndResponseTransmission), transmission);
-    assert_eq!(caller.consumed.get(CyclesUseCase::Instructions), Cycles(2 * 5_000_000 + 2 * 1_000));
+    assert_eq!(
+        caller.consumed.get(CyclesUseCase::RequestAndResponseTransmission),
+        transmission
+    );
+    assert_eq!(
+        caller.consumed.get(CyclesUseCase::Instructions),
+        Cycles(2 * 5_000_000 + 2 * 1_000)
+    );
     assert_eq!(world.total_cycles(), Cycles(2 * START.0));
 }
 
@@ -55,33 +61,60 @@ fn rejects_arrive_with_their_codes() {
 #[test]
 fn accepted_cycles_stay_and_others_come_back_also_after_a_trap() {
     let mut world = World::new(2, &[]);
-    let with = |cycles, actions: &[Action]| perform(CallAction { cycles, ..call(1, actions) });
+    let with = |cycles, actions: &[Action]| {
+        perform(CallAction {
+            cycles,
+            ..call(1, actions)
+        })
+    };
     let accepting = world.update(0, &[with(1_000, &[Accept(300), Reply(vec![])])]);
     world.round(vec![accepting]);
-    assert_eq!(world.balance(1) + world.canister(1).system.consumed.total(), START + Cycles(300));
+    assert_eq!(
+        world.balance(1) + world.canister(1).system.consumed.total(),
+        START + Cycles(300)
+    );
     let trapping = world.update(0, &[with(1_000, &[Accept(300), Trap])]);
     world.round(vec![trapping]);
-    assert_eq!(world.balance(1) + world.canister(1).system.consumed.total(), START + Cycles(300));
+    assert_eq!(
+        world.balance(1) + world.canister(1).system.consumed.total(),
+        START + Cycles(300)
+    );
     assert_eq!(world.total_cycles(), Cycles(2 * START.0));
 }
 
 #[test]
 fn a_trapped_callback_runs_its_cleanup_and_the_caller_learns_of_the_trap() {
     let mut world = World::new(2, &[]);
-    let failing = |cleanup| CallAction { on_reply: vec![Write, Trap], on_cleanup: Some(cleanup), ..call(1, &[Reply(vec![])]) };
+    let failing = |cleanup| CallAction {
+        on_reply: vec![Write, Trap],
+        on_cleanup: Some(cleanup),
+        ..call(1, &[Reply(vec![])])
+    };
     let message = world.update(0, &[perform(failing(vec![Write]))]);
     let both = world.update(0, &[perform(failing(vec![Trap]))]);
     world.round(vec![message.clone(), both.clone()]);
     assert_eq!(world.error(&message).code, ErrorCode::CanisterTrapped);
     assert!(!world.error(&message).description.contains("call_on_cleanup"));
-    assert!(world.error(&both).description.contains("\n\ncall_on_cleanup also failed:\n\nCanister trapped: unreachable"));
+    assert!(
+        world
+            .error(&both)
+            .description
+            .contains("\n\ncall_on_cleanup also failed:\n\nCanister trapped: unreachable")
+    );
     assert_eq!(world.counter(0), 1);
 }
 
 #[test]
 fn the_501st_open_call_does_not_go_out() {
     let mut world = World::new(2, &[]);
-    let calls: Vec<Action> = (0..501).map(|_| perform(CallAction { on_reply: vec![], ..call(1, &[Reply(vec![])]) })).collect();
+    let calls: Vec<Action> = (0..501)
+        .map(|_| {
+            perform(CallAction {
+                on_reply: vec![],
+                ..call(1, &[Reply(vec![])])
+            })
+        })
+        .collect();
     let message = world.update(0, &calls);
     world.round(vec![message.clone()]);
     assert_eq!(world.canister(1).system.version, 500);
@@ -129,7 +162,13 @@ fn an_endless_self_call_ends_with_the_round_and_goes_on_in_the_next() {
     // Every callback calls again: a chain without end would need an infinite script, so a long one does.
     let mut actions = vec![Reply(vec![7])];
     for _ in 0..40 {
-        actions = vec![Write, perform(CallAction { on_reply: actions, ..call(0, &[Work(100_000_000), Reply(vec![])]) })];
+        actions = vec![
+            Write,
+            perform(CallAction {
+                on_reply: actions,
+                ..call(0, &[Work(100_000_000), Reply(vec![])])
+            }),
+        ];
     }
     let message = world.update(0, &actions);
     world.round(vec![message.clone()]);
@@ -154,7 +193,15 @@ fn actions(depth: u32) -> BoxedStrategy<Vec<Action>> {
     if depth == 0 {
         return prop::collection::vec(leaf, 0..4).boxed();
     }
-    let call = (0u64..5, actions(depth - 1), actions(depth - 1), actions(depth - 1), 0u128..2_000, any::<bool>(), any::<bool>());
+    let call = (
+        0u64..5,
+        actions(depth - 1),
+        actions(depth - 1),
+        actions(depth - 1),
+        0u128..2_000,
+        any::<bool>(),
+        any::<bool>(),
+    );
     let call = call.prop_map(|(to, argument, on_reply, on_reject, cycles, cleanup, best_effort)| {
         perform(CallAction {
             on_cleanup: cleanup.then(|| vec![Write]),

@@ -9,7 +9,15 @@ use replicore_types::*;
 
 fn query(world: &World, to: u64, method: &str, actions: &[Action]) -> Result<WasmResult, UserError> {
     let source = PrincipalId::anonymous();
-    execute_query(&world.state, &world.engine, source, id(to), method.into(), script(actions), &|_| None)
+    execute_query(
+        &world.state,
+        &world.engine,
+        source,
+        id(to),
+        method.into(),
+        script(actions),
+        &|_| None,
+    )
 }
 
 fn code(result: Result<WasmResult, UserError>) -> u16 {
@@ -33,7 +41,10 @@ fn a_query_changes_nothing_and_costs_nothing() {
     let before = world.state.state_hash();
     let reply = query(&world, 0, "q", &[Write, ReplyCounter]).unwrap();
     assert_eq!(reply, WasmResult::Reply(Payload::from(1i64.to_le_bytes().to_vec())));
-    assert_eq!(query(&world, 0, "q", &[Reject("no".into())]), Ok(WasmResult::Reject("no".into())));
+    assert_eq!(
+        query(&world, 0, "q", &[Reject("no".into())]),
+        Ok(WasmResult::Reject("no".into()))
+    );
     assert_eq!(world.state.state_hash(), before);
 }
 
@@ -47,14 +58,20 @@ fn queries_that_cannot_be_answered_say_why() {
     world.state.canister_mut(&id(1)).unwrap().execution = None;
     world.state.canister_mut(&id(2)).unwrap().system.balance = Cycles(0);
     world.state.canister_mut(&id(3)).unwrap().system.status = CanisterStatus::Stopped;
-    assert_eq!([1, 2, 3].map(|to| code(query(&world, to, "q", &[Reply(vec![])]))), [537, 207, 508]);
+    assert_eq!(
+        [1, 2, 3].map(|to| code(query(&world, to, "q", &[Reply(vec![])]))),
+        [537, 207, 508]
+    );
 }
 
 #[test]
 fn composite_queries_call_queries_down_to_their_depth() {
     let world = World::new(2, &[]);
     let reply = |text: &str| Ok(WasmResult::Reply(Payload::from(text.as_bytes())));
-    assert_eq!(query(&world, 0, "c", &[nested(1, "q", &[Reply(vec![])])]), reply("reply"));
+    assert_eq!(
+        query(&world, 0, "c", &[nested(1, "q", &[Reply(vec![])])]),
+        reply("reply")
+    );
     assert_eq!(query(&world, 0, "c", &[nested(1, "u", &[])]), reply("reject"));
     assert_eq!(query(&world, 0, "c", &[nested(7, "q", &[])]), reply("reject"));
     let mut actions = vec![Reply(vec![])];
@@ -71,7 +88,9 @@ fn a_composite_query_has_one_allowance_for_all_its_calls() {
     let heavy = |times: usize| -> Vec<Action> {
         (0..times)
             .map(|_| {
-                let Call(mut call) = nested(1, "q", &[Work(2_000_000_000), Reply(vec![])]) else { unreachable!() };
+                let Call(mut call) = nested(1, "q", &[Work(2_000_000_000), Reply(vec![])]) else {
+                    unreachable!()
+                };
                 call.on_reply = vec![];
                 Call(call)
             })
@@ -88,10 +107,13 @@ fn the_filter_lets_in_what_can_be_executed() {
     world.state.canister_mut(&id(1)).unwrap().execution = None;
     world.state.canister_mut(&id(2)).unwrap().system.balance = Cycles(0);
     world.state.canister_mut(&id(3)).unwrap().system.status = CanisterStatus::Stopped;
-    let messages: Vec<Ingress> =
-        [0, 1, 2, 3, 9].into_iter().map(|to| world.ingress(id(to), "missing", script(&[]))).collect();
+    let messages: Vec<Ingress> = [0, 1, 2, 3, 9]
+        .into_iter()
+        .map(|to| world.ingress(id(to), "missing", script(&[])))
+        .collect();
     let composite = world.ingress(id(0), "c", script(&[]));
-    let answer = |message: &Ingress| should_accept(&world.state, &world.engine, message).map_err(|error| error.code.number());
+    let answer =
+        |message: &Ingress| should_accept(&world.state, &world.engine, message).map_err(|error| error.code.number());
     let answers: Vec<_> = messages.iter().map(answer).collect();
     // A missing method passes: it is found out, and paid for, in execution.
     assert_eq!(answers, [Ok(()), Err(537), Err(207), Err(508), Err(301)]);
@@ -104,5 +126,8 @@ fn a_canister_that_inspects_and_does_not_accept_refuses() {
     let message = world.update(0, &[Reply(vec![])]);
     let error = should_accept(&world.state, &world.engine, &message).unwrap_err();
     assert_eq!(error.code, ErrorCode::CanisterRejectedMessage);
-    assert_eq!(error.description, format!("Error from Canister {}: Canister rejected the message", id(0)));
+    assert_eq!(
+        error.description,
+        format!("Error from Canister {}: Canister rejected the message", id(0))
+    );
 }

@@ -15,10 +15,16 @@ fn one_update_costs_its_fees_to_the_cycle() {
     let message = world.update(0, &[Write, Work(506), ReplyCounter]);
     let stats = world.round(vec![message.clone()]);
     assert_eq!(world.reply(&message), 1i64.to_le_bytes());
-    assert_eq!(world.balance(0), START - Cycles(FEE + EXECUTION + u128::from(BASE) + 506));
+    assert_eq!(
+        world.balance(0),
+        START - Cycles(FEE + EXECUTION + u128::from(BASE) + 506)
+    );
     let system = &world.canister(0).system;
     assert_eq!(system.consumed.get(CyclesUseCase::IngressInduction), Cycles(FEE));
-    assert_eq!(system.consumed.get(CyclesUseCase::Instructions), Cycles(EXECUTION + u128::from(BASE) + 506));
+    assert_eq!(
+        system.consumed.get(CyclesUseCase::Instructions),
+        Cycles(EXECUTION + u128::from(BASE) + 506)
+    );
     assert_eq!(system.instructions_executed, NumInstructions(BASE + 506));
     assert_eq!(system.version, 1);
     assert_eq!((stats.messages_executed, stats.messages_failed), (1, 0));
@@ -33,7 +39,11 @@ fn a_failed_message_leaves_its_log_and_its_costs() {
     world.round(vec![message.clone()]);
     let error = world.error(&message);
     assert_eq!(error.code, ErrorCode::CanisterTrapped);
-    assert!(error.description.starts_with(&format!("Error from Canister {}: Canister trapped: unreachable", id(0))));
+    assert!(
+        error
+            .description
+            .starts_with(&format!("Error from Canister {}: Canister trapped: unreachable", id(0)))
+    );
     assert_eq!(world.counter(0), 0);
     assert_eq!(world.canister(0).system.version, 0);
     assert_eq!(world.canister(0).system.log.records().count(), 1);
@@ -77,9 +87,18 @@ fn wrong_receivers_and_methods_are_refused_with_their_codes() {
     let composite = world.ingress(id(0), "c", script(&[]));
     let silent = world.update(0, &[]);
     let rejecting = world.update(0, &[Reject("no".into())]);
-    world.round(vec![nowhere.clone(), missing.clone(), composite.clone(), silent.clone(), rejecting.clone()]);
+    world.round(vec![
+        nowhere.clone(),
+        missing.clone(),
+        composite.clone(),
+        silent.clone(),
+        rejecting.clone(),
+    ]);
     let code = |message: &Ingress| world.error(message).code.number();
-    assert_eq!([&nowhere, &missing, &composite, &silent, &rejecting].map(code), [301, 536, 527, 506, 406]);
+    assert_eq!(
+        [&nowhere, &missing, &composite, &silent, &rejecting].map(code),
+        [301, 536, 527, 506, 406]
+    );
     assert_eq!(world.error(&rejecting).description, "no");
     // Refused after induction: induction and the base fee, nothing else.
     let spent = Cycles(4 * (FEE + EXECUTION) + 2 * u128::from(BASE));
@@ -184,14 +203,21 @@ fn storage_is_charged_by_time_and_an_empty_balance_uninstalls() {
     assert_eq!(world.balance(0), START);
     world.round_after(3_600_000_000_000, Vec::new());
     let memory = world.canister(0).memory_usage();
-    let fee = world.state.metadata.subnet.storage_cost(memory, std::time::Duration::from_secs(3_609));
+    let fee = world
+        .state
+        .metadata
+        .subnet
+        .storage_cost(memory, std::time::Duration::from_secs(3_609));
     assert_eq!(world.canister(0).system.consumed.get(CyclesUseCase::Memory), fee);
     assert_eq!(world.balance(0), START - fee);
     world.state.canister_mut(&id(0)).unwrap().system.balance = Cycles(10);
     world.round_after(3_600_000_000_000, Vec::new());
     assert_eq!(world.balance(0), Cycles(0));
     assert!(world.canister(0).execution.is_none());
-    assert_eq!(world.canister(0).system.consumed.get(CyclesUseCase::Uninstall), Cycles(10));
+    assert_eq!(
+        world.canister(0).system.consumed.get(CyclesUseCase::Uninstall),
+        Cycles(10)
+    );
 }
 
 #[test]
@@ -233,7 +259,9 @@ fn throughput() {
             world.cores = crate::SchedulerCores(cores);
             let mut best = f64::MAX;
             for _ in 0..20 {
-                let batch: Vec<_> = (0..1_000).map(|n| world.update(n % canisters, &[Reply(vec![])])).collect();
+                let batch: Vec<_> = (0..1_000)
+                    .map(|n| world.update(n % canisters, &[Reply(vec![])]))
+                    .collect();
                 let start = std::time::Instant::now();
                 world.round(batch);
                 best = best.min(start.elapsed().as_secs_f64());
@@ -241,7 +269,11 @@ fn throughput() {
             let single = world.update(0, &[Reply(vec![])]);
             let start = std::time::Instant::now();
             world.round(vec![single]);
-            println!("{canisters} canisters, {cores} cores: {:.2} us/message; single {:.1} us", best * 1e3, start.elapsed().as_secs_f64() * 1e6);
+            println!(
+                "{canisters} canisters, {cores} cores: {:.2} us/message; single {:.1} us",
+                best * 1e3,
+                start.elapsed().as_secs_f64() * 1e6
+            );
         }
     }
 }

@@ -50,7 +50,10 @@ pub fn interface(entry_points: &[&str]) -> ModuleInterface {
             ("q".to_string(), MethodKind::Query),
             ("c".to_string(), MethodKind::CompositeQuery),
         ]),
-        system_entry_points: entry_points.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>(),
+        system_entry_points: entry_points
+            .iter()
+            .map(|name| name.to_string())
+            .collect::<BTreeSet<_>>(),
         custom_sections: BTreeMap::new(),
         width: fees::WasmWidth::Wasm32,
     }
@@ -58,9 +61,15 @@ pub fn interface(entry_points: &[&str]) -> ModuleInterface {
 
 pub fn execution_state(entry_points: &[&str]) -> ExecutionState {
     ExecutionState {
-        module: CanisterModule { bytes: Arc::from(&b"module"[..]), hash: [1; 32] },
+        module: CanisterModule {
+            bytes: Arc::from(&b"module"[..]),
+            hash: [1; 32],
+        },
         interface: Arc::new(interface(entry_points)),
-        heap: WasmMemory { pages: Default::default(), size_wasm_pages: 1 },
+        heap: WasmMemory {
+            pages: Default::default(),
+            size_wasm_pages: 1,
+        },
         stable: WasmMemory::default(),
         globals: Arc::from([GlobalValue::I64(0)]),
         warm_version: 0,
@@ -93,7 +102,12 @@ impl Stub {
 
     fn script_of(&self, entry_point: &EntryPoint) -> Vec<Action> {
         let interned = |closure: &WasmClosure| {
-            self.scripts.lock().unwrap().get(&closure.environment).cloned().unwrap_or_default()
+            self.scripts
+                .lock()
+                .unwrap()
+                .get(&closure.environment)
+                .cloned()
+                .unwrap_or_default()
         };
         match entry_point {
             EntryPoint::Update { argument, .. }
@@ -123,11 +137,7 @@ impl Stub {
 }
 
 impl Execute for Stub {
-    fn prepare(
-        &self,
-        module: &CanisterModule,
-        _: SubnetType,
-    ) -> Result<PreparedModule, (UserError, NumInstructions)> {
+    fn prepare(&self, module: &CanisterModule, _: SubnetType) -> Result<PreparedModule, (UserError, NumInstructions)> {
         let mut initial = execution_state(&[]);
         initial.module = module.clone();
         Ok(PreparedModule {
@@ -144,15 +154,24 @@ impl Execute for Stub {
         let mut result = run.run(&script);
         if run.instructions > limits.message.0 {
             run.instructions = limits.message.0;
-            result = Err(failure(ErrorCode::CanisterInstructionLimitExceeded, "Canister exceeded the limit"));
+            result = Err(failure(
+                ErrorCode::CanisterInstructionLimitExceeded,
+                "Canister exceeded the limit",
+            ));
         }
         let keeps = !matches!(
             call.entry_point,
             EntryPoint::ReplicatedQuery { .. } | EntryPoint::Query { .. } | EntryPoint::CompositeQuery { .. }
         );
         let log = std::mem::take(&mut run.changes.log);
-        let changes =
-            if result.is_ok() { SystemChanges { log, ..run.changes } } else { SystemChanges { log, ..Default::default() } };
+        let changes = if result.is_ok() {
+            SystemChanges { log, ..run.changes }
+        } else {
+            SystemChanges {
+                log,
+                ..Default::default()
+            }
+        };
         let work = Box::new(WorkDone {
             result,
             changes,
@@ -160,7 +179,15 @@ impl Execute for Stub {
             stats: ExecutionStats::default(),
         });
         let state = if keeps { run.state } else { canister.clone() };
-        self.slice(canister, Paused { state, work, limits, done: 0 })
+        self.slice(
+            canister,
+            Paused {
+                state,
+                work,
+                limits,
+                done: 0,
+            },
+        )
     }
 
     fn resume(&self, canister: &mut ExecutionState, paused: PausedExecution) -> ExecutionOutcome {
@@ -170,7 +197,10 @@ impl Execute for Stub {
 }
 
 fn failure(code: ErrorCode, text: &str) -> ExecutionError {
-    ExecutionError { error: UserError::new(code, text), log: None }
+    ExecutionError {
+        error: UserError::new(code, text),
+        log: None,
+    }
 }
 
 struct Run<'a> {
@@ -199,7 +229,9 @@ impl<'a> Run<'a> {
     }
 
     fn counter(&self) -> i64 {
-        let GlobalValue::I64(counter) = self.state.globals[0] else { panic!() };
+        let GlobalValue::I64(counter) = self.state.globals[0] else {
+            panic!()
+        };
         counter
     }
 
@@ -223,7 +255,12 @@ impl<'a> Run<'a> {
                 self.answer = Some(WasmResult::Reply(Payload::from(self.counter().to_le_bytes().to_vec())));
             }
             Action::Reject(text) => self.answer = Some(WasmResult::Reject(text.clone())),
-            Action::Trap => return Err(failure(ErrorCode::CanisterTrapped, "Canister trapped: unreachable.\nAdvice")),
+            Action::Trap => {
+                return Err(failure(
+                    ErrorCode::CanisterTrapped,
+                    "Canister trapped: unreachable.\nAdvice",
+                ));
+            }
             Action::Write => self.state.globals = Arc::from([GlobalValue::I64(self.counter() + 1)]),
             Action::Work(instructions) => self.instructions += instructions,
             Action::Accept(amount) => {
@@ -238,7 +275,11 @@ impl<'a> Run<'a> {
             Action::Timer(deadline) => self.changes.global_timer = Some(deadline.map(Time)),
             Action::Print(text) => {
                 let index = self.view.log_next_index + self.changes.log.len() as u64;
-                let record = LogRecord { index, time: self.view.time, content: text.clone().into_bytes() };
+                let record = LogRecord {
+                    index,
+                    time: self.view.time,
+                    content: text.clone().into_bytes(),
+                };
                 self.changes.log.push(record);
             }
             Action::Call(call) => self.perform(call),
@@ -249,7 +290,12 @@ impl<'a> Run<'a> {
     /// `call_perform`: silently does nothing where the queue is full or cycles are missing.
     fn perform(&mut self, call: &CallAction) {
         let receiver = call.to.unwrap_or(self.view.canister_id);
-        let made = self.changes.calls.iter().filter(|made| made.request.receiver == receiver).count();
+        let made = self
+            .changes
+            .calls
+            .iter()
+            .filter(|made| made.request.receiver == receiver)
+            .count();
         if made >= self.view.free_slots.get(&receiver).copied().unwrap_or(QUEUE_CAPACITY) {
             return;
         }
@@ -257,8 +303,10 @@ impl<'a> Run<'a> {
         let bytes = NumBytes((call.method.len() + call.argument.len()) as u64);
         let fee = subnet.call_fee() + subnet.transmission_cost(bytes);
         let transmission = subnet.transmission_cost(NumBytes(REPLY_BYTES_MAX as u64));
-        let execution =
-            subnet.execution_cost(NumInstructions(limits::MESSAGE_INSTRUCTIONS_MAX), fees::WasmWidth::Wasm32);
+        let execution = subnet.execution_cost(
+            NumInstructions(limits::MESSAGE_INSTRUCTIONS_MAX),
+            fees::WasmWidth::Wasm32,
+        );
         let taken = fee + transmission + execution + Cycles(call.cycles);
         let balance = self.view.balance + self.changes.cycles_accepted - self.changes.balance_taken;
         if balance < taken + Cycles(10_000_000_000) {
@@ -267,8 +315,13 @@ impl<'a> Run<'a> {
         self.changes.balance_taken += taken;
         let callback_id = CallbackId(self.view.next_callback_id.0 + self.changes.calls.len() as u64);
         let seconds = CoarseTime::floor(self.view.time).0;
-        let deadline = call.timeout_seconds.map(|timeout| CoarseTime(seconds + timeout.min(300)));
-        let closure = |script: &[Action]| WasmClosure { function: 0, environment: self.stub.intern(script) };
+        let deadline = call
+            .timeout_seconds
+            .map(|timeout| CoarseTime(seconds + timeout.min(300)));
+        let closure = |script: &[Action]| WasmClosure {
+            function: 0,
+            environment: self.stub.intern(script),
+        };
         self.changes.calls.push(OutgoingCall {
             request: Request {
                 receiver,

@@ -23,7 +23,10 @@ pub fn id(index: u64) -> CanisterId {
 impl World {
     /// `canisters` running canisters, numbered from 0, with these system exports.
     pub fn new(canisters: u64, entry_points: &[&str]) -> Self {
-        let subnet = SubnetConfig { subnet_type: SubnetType::Application, ..SubnetConfig::default() };
+        let subnet = SubnetConfig {
+            subnet_type: SubnetType::Application,
+            ..SubnetConfig::default()
+        };
         let mut state = ReplicatedState::genesis(Genesis {
             subnet_id: SubnetId(PrincipalId::self_authenticating(b"subnet")),
             subnet,
@@ -34,13 +37,21 @@ impl World {
         state.metadata.time = Time(1_620_328_630_000_000_000);
         for index in 0..canisters {
             let controllers = Arc::new([PrincipalId::anonymous()].into());
-            let settings = CanisterSettings { controllers, ..CanisterSettings::default() };
+            let settings = CanisterSettings {
+                controllers,
+                ..CanisterSettings::default()
+            };
             let mut canister = CanisterState::new(SystemState::new(id(index), settings, START, state.metadata.time));
             canister.execution = Some(execution_state(entry_points));
             state.insert_canister(canister);
         }
         state.settle();
-        Self { state, engine: Stub::default(), cores: SchedulerCores(1), next_message: 0 }
+        Self {
+            state,
+            engine: Stub::default(),
+            cores: SchedulerCores(1),
+            next_message: 0,
+        }
     }
 
     pub fn on_cores(mut self, cores: usize) -> Self {
@@ -100,7 +111,10 @@ impl World {
     }
 
     pub fn status(&self, message: &Ingress) -> Option<IngressState> {
-        self.state.ingress_history.get(&message.message_id).map(|status| status.state.clone())
+        self.state
+            .ingress_history
+            .get(&message.message_id)
+            .map(|status| status.state.clone())
     }
 
     pub fn reply(&self, message: &Ingress) -> Vec<u8> {
@@ -128,7 +142,9 @@ impl World {
     /// Cycles in balances and everything consumed, with what open calls hold counted as consumed.
     pub fn total_cycles(&self) -> Cycles {
         let canisters = self.state.canisters.values();
-        canisters.map(|canister| canister.system.balance + canister.system.consumed.total()).sum()
+        canisters
+            .map(|canister| canister.system.balance + canister.system.consumed.total())
+            .sum()
     }
 
     pub fn counter(&self, index: u64) -> i64 {
