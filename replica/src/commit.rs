@@ -145,7 +145,7 @@ impl Commit {
         self.checkpoints.offer(&state, self.log_bytes);
         let snapshot = CertifiedSnapshot::certify(state, &self.root_key);
         self.root = *snapshot.root_hash();
-        let awaited = self.waiters.awaited(&statistics.finished_messages).into_iter();
+        let awaited = self.waiters.awaited(&statistics.finished).into_iter();
         let answers: Vec<_> = awaited.map(|id| (id, snapshot.request_status_certificate(&id))).collect();
         self.published.store(snapshot);
         for (id, certificate) in answers {

@@ -2,6 +2,7 @@
 
 use replicore_engine::Engine;
 use replicore_netstack::QueryResponse;
+use replicore_persistence::StoredMemory;
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, RoundStats, SchedulerCores, execute_round};
 use replicore_types::{Batch, CanisterId, Ingress, NodeId, Payload, PrincipalId, SubnetConfig, SubnetId, UserError};
@@ -54,6 +55,14 @@ impl StateMachine {
         let (state, statistics) = execute_round(state, batch, &*self.engine, self.cores);
         self.state = state;
         statistics
+    }
+
+    /// Reads memories from the checkpoint that holds them by now. Content does not change, so no result does.
+    pub fn rebase(&mut self, stored: Vec<StoredMemory>) {
+        for memory in stored {
+            let Ok(id) = PrincipalId::try_from_slice(&memory.key) else { continue };
+            self.state.rebase(&CanisterId(id), memory.position, &memory.snapshot, &memory.stored);
+        }
     }
 
     /// The ingress filter: whether a message may enter a batch.

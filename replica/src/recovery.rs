@@ -8,13 +8,15 @@ use crate::checkpoints::{CheckpointError, CheckpointWriter};
 use crate::commit::decode_record;
 use crate::config::Config;
 use crate::machine::{CANISTER_INDICES, StateMachine};
-use replicore_engine::{Engine, EngineConfig};
-use replicore_persistence::{BatchLog, BatchLogOptions, PersistenceError, StateDirectory};
+use replicore_engine::{Engine, EngineConfig, EngineError};
+use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, PersistenceError, StateDirectory};
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{Height, SubnetId};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -43,6 +45,8 @@ pub enum RecoveryError {
     Persistence(PersistenceError),
     /// A key file.
     Key(KeyError),
+    /// The Wasm engine refuses its configuration.
+    Engine(EngineError),
     /// A checkpoint that does not decode.
     Checkpoint(CheckpointError),
     /// A logged batch that does not decode.
@@ -60,6 +64,7 @@ impl fmt::Display for RecoveryError {
         match self {
             Self::Persistence(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
             Self::Checkpoint(error) => error.fmt(f),
             Self::Record(height, error) => write!(f, "the logged batch {height} does not decode: {error}"),
             Self::Gap(needed, found) => write!(
@@ -106,14 +111,9 @@ impl From<CheckpointError> for RecoveryError {
 /// [`RecoveryError`]; the directory is left as it was found.
 pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     let directory = StateDirectory::open(&config.state_dir)?;
-    let root_key = Arc::new(RootKey::load_or_create(directory.root())?);
-    let node_key = crate::certification::NodeKey::load_or_create(directory.root())?;
-    let engine = Arc::new(Engine::new(EngineConfig {
-        warm_instances_max: config.engine.warm_instances_max,
-        compiled_modules_max: config.engine.compiled_modules_max,
-        cache_directory: config.engine.compilation_cache.then(|| directory.root().join("compiled")),
-        ..EngineConfig::default()
-    }));
+    let root_key = Arc::new(RootKey::load_or_create(directory.path())?);
+    let node_key = crate::certification::NodeKey::load_or_create(directory.path())?;
+    let engine = Arc::new(Engine::new(engine_config(config, directory.path())).map_err(RecoveryError::Engine)?);
     let (writer, checkpoint) = CheckpointWriter::open(&directory)?;
     let state = match checkpoint {
         Some(state) => state,
@@ -133,10 +133,21 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     check_identity(&state, &root_key, config)?;
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
     let options = BatchLogOptions { salt: random_salt(), ..BatchLogOptions::default() };
-    let (log, tail) = BatchLog::open(directory.disk(), &directory.log(), options)?;
+    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), options)?;
     info!(?tail, "batch log opened");
     let machine = replay(machine, &log)?;
     Ok(Recovered { directory, machine, log, writer: Arc::new(writer), root_key })
+}
+
+fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
+    let settings = &config.engine;
+    EngineConfig {
+        modules_max: NonZeroUsize::new(settings.compiled_modules_max).unwrap_or(NonZeroUsize::MIN),
+        warm_canisters_max: settings.warm_instances_max,
+        warm_query_canisters_max: settings.warm_instances_max,
+        cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
+        ..EngineConfig::default()
+    }
 }
 
 fn check_identity(state: &ReplicatedState, root_key: &RootKey, config: &Config) -> Result<(), RecoveryError> {

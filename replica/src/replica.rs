@@ -89,7 +89,7 @@ impl Replica {
     /// [`ReplicaError`] with what to do about it. Nothing keeps running after an error.
     pub fn start(config: &Config) -> Result<Self, ReplicaError> {
         let Recovered { directory, machine, log, writer, root_key } = recovery::open(config)?;
-        let node_key = Arc::new(NodeKey::load_or_create(directory.root())?);
+        let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
         let engine = Arc::clone(machine.engine());
         let (pool, waiters) = (Arc::new(IngressPool::new(config.pool.clone())), Arc::new(Waiters::default()));
         let (published, failure) = (Arc::new(Published::default()), Arc::new(Mutex::new(None)));
@@ -185,7 +185,7 @@ impl Replica {
         let panicked = |thread: &str| ReplicaError::Failed(format!("the {thread} thread panicked"));
         let machine = self.round.join().map_err(|_| panicked("round"))?;
         self.commit.join().map_err(|_| panicked("commit"))?;
-        self.server.shutdown(DRAIN);
+        self.server.shutdown(DRAIN).map_err(|error| ReplicaError::Io("shut the HTTP interface down", error))?;
         for thread in self.queries {
             thread.join().map_err(|_| panicked("query"))?;
         }

@@ -66,7 +66,8 @@ impl<'a> Harness<'a> {
             cost_schedule: if subnet.cost_schedule == "free" { CostSchedule::Free } else { CostSchedule::Normal },
             rate_limits: !subnet.no_rate_limit,
         };
-        let engine = Arc::new(Engine::new(EngineConfig::default()));
+        let engine = Engine::new(EngineConfig::default()).map_err(|error| TranscriptError::new(error.to_string()))?;
+        let engine = Arc::new(engine);
         Ok(Self {
             transcript,
             machine: StateMachine::for_test(config, engine),
@@ -279,7 +280,6 @@ impl<'a> Harness<'a> {
             canister_id: canister.0,
             wasm_module: ByteBuf::from(wasm_module),
             arg: ByteBuf::from(step.argument(&self.transcript.canister_ids)?),
-            sender_canister_version: None,
         };
         Encode!(&argument).map_err(|error| TranscriptError::new(format!("install argument: {error}")))
     }
@@ -312,10 +312,9 @@ struct InstallCodeArgument {
     canister_id: Principal,
     wasm_module: ByteBuf,
     arg: ByteBuf,
-    sender_canister_version: Option<u64>,
 }
 
-#[derive(CandidType)]
+#[derive(CandidType, candid::Deserialize)]
 enum InstallMode {
     #[serde(rename = "install")]
     Install,
@@ -325,13 +324,13 @@ enum InstallMode {
     Upgrade(Option<UpgradeFlags>),
 }
 
-#[derive(CandidType)]
+#[derive(CandidType, candid::Deserialize)]
 struct UpgradeFlags {
     skip_pre_upgrade: Option<bool>,
     wasm_memory_persistence: Option<WasmMemoryPersistence>,
 }
 
-#[derive(CandidType)]
+#[derive(CandidType, candid::Deserialize)]
 enum WasmMemoryPersistence {
     #[serde(rename = "keep")]
     Keep,

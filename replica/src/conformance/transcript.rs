@@ -59,7 +59,8 @@ pub struct Module {
 /// One step of the script.
 #[derive(Debug, Deserialize)]
 pub struct Step {
-    /// What to do.
+    /// What to do; messages inside a batch name nothing, they are updates.
+    #[serde(default)]
     pub op: String,
     /// The alias that a `create` binds.
     pub creates: Option<String>,
