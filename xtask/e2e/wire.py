@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import urllib.parse
+from collections.abc import Mapping
 
 import cbor2
 from cryptography.hazmat.primitives import serialization
@@ -84,7 +85,7 @@ class Answer:
 
     def reject_of(self, request_id):
         """(code, error code, message) of a refusal, or None if the call was replied to; None is also for a pending one."""
-        if not isinstance(self.value, dict):
+        if not isinstance(self.value, Mapping):
             return None
         if "reject_code" in self.value:
             return self.value["reject_code"], self.value.get("error_code", ""), self.value["reject_message"]

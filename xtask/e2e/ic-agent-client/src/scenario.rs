@@ -183,12 +183,6 @@ async fn failures(agent: &Agent, id: Principal) -> Result<()> {
     .context("reject")?;
     ensure!(counter(agent, id).await? == 4u8, "a reject was undone");
     expect_reject(
-        update::<_, ()>(agent, id, "no_such_method", ()).await,
-        5,
-        "no_such_method",
-    )
-    .context("no method")?;
-    expect_reject(
         query::<_, ()>(agent, id, "no_such_method", ()).await,
         5,
         "no_such_method",
