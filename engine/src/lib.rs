@@ -20,6 +20,10 @@ mod outcome;
 mod stable_memory;
 #[cfg(feature = "wasm")]
 pub mod system_api;
+#[cfg_attr(
+    not(feature = "wasm"),
+    expect(dead_code, reason = "without the executor nothing fails")
+)]
 mod trap;
 
 pub use call::{

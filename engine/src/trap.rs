@@ -107,6 +107,16 @@ pub(crate) const METHOD_NAME_TOO_LARGE: Advice = Advice::User(
     "Size of method_name {} exceeds the allowed limit of {}.",
     "canister-made-a-call-with-too-large-method-name",
 );
+/// For replies above their bound.
+pub(crate) const REPLY_TOO_LARGE: Advice = Advice::User(
+    "Consider checking the response size and returning an error if it is too long.",
+    "msg_reply_data_append-payload-too-large",
+);
+/// For reject texts above their bound.
+pub(crate) const REJECT_TOO_LARGE: Advice = Advice::User(
+    "Consider checking the response size and returning an error if it is too long.",
+    "msg_reject-payload-too-large",
+);
 /// For certified data above its bound.
 pub(crate) const CERTIFIED_DATA_TOO_LARGE: Advice = Advice::User(
     "Try certifying just the hash of your data instead of the full contents.",
@@ -129,6 +139,8 @@ const ALL_ADVICE: &[Advice] = &[
     RESERVED_CYCLES_GROW,
     PAYLOAD_TOO_LARGE,
     METHOD_NAME_TOO_LARGE,
+    REPLY_TOO_LARGE,
+    REJECT_TOO_LARGE,
     CERTIFIED_DATA_TOO_LARGE,
 ];
 

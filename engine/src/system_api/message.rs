@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::message_state::Response;
-use crate::trap::{Advice, Failure};
+use crate::trap::{Failure, REJECT_TOO_LARGE, REPLY_TOO_LARGE};
 use crate::{EntryPoint, ResponseView};
 use replicore_types::{Payload, WasmResult};
 
@@ -122,7 +122,7 @@ pub(super) fn reply_data_append(host: &mut Host<'_, '_>, src: u64, size: u64) ->
                 "ic0.msg_reply_data_append: application payload size ({}) cannot be larger than {bytes_max}.",
                 used.saturating_add(size)
             ),
-            Advice::Toolchain,
+            REPLY_TOO_LARGE,
         ));
     }
     host.with_heap("msg.reply", src, size, |bytes, running| {
@@ -143,9 +143,10 @@ pub(super) fn reject(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
     check_open(host, "ic0.msg_reject")?;
     let bytes_max = host.message().reply_bytes_max() as u64;
     if size > bytes_max {
-        return Err(Failure::contract(format!(
-            "ic0.msg_reject: application payload size ({size}) cannot be larger than {bytes_max}."
-        )));
+        return Err(Failure::Contract(
+            format!("ic0.msg_reject: application payload size ({size}) cannot be larger than {bytes_max}."),
+            REJECT_TOO_LARGE,
+        ));
     }
     let text = host.read_heap("ic0.msg_reject", src, size)?;
     let text =
