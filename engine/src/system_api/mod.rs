@@ -1,7 +1,7 @@
 //! The System API: the functions of module `ic0`, one family a file, and the state that they work on.
 //!
-//! A call from Wasm enters through [`Host::enter`]: charge, check the mode, run the function, remember a failure. The
-//! functions see pointers as `u64` in both widths; [`table`] does the conversion.
+//! A call from Wasm enters through `Host::enter`: charge, check the mode, run the function, remember a failure. The
+//! functions see pointers as `u64` in both widths; `table` does the conversion.
 
 mod call;
 mod certified_data;
