@@ -1,5 +1,6 @@
 //! Certificates, checked as agents check them: the tree's root signed with the root key, the status found in the tree.
 
+use ic_cbor::CertificateToCbor;
 use ic_certification::{Certificate, HashTree, LookupResult};
 use std::collections::HashSet;
 use std::fmt;
@@ -108,7 +109,7 @@ impl Verifier {
 }
 
 fn decode(certificate: &[u8]) -> Result<Certificate, Untrusted> {
-    ciborium::from_reader(certificate).map_err(|error| Untrusted(error.to_string()))
+    Certificate::from_cbor(certificate).map_err(|error| Untrusted(error.to_string()))
 }
 
 fn lookup(tree: &HashTree, request_id: &[u8; 32], label: &str) -> Option<Vec<u8>> {

@@ -178,30 +178,24 @@ impl ReplicatedState {
     /// The empty state at height 0.
     pub fn genesis(genesis: Genesis) -> Self {
         let (first, last) = genesis.canister_indices;
-        Self {
-            canisters: OrdMap::new(),
-            metadata: SystemMetadata {
-                height: Height(0),
-                time: Time(0),
-                subnet_id: genesis.subnet_id,
-                subnet: genesis.subnet,
-                root_key: genesis.root_key.clone(),
-                subnet_public_key: genesis.root_key,
-                nodes: Arc::new(genesis.nodes),
-                canister_range: (CanisterId::from_index(first), CanisterId::from_index(last)),
-                next_canister_index: first,
-                known_modules: OrdSet::new(),
-                memory_taken: NumBytes::ZERO,
-                compute_allocation_taken: 0,
-                metrics: SubnetMetrics::default(),
-            },
-            ingress_history: IngressHistory::default(),
-            subnet: SubnetState::default(),
-            activity: Activity::default(),
-            certified: CertifiedState::default(),
-            touched: BTreeSet::new(),
-            touched_statuses: Vec::new(),
-        }
+        let metadata = SystemMetadata {
+            height: Height(0),
+            time: Time(0),
+            subnet_id: genesis.subnet_id,
+            subnet: genesis.subnet,
+            root_key: genesis.root_key.clone(),
+            subnet_public_key: genesis.root_key,
+            nodes: Arc::new(genesis.nodes),
+            canister_range: (CanisterId::from_index(first), CanisterId::from_index(last)),
+            next_canister_index: first,
+            known_modules: OrdSet::new(),
+            memory_taken: NumBytes::ZERO,
+            compute_allocation_taken: 0,
+            metrics: SubnetMetrics::default(),
+        };
+        let mut state = Self::empty(metadata, IngressHistory::default(), SubnetState::default());
+        state.certified = CertifiedState::rebuild(&state);
+        state
     }
 
     /// A state without canisters.
