@@ -205,6 +205,10 @@ impl Execute for Engine {
         })
     }
 
+    fn declared_width(&self, module: &CanisterModule) -> WasmWidth {
+        crate::module::declared_width(&module.bytes)
+    }
+
     fn execute(&self, canister: &mut ExecutionState, call: Call<'_>, limits: InstructionLimits) -> ExecutionOutcome {
         let entry = match Target::of(&call.entry_point, canister) {
             Ok(Some(entry)) => entry,

@@ -3,6 +3,7 @@
 use crate::{
     Call, CanisterModule, ExecutionOutcome, ExecutionState, InstructionLimits, ModuleInterface, PausedExecution,
 };
+use replicore_types::fees::WasmWidth;
 use replicore_types::{NumInstructions, SubnetType, UserError};
 use std::sync::Arc;
 
@@ -35,6 +36,12 @@ pub trait Execute: Send + Sync {
         module: &CanisterModule,
         subnet_type: SubnetType,
     ) -> Result<PreparedModule, (UserError, NumInstructions)>;
+
+    /// The pointer width that a module declares, valid or not: a refused wasm64 module is charged as one. Modules that
+    /// cannot be read count as wasm32.
+    fn declared_width(&self, _module: &CanisterModule) -> WasmWidth {
+        WasmWidth::Wasm32
+    }
 
     /// Executes one message, up to the end of its first slice.
     ///

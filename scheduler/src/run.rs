@@ -203,7 +203,9 @@ impl<E: Execute> Runner<'_, E> {
     ) {
         let item = WorkItem::Task(SystemTask::Heartbeat);
         let cleanup = done.result.is_err().then(|| {
-            let view = message::call_view(canister, &item, start, self.context);
+            let mut view = message::call_view(canister, &item, start, self.context);
+            // What the callback logged is not in the canister's log yet.
+            view.log_next_index += done.changes.log.len() as u64;
             let call = message::cleanup_call(canister, registered, response, &view)?;
             // The cleanup runs in one go: it has what the callback left of its last slice, at least its reserved part.
             let left = self.context.message_instructions_max() - done.instructions;

@@ -1,6 +1,7 @@
 //! The outermost layer: plain Wasm or gzip.
 
 use super::error::{Advice, WasmError};
+use replicore_types::fees::WasmWidth;
 use replicore_types::limits::WASM_MODULE_BYTES_MAX;
 use std::borrow::Cow;
 use std::io::Read;
@@ -91,3 +92,20 @@ fn unpack(bytes: &[u8], claimed_bytes: usize) -> Result<Vec<u8>, WasmError> {
 pub(super) fn undecodable(reason: impl std::fmt::Display) -> WasmError {
     WasmError::invalid(format_args!("Failed to decode wasm module: {reason}"))
 }
+/// The pointer width that a module's first memory declares, whether the module is valid or not.
+pub fn declared_width(bytes: &[u8]) -> WasmWidth {
+    let Ok(wasm) = decode(bytes) else { return WasmWidth::Wasm32 };
+    for payload in wasmparser::Parser::new(0).parse_all(&wasm) {
+        let memory = match payload {
+            Ok(wasmparser::Payload::MemorySection(memories)) => memories.into_iter().next().and_then(Result::ok),
+            // Memories come before code.
+            Ok(wasmparser::Payload::CodeSectionStart { .. }) | Err(_) => break,
+            Ok(_) => None,
+        };
+        if let Some(memory) = memory {
+            return if memory.memory64 { WasmWidth::Wasm64 } else { WasmWidth::Wasm32 };
+        }
+    }
+    WasmWidth::Wasm32
+}
+

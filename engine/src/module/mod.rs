@@ -28,7 +28,7 @@ mod rewrite;
 mod validate;
 
 pub use compile_charge::{CompileCharge, refusal_charge};
-pub use decode::decode;
+pub use decode::{declared_width, decode};
 pub use error::WasmError;
 pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
 pub use names::FunctionNames;

@@ -73,6 +73,12 @@ impl RootKey {
         Ok(Self::new(secret))
     }
 
+    /// A key that follows from a seed: for tests and transcripts, whose certificates nobody trusts.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
+        let path = PathBuf::from("(seed)");
+        SecretKey::key_gen(seed, &[]).map(Self::new).map_err(|_: BLST_ERROR| KeyError::Value(path))
+    }
+
     fn new(secret: SecretKey) -> Self {
         let public_key_der = [&BLS_DER_PREFIX[..], &secret.sk_to_pk().compress()].concat();
         Self { secret, public_key_der }

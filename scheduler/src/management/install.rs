@@ -280,6 +280,7 @@ impl<E: Execute> Attempt<'_, E> {
             }
             Err((cause, instructions)) => {
                 self.hooks.used += instructions;
+                self.width = self.engine.declared_width(module);
                 Err(error::from_canister(id, &cause))
             }
         }
