@@ -215,7 +215,8 @@ impl std::fmt::Display for Outcome {
             self.seconds
         )?;
         for failure in &self.failed {
-            write!(formatter, "\n    {failure}")?;
+            // The whole reason stands above, where the step was reported.
+            write!(formatter, "\n    {}", failure.chars().take(200).collect::<String>())?;
         }
         Ok(())
     }
