@@ -4,8 +4,8 @@ mod conformance;
 mod demo;
 mod start;
 
-use replicore::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
+use replicore::config::{Config, ConfigError};
 use replicore_netstack::NetBackend;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -101,7 +101,10 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
 
 /// The configuration file (or the defaults) with the command line on top.
 fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
-    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+    let mut config = args
+        .config
+        .as_deref()
+        .map_or_else(|| Ok(Config::default()), Config::load)?;
     if let Some(state_dir) = &args.state_dir {
         config.state_dir.clone_from(state_dir);
     }

@@ -35,7 +35,10 @@ impl fmt::Display for CheckpointError {
         match self {
             Self::Persistence(error) => error.fmt(f),
             Self::Codec(error) => error.fmt(f),
-            Self::StateHash(height) => write!(f, "the checkpoint at height {height} does not have the hash it was written with"),
+            Self::StateHash(height) => write!(
+                f,
+                "the checkpoint at height {height} does not have the hash it was written with"
+            ),
         }
     }
 }
@@ -95,12 +98,22 @@ impl CheckpointWriter {
             None => (None, Last::default()),
             Some(loaded) => {
                 let (state, digests) = load(loaded)?;
-                let last =
-                    Last { height: Some(state.metadata.height.0), canisters: state.canisters.clone(), digests };
+                let last = Last {
+                    height: Some(state.metadata.height.0),
+                    canisters: state.canisters.clone(),
+                    digests,
+                };
                 (Some(state), last)
             }
         };
-        Ok((Self { store, last: Mutex::new(last), rebases: Rebases::default() }, state))
+        Ok((
+            Self {
+                store,
+                last: Mutex::new(last),
+                rebases: Rebases::default(),
+            },
+            state,
+        ))
     }
 
     /// Where memories come in that are to be read from the checkpoint's files.
@@ -126,11 +139,25 @@ impl CheckpointWriter {
         let state_hash = state_hash(&system, digests.iter().map(|(id, digest)| (*id, *digest)));
         let items = match last.height {
             Some(height) => CheckpointItems::Since { height, changed },
-            None => CheckpointItems::All(changed.into_iter().filter_map(|(key, item)| Some((key, item?))).collect()),
+            None => CheckpointItems::All(
+                changed
+                    .into_iter()
+                    .filter_map(|(key, item)| Some((key, item?)))
+                    .collect(),
+            ),
         };
-        let request = CheckpointRequest { height, state_hash, system: Blob::from(system), items };
+        let request = CheckpointRequest {
+            height,
+            state_hash,
+            system: Blob::from(system),
+            items,
+        };
         let written = self.store.write(request)?;
-        *last = Last { height: Some(height), canisters: state.canisters.clone(), digests };
+        *last = Last {
+            height: Some(height),
+            canisters: state.canisters.clone(),
+            digests,
+        };
         self.rebases.0.lock().extend(written.memories);
         info!(
             height,
@@ -234,8 +261,13 @@ pub fn start(
     let (states, receiver) = bounded(1);
     let busy = Arc::new(AtomicBool::new(false));
     let last_height = writer.last.lock().height.unwrap_or(0);
-    let queue =
-        CheckpointQueue { states, config: config.clone(), busy: Arc::clone(&busy), last_height, last_log_bytes: 0 };
+    let queue = CheckpointQueue {
+        states,
+        config: config.clone(),
+        busy: Arc::clone(&busy),
+        last_height,
+        last_log_bytes: 0,
+    };
     let thread = std::thread::Builder::new()
         .name("checkpoint".into())
         .spawn(move || work(&writer, &receiver, &busy, &truncate_below))?;

@@ -146,7 +146,9 @@ impl Commit {
         let snapshot = CertifiedSnapshot::certify(state, &self.root_key);
         self.root = *snapshot.root_hash();
         let awaited = self.waiters.awaited(&statistics.finished).into_iter();
-        let answers: Vec<_> = awaited.map(|id| (id, snapshot.request_status_certificate(&id))).collect();
+        let answers: Vec<_> = awaited
+            .map(|id| (id, snapshot.request_status_certificate(&id)))
+            .collect();
         self.published.store(snapshot);
         for (id, certificate) in answers {
             let mut waiting = self.waiters.take(&id).into_iter();
@@ -156,7 +158,11 @@ impl Commit {
                 respond(CallReply::Certificate(certificate));
             }
         }
-        tracing::debug!(height = statistics.height.0, messages = statistics.messages_executed, "round committed");
+        tracing::debug!(
+            height = statistics.height.0,
+            messages = statistics.messages_executed,
+            "round committed"
+        );
         Ok(())
     }
 }

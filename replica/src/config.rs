@@ -123,31 +123,50 @@ impl Default for Config {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { messages_max: 50_000, bytes_max: 256 * 1024 * 1024, call_wait_ms: 10_000 }
+        Self {
+            messages_max: 50_000,
+            bytes_max: 256 * 1024 * 1024,
+            call_wait_ms: 10_000,
+        }
     }
 }
 
 impl Default for RoundsConfig {
     fn default() -> Self {
-        Self { batch_messages_max: 5_000, batch_bytes_max: 32 * 1024 * 1024, idle_interval_ms: 1_000, freshness_ms: 5_000 }
+        Self {
+            batch_messages_max: 5_000,
+            batch_bytes_max: 32 * 1024 * 1024,
+            idle_interval_ms: 1_000,
+            freshness_ms: 5_000,
+        }
     }
 }
 
 impl Default for CheckpointsConfig {
     fn default() -> Self {
-        Self { interval_rounds: 10_000, interval_log_bytes: 512 * 1024 * 1024 }
+        Self {
+            interval_rounds: 10_000,
+            interval_log_bytes: 512 * 1024 * 1024,
+        }
     }
 }
 
 impl Default for QueriesConfig {
     fn default() -> Self {
-        Self { threads: 0, waiting_max: 10_000 }
+        Self {
+            threads: 0,
+            waiting_max: 10_000,
+        }
     }
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { warm_instances_max: 500, compiled_modules_max: 500, compilation_cache: true }
+        Self {
+            warm_instances_max: 500,
+            compiled_modules_max: 500,
+            compilation_cache: true,
+        }
     }
 }
 
@@ -194,12 +213,28 @@ impl Config {
         at_least("pool.messages_max", self.pool.messages_max, 1)?;
         at_least("pool.bytes_max", self.pool.bytes_max, limits::INGRESS_BYTES_MAX)?;
         at_least("rounds.batch_messages_max", self.rounds.batch_messages_max, 1)?;
-        at_most("rounds.batch_messages_max", self.rounds.batch_messages_max, limits::BATCH_MESSAGES_MAX)?;
-        at_least("rounds.batch_bytes_max", self.rounds.batch_bytes_max, limits::INGRESS_BYTES_MAX)?;
-        at_most("rounds.batch_bytes_max", self.rounds.batch_bytes_max, limits::BATCH_BYTES_MAX)?;
+        at_most(
+            "rounds.batch_messages_max",
+            self.rounds.batch_messages_max,
+            limits::BATCH_MESSAGES_MAX,
+        )?;
+        at_least(
+            "rounds.batch_bytes_max",
+            self.rounds.batch_bytes_max,
+            limits::INGRESS_BYTES_MAX,
+        )?;
+        at_most(
+            "rounds.batch_bytes_max",
+            self.rounds.batch_bytes_max,
+            limits::BATCH_BYTES_MAX,
+        )?;
         at_least("rounds.idle_interval_ms", self.rounds.idle_interval_ms as usize, 10)?;
         at_least("rounds.freshness_ms", self.rounds.freshness_ms as usize, 10)?;
-        at_least("checkpoints.interval_rounds", self.checkpoints.interval_rounds as usize, 1)?;
+        at_least(
+            "checkpoints.interval_rounds",
+            self.checkpoints.interval_rounds as usize,
+            1,
+        )?;
         at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
@@ -223,21 +258,31 @@ impl Config {
 }
 
 fn or_cpus(threads: usize) -> usize {
-    if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    if threads > 0 {
+        threads
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
 }
 
 fn at_least(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
     if value >= bound {
         return Ok(());
     }
-    Err(ConfigError::Invalid(key, format!("it is {value} and must be at least {bound}")))
+    Err(ConfigError::Invalid(
+        key,
+        format!("it is {value} and must be at least {bound}"),
+    ))
 }
 
 fn at_most(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
     if value <= bound {
         return Ok(());
     }
-    Err(ConfigError::Invalid(key, format!("it is {value} and must be at most {bound}")))
+    Err(ConfigError::Invalid(
+        key,
+        format!("it is {value} and must be at most {bound}"),
+    ))
 }
 
 #[cfg(test)]

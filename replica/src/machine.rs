@@ -9,8 +9,9 @@ use replicore_types::{Batch, CanisterId, Ingress, NodeId, Payload, PrincipalId, 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Canister ids that a subnet gives out: the first 2^20 of the canonical numbering.
-pub const CANISTER_INDICES: (u64, u64) = (0, (1 << 20) - 1);
+/// Canister ids that belong to the subnet: the first 2^26 of the canonical numbering. They include the well-known ids of
+/// system canisters that tools look for, so that their absence can be certified here.
+pub const CANISTER_INDICES: (u64, u64) = (0, (1 << 26) - 1);
 
 /// A replicated state and the engine that executes batches on it: what an embedder drives with its own ordering.
 pub struct StateMachine {
@@ -60,8 +61,11 @@ impl StateMachine {
     /// Reads memories from the checkpoint that holds them by now. Content does not change, so no result does.
     pub fn rebase(&mut self, stored: Vec<StoredMemory>) {
         for memory in stored {
-            let Ok(id) = PrincipalId::try_from_slice(&memory.key) else { continue };
-            self.state.rebase(&CanisterId(id), memory.position, &memory.snapshot, &memory.stored);
+            let Ok(id) = PrincipalId::try_from_slice(&memory.key) else {
+                continue;
+            };
+            self.state
+                .rebase(&CanisterId(id), memory.position, &memory.snapshot, &memory.stored);
         }
     }
 

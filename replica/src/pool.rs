@@ -49,7 +49,11 @@ struct Waiting {
 impl IngressPool {
     /// An empty pool with these bounds.
     pub fn new(bounds: PoolConfig) -> Self {
-        Self { bounds, waiting: Mutex::default(), arrived: Condvar::new() }
+        Self {
+            bounds,
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+        }
     }
 
     /// Offers a message.
@@ -89,7 +93,9 @@ impl IngressPool {
                 Some(message) if bytes + weight(message) <= bytes_max || batch.is_empty() => {}
                 _ => break,
             }
-            let Some(message) = waiting.messages.pop_front() else { break };
+            let Some(message) = waiting.messages.pop_front() else {
+                break;
+            };
             waiting.bytes -= weight(&message);
             waiting.ids.remove(&message.message_id);
             if message.expiry >= time {
@@ -114,7 +120,11 @@ impl IngressPool {
                 None => self.arrived.wait(&mut waiting),
                 Some(deadline) => {
                     if self.arrived.wait_until(&mut waiting, deadline).timed_out() {
-                        return if waiting.messages.is_empty() { Woken::Deadline } else { Woken::Messages };
+                        return if waiting.messages.is_empty() {
+                            Woken::Deadline
+                        } else {
+                            Woken::Messages
+                        };
                     }
                 }
             }
@@ -164,7 +174,11 @@ mod tests {
     }
 
     fn pool(messages_max: usize, bytes_max: usize) -> IngressPool {
-        IngressPool::new(PoolConfig { messages_max, bytes_max, call_wait_ms: 0 })
+        IngressPool::new(PoolConfig {
+            messages_max,
+            bytes_max,
+            call_wait_ms: 0,
+        })
     }
 
     #[test]
@@ -174,9 +188,17 @@ mod tests {
         assert_eq!(pool.offer(message(1, 10, 9)), Admission::Duplicate);
         assert_eq!(pool.offer(message(2, 10, 9)), Admission::Added);
         assert!(matches!(pool.offer(message(3, 10, 9)), Admission::Full(_)));
-        let ids: Vec<_> = pool.take(10, 10_000, Time(5)).iter().map(|message| message.message_id.0[0]).collect();
+        let ids: Vec<_> = pool
+            .take(10, 10_000, Time(5))
+            .iter()
+            .map(|message| message.message_id.0[0])
+            .collect();
         assert_eq!(ids, [1, 2]);
-        assert_eq!(pool.offer(message(1, 10, 9)), Admission::Added, "a taken id may come again: induction judges it");
+        assert_eq!(
+            pool.offer(message(1, 10, 9)),
+            Admission::Added,
+            "a taken id may come again: induction judges it"
+        );
     }
 
     #[test]
@@ -184,7 +206,11 @@ mod tests {
         let pool = pool(10, 2_000);
         assert_eq!(pool.offer(message(1, 1_000, 9)), Admission::Added);
         assert!(matches!(pool.offer(message(2, 1_000, 9)), Admission::Full(_)));
-        assert_eq!(pool.take(10, 100, Time(0)).len(), 1, "a message larger than the batch goes alone");
+        assert_eq!(
+            pool.take(10, 100, Time(0)).len(),
+            1,
+            "a message larger than the batch goes alone"
+        );
         assert!(pool.is_empty());
         assert_eq!(pool.offer(message(2, 1_000, 9)), Admission::Added);
     }
@@ -200,7 +226,10 @@ mod tests {
     #[test]
     fn waits_for_messages_deadlines_and_the_end() {
         let pool = pool(10, 10_000);
-        assert_eq!(pool.wait(Some(Instant::now() + Duration::from_millis(1))), Woken::Deadline);
+        assert_eq!(
+            pool.wait(Some(Instant::now() + Duration::from_millis(1))),
+            Woken::Deadline
+        );
         pool.offer(message(1, 1, 1));
         assert_eq!(pool.wait(None), Woken::Messages);
         pool.close();

@@ -50,7 +50,9 @@ pub fn start(
     let threads = (0..threads)
         .map(|number| {
             let (handler, receiver) = (Arc::clone(&handler), receiver.clone());
-            std::thread::Builder::new().name(format!("query-{number}")).spawn(move || handler.run(&receiver))
+            std::thread::Builder::new()
+                .name(format!("query-{number}"))
+                .spawn(move || handler.run(&receiver))
         })
         .collect::<Result<_, _>>()?;
     Ok((QueryQueue(sender), threads))
@@ -83,7 +85,12 @@ impl QueryHandler {
             QueryResponse::Rejected(error) => QueryOutcome::Rejected(error),
         };
         let signature = sign_query_response(&self.node_key, outcome, &message_id, timestamp);
-        QueryReply { response, timestamp, signature, node: self.node_key.node_id() }
+        QueryReply {
+            response,
+            timestamp,
+            signature,
+            node: self.node_key.node_id(),
+        }
     }
 }
 
@@ -105,9 +112,10 @@ pub fn evaluate(
     };
     match result {
         Ok(WasmResult::Reply(reply)) => QueryResponse::Replied(reply),
-        Ok(WasmResult::Reject(text)) => {
-            QueryResponse::Rejected(UserError { code: ErrorCode::CanisterRejectedMessage, description: text })
-        }
+        Ok(WasmResult::Reject(text)) => QueryResponse::Rejected(UserError {
+            code: ErrorCode::CanisterRejectedMessage,
+            description: text,
+        }),
         Err(error) => QueryResponse::Rejected(error),
     }
 }

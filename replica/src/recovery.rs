@@ -132,11 +132,20 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     };
     check_identity(&state, &root_key, config)?;
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
-    let options = BatchLogOptions { salt: random_salt(), ..BatchLogOptions::default() };
+    let options = BatchLogOptions {
+        salt: random_salt(),
+        ..BatchLogOptions::default()
+    };
     let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), options)?;
     info!(?tail, "batch log opened");
     let machine = replay(machine, &log)?;
-    Ok(Recovered { directory, machine, log, writer: Arc::new(writer), root_key })
+    Ok(Recovered {
+        directory,
+        machine,
+        log,
+        writer: Arc::new(writer),
+        root_key,
+    })
 }
 
 fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {

@@ -88,10 +88,19 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`] with what to do about it. Nothing keeps running after an error.
     pub fn start(config: &Config) -> Result<Self, ReplicaError> {
-        let Recovered { directory, machine, log, writer, root_key } = recovery::open(config)?;
+        let Recovered {
+            directory,
+            machine,
+            log,
+            writer,
+            root_key,
+        } = recovery::open(config)?;
         let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
         let engine = Arc::clone(machine.engine());
-        let (pool, waiters) = (Arc::new(IngressPool::new(config.pool.clone())), Arc::new(Waiters::default()));
+        let (pool, waiters) = (
+            Arc::new(IngressPool::new(config.pool.clone())),
+            Arc::new(Waiters::default()),
+        );
         let (published, failure) = (Arc::new(Published::default()), Arc::new(Mutex::new(None)));
         let root_key_der: Arc<[u8]> = root_key.public_key_der().into();
         let subnet_id = root_key.subnet_id();
@@ -124,8 +133,11 @@ impl Replica {
             rebases: writer.rebases(),
         };
         let round = spawn("round", move || rounds.run())?;
-        let handler =
-            QueryHandler { published: Arc::clone(&published), engine: Arc::clone(&engine), node_key: Arc::clone(&node_key) };
+        let handler = QueryHandler {
+            published: Arc::clone(&published),
+            engine: Arc::clone(&engine),
+            node_key: Arc::clone(&node_key),
+        };
         let (query_queue, queries) =
             queries::start(Arc::new(handler), config.query_threads(), config.queries.waiting_max)
                 .map_err(|error| ReplicaError::Io("start the query threads", error))?;
@@ -185,7 +197,9 @@ impl Replica {
         let panicked = |thread: &str| ReplicaError::Failed(format!("the {thread} thread panicked"));
         let machine = self.round.join().map_err(|_| panicked("round"))?;
         self.commit.join().map_err(|_| panicked("commit"))?;
-        self.server.shutdown(DRAIN).map_err(|error| ReplicaError::Io("shut the HTTP interface down", error))?;
+        self.server
+            .shutdown(DRAIN)
+            .map_err(|error| ReplicaError::Io("shut the HTTP interface down", error))?;
         for thread in self.queries {
             thread.join().map_err(|_| panicked("query"))?;
         }

@@ -45,13 +45,17 @@ impl Rounds {
 
     /// When the next round is due without messages.
     fn deadline(&self) -> Option<Instant> {
-        let now = Instant::now();
+        let (now, clock) = (Instant::now(), wall_clock());
+        let state = self.machine.state();
         let interval = Duration::from_millis(self.config.idle_interval_ms);
-        match self.machine.state().next_round() {
+        // Counted from the certified time: after a long stop the first round is due at once.
+        let age = clock.since(state.metadata.time);
+        let stale = now + Duration::from_millis(self.config.freshness_ms).saturating_sub(age);
+        match state.next_round() {
             NextRound::Now => Some(now),
-            NextRound::Periodic => Some(now + interval),
-            NextRound::At(time) => Some(now + time.since(wall_clock()).min(interval)),
-            NextRound::OnMessage => Some(now + Duration::from_millis(self.config.freshness_ms)),
+            NextRound::Periodic => Some(stale.min(now + interval.saturating_sub(age))),
+            NextRound::At(time) => Some(stale.min(now + time.since(clock))),
+            NextRound::OnMessage => Some(stale),
         }
     }
 
@@ -64,20 +68,29 @@ impl Rounds {
             height: metadata.height.next(),
             time,
             randomness: randomness(time),
-            messages: self.pool.take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
+            messages: self
+                .pool
+                .take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
             consensus_responses: Vec::new(),
             requires_checkpoint: false,
         });
         // The log starts on the batch while the round runs.
         self.commit.log(Arc::clone(&batch))?;
         let statistics = self.machine.execute_batch((*batch).clone());
-        self.commit.certify(Committed { state: self.machine.state().clone(), statistics })
+        self.commit.certify(Committed {
+            state: self.machine.state().clone(),
+            statistics,
+        })
     }
 }
 
 /// Nanoseconds since 1970 by this machine's clock.
 pub fn wall_clock() -> Time {
-    Time(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64))
+    Time(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64),
+    )
 }
 
 /// Fresh randomness; where the system has none, the batch time stands in (a `solo` replica trusts itself).

@@ -125,14 +125,17 @@ fn effective_canister_id(
                 "The effective canister id {path} of the request path is not the canister {} that is called",
                 message.receiver
             ))),
-            Target::Subnet(_) => Err(invalid("Calls through the subnet endpoint go to the management canister".into())),
+            Target::Subnet(_) => Err(invalid(
+                "Calls through the subnet endpoint go to the management canister".into(),
+            )),
         };
     }
     let effective = management::effective_canister_id(&message.method_name, &message.method_payload)?;
     match (target, effective) {
-        (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => {
-            Err(UserError::new(ErrorCode::SubnetNotFound, format!("This replica hosts no subnet {subnet}")))
-        }
+        (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => Err(UserError::new(
+            ErrorCode::SubnetNotFound,
+            format!("This replica hosts no subnet {subnet}"),
+        )),
         (Target::Canister(path), Some(effective)) if path != effective => Err(invalid(format!(
             "The effective canister id {path} of the request path is not the canister {effective} that the call is about"
         ))),

@@ -29,17 +29,26 @@ impl CertifiedSnapshot {
 
     /// True once a message has its final status.
     pub fn is_finished(&self, id: &MessageId) -> bool {
-        self.state.ingress_history.get(id).is_some_and(|status| status.state.is_terminal())
+        self.state
+            .ingress_history
+            .get(id)
+            .is_some_and(|status| status.state.is_terminal())
     }
 
     /// The certificate that a v3/v4 call is answered with.
     pub fn request_status_certificate(&self, id: &MessageId) -> Payload {
-        Payload::from(self.root.certificate(&self.state.certified, &self.state, request_status_paths(id)))
+        Payload::from(
+            self.root
+                .certificate(&self.state.certified, &self.state, request_status_paths(id)),
+        )
     }
 
     /// What `ic0.data_certificate_copy` gives a canister in a query.
     pub fn data_certificate(&self, canister: &CanisterId) -> Payload {
-        Payload::from(self.root.certificate(&self.state.certified, &self.state, data_certificate_paths(canister)))
+        Payload::from(
+            self.root
+                .certificate(&self.state.certified, &self.state, data_certificate_paths(canister)),
+        )
     }
 
     /// Answers a `read_state` request.
@@ -61,7 +70,11 @@ impl CertifiedSnapshot {
             ReadStateRefused::Forbidden(text) => ReadStateError::Forbidden(text),
             ReadStateRefused::NotFound(text) => ReadStateError::NotFound(text),
         })?;
-        Ok(Payload::from(self.root.certificate(&self.state.certified, &self.state, paths)))
+        Ok(Payload::from(self.root.certificate(
+            &self.state.certified,
+            &self.state,
+            paths,
+        )))
     }
 }
 

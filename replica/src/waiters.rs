@@ -32,7 +32,11 @@ impl Waiters {
         let deadline = (deadline, table.next_number);
         table.next_number += 1;
         table.by_deadline.insert(deadline, message_id);
-        table.by_message.entry(message_id).or_default().push(Waiter { deadline, respond });
+        table
+            .by_message
+            .entry(message_id)
+            .or_default()
+            .push(Waiter { deadline, respond });
     }
 
     /// Takes the callers that wait for a message.
@@ -51,7 +55,11 @@ impl Waiters {
     /// Of these messages, those that somebody waits for.
     pub fn awaited(&self, message_ids: &[MessageId]) -> Vec<MessageId> {
         let table = self.table.lock();
-        message_ids.iter().filter(|id| table.by_message.contains_key(*id)).copied().collect()
+        message_ids
+            .iter()
+            .filter(|id| table.by_message.contains_key(*id))
+            .copied()
+            .collect()
     }
 
     /// Answers 202 to everybody whose deadline is not after `now`.
@@ -64,8 +72,14 @@ impl Waiters {
                     break;
                 }
                 table.by_deadline.remove(&deadline);
-                let Some(waiters) = table.by_message.get_mut(&message_id) else { continue };
-                expired.extend(waiters.extract_if(.., |waiter| waiter.deadline == deadline).map(|waiter| waiter.respond));
+                let Some(waiters) = table.by_message.get_mut(&message_id) else {
+                    continue;
+                };
+                expired.extend(
+                    waiters
+                        .extract_if(.., |waiter| waiter.deadline == deadline)
+                        .map(|waiter| waiter.respond),
+                );
                 if waiters.is_empty() {
                     table.by_message.remove(&message_id);
                 }
@@ -101,9 +115,16 @@ mod tests {
         assert_eq!(answered.load(Ordering::Relaxed), 0);
         waiters.expire(early);
         assert_eq!(answered.load(Ordering::Relaxed), 1);
-        assert_eq!(waiters.awaited(&[MessageId([1; 32]), MessageId([3; 32])]), [MessageId([1; 32])]);
+        assert_eq!(
+            waiters.awaited(&[MessageId([1; 32]), MessageId([3; 32])]),
+            [MessageId([1; 32])]
+        );
         assert_eq!(waiters.take(&MessageId([1; 32])).len(), 1);
         waiters.expire(late);
-        assert_eq!(answered.load(Ordering::Relaxed), 2, "only the waiter of message 2 was left");
+        assert_eq!(
+            answered.load(Ordering::Relaxed),
+            2,
+            "only the waiter of message 2 was left"
+        );
     }
 }

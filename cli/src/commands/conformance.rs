@@ -1,8 +1,8 @@
 //! `replicore conformance`
 
 use super::CliError;
-use replicore::conformance::{CaseResult, run_file};
 use clap::Args;
+use replicore::conformance::{CaseResult, run_file};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,13 +28,28 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode, CliError> {
     let files = transcripts(&args.paths)?;
     let (mut passed, mut failed) = (0, 0);
     for file in &files {
-        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        if args.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+        let name = file
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if args
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !name.contains(filter.as_str()))
+        {
             continue;
         }
         let result = run_file(file);
-        if result.differences.is_empty() { passed += 1 } else { failed += 1 }
-        if args.json { print_json(&name, &result) } else { print_text(&name, &result, args.all) }
+        if result.differences.is_empty() {
+            passed += 1
+        } else {
+            failed += 1
+        }
+        if args.json {
+            print_json(&name, &result)
+        } else {
+            print_text(&name, &result, args.all)
+        }
     }
     if args.json {
         println!("{}", serde_json::json!({ "passed": passed, "failed": failed }));
@@ -44,7 +59,11 @@ pub fn run(args: &ConformanceArgs) -> Result<ExitCode, CliError> {
     if passed + failed == 0 {
         return Err("no transcript matches: give a directory of *.json transcripts and check --filter".into());
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print_text(name: &str, result: &CaseResult, all: bool) {
@@ -54,7 +73,9 @@ fn print_text(name: &str, result: &CaseResult, all: bool) {
     }
     println!("FAIL {name}: {}", result.differences[0]);
     if all {
-        result.differences[1..].iter().for_each(|difference| println!("     {difference}"));
+        result.differences[1..]
+            .iter()
+            .for_each(|difference| println!("     {difference}"));
     }
 }
 
@@ -87,5 +108,9 @@ fn transcripts(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
 
 fn json_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
-    Ok(entries.into_iter().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
+    Ok(entries
+        .into_iter()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect())
 }

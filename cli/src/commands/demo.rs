@@ -50,7 +50,11 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, CliError> {
     let start = Instant::now();
     let mut replica = RunningReplica::start(directory.path(), args.net)?;
     let cold_start = start.elapsed();
-    say(&format!("replica    http://{} (ready in {} ms)", replica.address, cold_start.as_millis()));
+    say(&format!(
+        "replica    http://{} (ready in {} ms)",
+        replica.address,
+        cold_start.as_millis()
+    ));
 
     let verifier = Arc::new(Verifier::new(&fetch_root_key(replica.address)?)?);
     let mut agent = Agent::new(replica.address, Identity::numbered(0), Arc::clone(&verifier));
@@ -80,16 +84,30 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, CliError> {
     if args.json {
         print_json(args, &report, &root, &recovered_root, cold_start, recovery);
     } else {
-        println!("recovery   killed with SIGKILL; ready again in {} ms", recovery.as_millis());
-        println!("root       {} {}", hex::encode(recovered_root), if same { "(the same)" } else { "(DIFFERENT)" });
-        println!("accounts   all {} balances hold every acknowledged transfer", report.balances.len());
+        println!(
+            "recovery   killed with SIGKILL; ready again in {} ms",
+            recovery.as_millis()
+        );
+        println!(
+            "root       {} {}",
+            hex::encode(recovered_root),
+            if same { "(the same)" } else { "(DIFFERENT)" }
+        );
+        println!(
+            "accounts   all {} balances hold every acknowledged transfer",
+            report.balances.len()
+        );
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn load_with_progress(options: &LoadOptions, verifier: &Arc<Verifier>, quiet: bool) -> Result<LoadReport, CliError> {
     let progress = Arc::new(Progress::default());
-    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(options.duration.as_millis() as u64) };
+    let bar = if quiet {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(options.duration.as_millis() as u64)
+    };
     bar.set_style(ProgressStyle::with_template("load       [{bar:30}] {elapsed} {msg}")?.progress_chars("=> "));
     let report = std::thread::scope(|scope| {
         let load = scope.spawn(|| ledger::run(options, verifier, &progress));
@@ -114,8 +132,16 @@ fn print_load(report: &LoadReport, root: &[u8; 32], json: bool) {
     if json {
         return;
     }
-    println!("transfers  {} signed, certified: {:.0}/s", report.transfers, rate(report.transfers, report));
-    println!("queries    {} signed: {:.0}/s", report.queries, rate(report.queries, report));
+    println!(
+        "transfers  {} signed, certified: {:.0}/s",
+        report.transfers,
+        rate(report.transfers, report)
+    );
+    println!(
+        "queries    {} signed: {:.0}/s",
+        report.queries,
+        rate(report.queries, report)
+    );
     for (name, latency) in [("transfer", &report.transfer_latency), ("query", &report.query_latency)] {
         let at = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1_000.0;
         println!(
@@ -186,8 +212,14 @@ impl RunningReplica {
             .spawn()?;
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            if let Some(port) = std::fs::read_to_string(&port_file).ok().and_then(|text| text.trim().parse().ok()) {
-                return Ok(Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) });
+            if let Some(port) = std::fs::read_to_string(&port_file)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+            {
+                return Ok(Self {
+                    process,
+                    address: SocketAddr::from(([127, 0, 0, 1], port)),
+                });
             }
             if let Some(status) = process.try_wait()? {
                 return Err(format!("the replica ended while starting: {status}").into());

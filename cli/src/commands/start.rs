@@ -38,9 +38,15 @@ pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
 fn init_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second initialisation (in one process of tests) keeps the first.
-    let _already_set = if json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+    let _already_set = if json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(false).try_init()
+    };
 }
 
 /// A flag that SIGTERM and SIGINT raise; the second signal ends the process as usual.

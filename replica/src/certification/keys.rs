@@ -76,7 +76,9 @@ impl RootKey {
     /// A key that follows from a seed: for tests and transcripts, whose certificates nobody trusts.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
         let path = PathBuf::from("(seed)");
-        SecretKey::key_gen(seed, &[]).map(Self::new).map_err(|_: BLST_ERROR| KeyError::Value(path))
+        SecretKey::key_gen(seed, &[])
+            .map(Self::new)
+            .map_err(|_: BLST_ERROR| KeyError::Value(path))
     }
 
     fn new(secret: SecretKey) -> Self {
