@@ -7,7 +7,11 @@ use crate::config::PoolConfig;
 use parking_lot::{Condvar, Mutex};
 use replicore_types::{Ingress, MessageId, Time};
 use std::collections::{HashSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// After [`IngressPool::close`], how long what waits is still taken. Shutting down is meant to be quick; what is left then
+/// has not been answered, and its senders are told to send it again.
+const CLOSED_TAKE_MAX: Duration = Duration::from_secs(2);
 
 /// What became of a message offered to the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub enum Woken {
     Messages,
     /// The deadline passed.
     Deadline,
-    /// [`IngressPool::close`] was called and nothing waits any more.
+    /// [`IngressPool::close`] was called, and nothing waits any more or it was too long ago.
     Closed,
 }
 
@@ -43,7 +47,7 @@ struct Waiting {
     messages: VecDeque<Ingress>,
     ids: HashSet<MessageId>,
     bytes: usize,
-    closed: bool,
+    closed: Option<Instant>,
 }
 
 impl IngressPool {
@@ -59,7 +63,7 @@ impl IngressPool {
     /// Offers a message.
     pub fn offer(&self, message: Ingress) -> Admission {
         let mut waiting = self.waiting.lock();
-        if waiting.closed {
+        if waiting.closed.is_some() {
             return Admission::Full("the replica is shutting down");
         }
         if waiting.ids.contains(&message.message_id) {
@@ -110,11 +114,13 @@ impl IngressPool {
     pub fn wait(&self, deadline: Option<Instant>) -> Woken {
         let mut waiting = self.waiting.lock();
         loop {
+            if let Some(since) = waiting.closed
+                && (waiting.messages.is_empty() || since.elapsed() >= CLOSED_TAKE_MAX)
+            {
+                return Woken::Closed;
+            }
             if !waiting.messages.is_empty() {
                 return Woken::Messages;
-            }
-            if waiting.closed {
-                return Woken::Closed;
             }
             match deadline {
                 None => self.arrived.wait(&mut waiting),
@@ -133,8 +139,17 @@ impl IngressPool {
 
     /// Refuses messages from now on; those that wait are still taken.
     pub fn close(&self) {
-        self.waiting.lock().closed = true;
+        self.waiting.lock().closed.get_or_insert_with(Instant::now);
         self.arrived.notify_all();
+    }
+
+    /// Closes the pool and empties it: the ids of the messages that are given up.
+    pub fn abandon(&self) -> Vec<MessageId> {
+        self.close();
+        let mut waiting = self.waiting.lock();
+        waiting.bytes = 0;
+        waiting.ids.clear();
+        waiting.messages.drain(..).map(|message| message.message_id).collect()
     }
 
     /// Messages waiting.
@@ -237,5 +252,14 @@ mod tests {
         pool.take(10, 10_000, Time(0));
         assert_eq!(pool.wait(None), Woken::Closed);
         assert!(matches!(pool.offer(message(2, 1, 1)), Admission::Full(_)));
+    }
+
+    #[test]
+    fn a_pool_that_is_abandoned_names_what_it_gives_up() {
+        let pool = pool(10, 10_000);
+        pool.offer(message(1, 1, 1));
+        pool.offer(message(2, 1, 1));
+        assert_eq!(pool.abandon(), [MessageId([1; 32]), MessageId([2; 32])]);
+        assert_eq!(pool.wait(None), Woken::Closed);
     }
 }

@@ -40,6 +40,19 @@ pub enum CostSchedule {
     Free,
 }
 
+/// Which published version of the management interface canisters and agents see. Versions differ in fields of records:
+/// a canister that decodes strictly must be able to keep the one that it was written for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum InterfaceVersion {
+    /// May 2026: what the reference transcripts were recorded with.
+    #[serde(rename = "2026-05")]
+    May2026,
+    /// August 2026: `canister_status` shows `status_visibility` and `minimum_incoming_canister_call_cycles`.
+    #[default]
+    #[serde(rename = "2026-08")]
+    August2026,
+}
+
 /// The facts of the subnet that fees and limits depend on. Part of the replicated state; fixed at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubnetConfig {
@@ -51,10 +64,12 @@ pub struct SubnetConfig {
     pub cost_schedule: CostSchedule,
     /// Rate limits on heap delta and install_code; off for benchmarks.
     pub rate_limits: bool,
+    /// The management interface in force.
+    pub interface: InterfaceVersion,
 }
 
 impl Default for SubnetConfig {
     fn default() -> Self {
-        Self { subnet_type: SubnetType::default(), size: 13, cost_schedule: CostSchedule::Normal, rate_limits: true }
+        Self { subnet_type: SubnetType::default(), size: 13, cost_schedule: CostSchedule::Normal, rate_limits: true, interface: InterfaceVersion::default() }
     }
 }

@@ -12,7 +12,7 @@ use replicore_engine::{Engine, EngineConfig};
 use replicore_netstack::QueryResponse;
 use replicore_scheduler::management;
 use replicore_types::{
-    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, MessageId, Payload, PrincipalId, Randomness,
+    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, Payload, PrincipalId, Randomness,
     SubnetConfig, SubnetType, Time, UserError,
 };
 use serde_bytes::ByteBuf;
@@ -69,6 +69,7 @@ impl<'a> Harness<'a> {
             size: subnet.size,
             cost_schedule: if subnet.cost_schedule == "free" { CostSchedule::Free } else { CostSchedule::Normal },
             rate_limits: !subnet.no_rate_limit,
+            interface: InterfaceVersion::May2026,
         };
         let engine = Engine::new(EngineConfig::default()).map_err(|error| TranscriptError::new(error.to_string()))?;
         let engine = Arc::new(engine);
