@@ -11,9 +11,11 @@ use crate::state::{
     StartingPoint, SystemTask, WorkItem,
 };
 use replicore_engine::{ExecutionError, SystemChanges, WorkDone};
+use replicore_types::fees::Fee;
+use replicore_types::limits::REPLY_BYTES_MAX;
 use replicore_types::{
-    CallContextId, CanisterId, Cycles, ErrorCode, IngressState, IngressStatus, NumInstructions, Payload, RejectCode,
-    RejectContext, Request, Response, ResponsePayload, UserError, WasmResult,
+    CallContextId, CanisterId, Cycles, ErrorCode, IngressState, IngressStatus, NumBytes, NumInstructions, Payload,
+    RejectCode, RejectContext, Request, Response, ResponsePayload, SubnetConfig, UserError, WasmResult,
 };
 use std::sync::Arc;
 
@@ -117,11 +119,11 @@ pub(crate) fn begin_response(
             .message_finished(registered.call_context, Ok(None), NumInstructions::ZERO);
         return None;
     }
-    let balance = canister.system.balance + refund + transmission;
+    let balance = canister.system.balance + refund + transmission.taken;
     Some(message::starting_point(canister, context, balance, Cycles::ZERO))
 }
 
-fn give_back(canister: &mut CanisterState, refund: Cycles, transmission: Cycles) {
+fn give_back(canister: &mut CanisterState, refund: Cycles, transmission: Fee) {
     canister.system.balance += refund;
     canister
         .system
@@ -217,6 +219,7 @@ fn settle(
 
 fn apply_changes(canister: &mut CanisterState, id: CallContextId, changes: SystemChanges, context: &RoundContext) {
     let grown = !changes.memory_growth.is_zero() || changes.low_wasm_memory;
+    let (limit, width) = (context.message_instructions_max(), canister.width());
     let system = &mut canister.system;
     system.version += 1;
     if let Some(call_context) = system
@@ -238,14 +241,14 @@ fn apply_changes(canister: &mut CanisterState, id: CallContextId, changes: Syste
         system.global_timer = timer;
     }
     for call in changes.calls {
-        let transmission = call.transmission_fee + call.callback.prepayment_for_response_transmission;
+        let bytes = NumBytes((call.request.method_name.len() + call.request.payload.len()) as u64);
+        // What it takes is already out of the balance.
+        let transmission = context.subnet.fee(|subnet| call_transmission_cost(subnet, bytes));
+        let execution = context.subnet.fee(|subnet| subnet.execution_cost(limit, width));
         system
             .consumed
-            .add(CyclesUseCase::RequestAndResponseTransmission, transmission);
-        system.consumed.add(
-            CyclesUseCase::Instructions,
-            call.callback.prepayment_for_response_execution,
-        );
+            .add(CyclesUseCase::RequestAndResponseTransmission, transmission.counted);
+        system.consumed.add(CyclesUseCase::Instructions, execution.counted);
         system.calls.register(call.callback_id, id, call.callback);
         system
             .queues
@@ -254,6 +257,12 @@ fn apply_changes(canister: &mut CanisterState, id: CallContextId, changes: Syste
     if grown {
         footprint::update_low_memory_hook(canister);
     }
+}
+
+/// What a call prepays for its request of `bytes` bytes and the longest response.
+fn call_transmission_cost(subnet: &SubnetConfig, bytes: NumBytes) -> Cycles {
+    let longest_response = NumBytes(REPLY_BYTES_MAX as u64);
+    subnet.call_fee() + subnet.transmission_cost(bytes) + subnet.transmission_cost(longest_response)
 }
 
 /// The subnet id is another name of the management canister.
@@ -268,8 +277,11 @@ fn addressed(mut request: Request, context: &RoundContext) -> Request {
 fn refund_unused(canister: &mut CanisterState, used: NumInstructions, prepaid: Cycles, context: &RoundContext) {
     canister.system.instructions_executed += used;
     let left = instructions_left(context, used);
-    let unused = context.subnet.instructions_cost(left, canister.width()).min(prepaid);
-    canister.system.refund(unused, CyclesUseCase::Instructions);
+    let width = canister.width();
+    let unused = context.subnet.fee(|subnet| subnet.instructions_cost(left, width));
+    canister
+        .system
+        .refund(unused.at_most(prepaid), CyclesUseCase::Instructions);
 }
 
 fn finish_in_context(

@@ -5,6 +5,7 @@ use crate::management;
 use crate::round::Round;
 use crate::state::{CanisterState, ChangeOrigin, CyclesUseCase, SystemState};
 use replicore_engine::Execute;
+use replicore_types::fees::Fee;
 use replicore_types::{CanisterId, Cycles, NumBytes, SubnetConfig, Time};
 
 impl<E: Execute> Round<'_, E> {
@@ -51,9 +52,14 @@ impl<E: Execute> Round<'_, E> {
 fn charge_until(canister: &mut CanisterState, now: Time, subnet: &SubnetConfig) -> bool {
     let duration = now.since(canister.system.charged_until);
     canister.system.charged_until = now;
-    let memory = subnet.storage_cost(canister.memory_taken(), duration);
-    let messages = subnet.storage_cost(NumBytes(canister.system.queues.message_bytes()), duration);
-    let compute = subnet.compute_allocation_cost(canister.system.settings.compute_allocation, duration);
+    let (taken, messages) = (
+        canister.memory_taken(),
+        NumBytes(canister.system.queues.message_bytes()),
+    );
+    let percent = canister.system.settings.compute_allocation;
+    let memory = subnet.fee(|subnet| subnet.storage_cost(taken, duration));
+    let messages = subnet.fee(|subnet| subnet.storage_cost(messages, duration));
+    let compute = subnet.fee(|subnet| subnet.compute_allocation_cost(percent, duration));
     let fees = [
         (memory, CyclesUseCase::Memory),
         (messages, CyclesUseCase::Memory),
@@ -64,12 +70,12 @@ fn charge_until(canister: &mut CanisterState, now: Time, subnet: &SubnetConfig) 
 }
 
 /// Takes a fee, storage from the reserved balance first. Where it is not covered everything that is left is taken.
-fn take(system: &mut SystemState, fee: Cycles, use_case: CyclesUseCase) -> bool {
+fn take(system: &mut SystemState, fee: Fee, use_case: CyclesUseCase) -> bool {
     let from_reserved = match use_case {
-        CyclesUseCase::Memory => fee.min(system.reserved_balance),
+        CyclesUseCase::Memory => fee.taken.min(system.reserved_balance),
         _ => Cycles::ZERO,
     };
-    let rest = fee - from_reserved;
+    let rest = fee.taken - from_reserved;
     if system.balance < rest {
         let left = system.balance + system.reserved_balance;
         system.consumed.add(CyclesUseCase::Uninstall, left);
@@ -78,7 +84,7 @@ fn take(system: &mut SystemState, fee: Cycles, use_case: CyclesUseCase) -> bool 
         return false;
     }
     system.reserved_balance -= from_reserved;
-    system.consumed.add(use_case, from_reserved);
-    system.consume(rest, use_case);
+    system.balance -= rest;
+    system.consumed.add(use_case, fee.counted);
     true
 }

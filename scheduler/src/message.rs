@@ -11,6 +11,8 @@ use crate::state::{
 use replicore_engine::{
     Call, CallContextView, EntryPoint, InstructionLimits, MemoryView, MethodKind, ResponseView, SystemView,
 };
+use replicore_types::fees::Fee;
+use replicore_types::limits::REPLY_BYTES_MAX;
 use replicore_types::{
     CallContextId, CallbackId, CanisterId, Cycles, ErrorCode, NumBytes, NumInstructions, PrincipalId, Response,
     ResponsePayload, UserError,
@@ -29,16 +31,21 @@ pub(crate) enum Begun {
 pub(crate) fn begin_call(canister: &mut CanisterState, item: &WorkItem, context: &RoundContext) -> Begun {
     let id = canister.id();
     let limit = context.message_instructions_max();
-    let prepaid = context.subnet.execution_cost(limit, canister.width());
+    let width = canister.width();
+    let prepayment = context.subnet.fee(|subnet| subnet.execution_cost(limit, width));
+    let prepaid = prepayment.taken;
     if let Err(missing) = canister.withdraw(prepaid, &context.subnet) {
         let tells_how_much = caller(item).is_some_and(|caller| canister.system.is_controller(&caller));
         return Begun::Refused(out_of_cycles(id, missing, tells_how_much));
     }
-    canister.system.consumed.add(CyclesUseCase::Instructions, prepaid);
+    canister
+        .system
+        .consumed
+        .add(CyclesUseCase::Instructions, prepayment.counted);
     match check_call(canister, item) {
         Ok(()) => Begun::Execute(starting_point(canister, context, canister.system.balance, prepaid)),
         Err(error) => {
-            let unused = context.subnet.instructions_cost(limit, canister.width()).min(prepaid);
+            let unused = context.subnet.fee(|subnet| subnet.instructions_cost(limit, width));
             canister.system.refund(unused, CyclesUseCase::Instructions);
             Begun::Refused(error)
         }
@@ -295,15 +302,15 @@ pub(crate) fn response_refunds(
     registered: &RegisteredCallback,
     response: &Response,
     context: &RoundContext,
-) -> (Cycles, Cycles) {
+) -> (Cycles, Fee) {
     let callback = &registered.callback;
+    let bytes = NumBytes(response_bytes(&response.payload));
+    let longest = NumBytes(REPLY_BYTES_MAX as u64);
     let transmission = context
         .subnet
-        .transmission_cost(NumBytes(response_bytes(&response.payload)));
-    (
-        response.refund.min(callback.cycles_sent),
-        callback.prepayment_for_response_transmission - transmission,
-    )
+        .fee(|subnet| subnet.transmission_cost(longest) - subnet.transmission_cost(bytes));
+    let refund = response.refund.min(callback.cycles_sent);
+    (refund, transmission.at_most(callback.prepayment_for_response_transmission))
 }
 
 /// What the engine executes for a response.

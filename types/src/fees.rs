@@ -48,9 +48,40 @@ pub enum WasmWidth {
     Wasm64,
 }
 
+/// A fee as it is taken and as it is counted. The free schedule takes nothing but counts what the normal one would take,
+/// so that consumption is comparable between subnets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fee {
+    /// Cycles that leave the balance.
+    pub taken: Cycles,
+    /// Cycles that count as consumed.
+    pub counted: Cycles,
+}
+
+impl From<Cycles> for Fee {
+    /// An amount that is taken whatever the schedule says.
+    fn from(amount: Cycles) -> Self {
+        Self { taken: amount, counted: amount }
+    }
+}
+
+impl Fee {
+    /// At most `bound` cycles of the fee; what is cut off is not counted either.
+    pub fn at_most(self, bound: Cycles) -> Self {
+        let excess = self.taken - bound;
+        Self { taken: self.taken - excess, counted: self.counted - excess }
+    }
+}
+
 impl SubnetConfig {
     fn is_free(&self) -> bool {
         self.cost_schedule == CostSchedule::Free
+    }
+
+    /// What `cost` comes to on this subnet.
+    pub fn fee(&self, cost: impl Fn(&Self) -> Cycles) -> Fee {
+        let normal = Self { cost_schedule: CostSchedule::Normal, ..*self };
+        Fee { taken: cost(self), counted: cost(&normal) }
     }
 
     fn execution_is_free(&self) -> bool {
@@ -78,6 +109,12 @@ impl SubnetConfig {
     /// unused ones back. The charge is the difference of the two, which may be one cycle above this cost.
     pub fn execution_cost(&self, instructions: NumInstructions, width: WasmWidth) -> Cycles {
         self.scale_execution(UPDATE_MESSAGE_EXECUTION + cycles_of_instructions(instructions, width))
+    }
+
+    /// Executing `used` of at most `limit` instructions: the prepayment for all of them less the refund of the rest, each
+    /// rounded by itself.
+    pub fn settled_execution_cost(&self, limit: NumInstructions, used: NumInstructions, width: WasmWidth) -> Cycles {
+        self.execution_cost(limit, width) - self.instructions_cost(limit - used, width)
     }
 
     /// The instructions alone.
@@ -205,6 +242,7 @@ mod tests {
         let prepaid = subnet(1).execution_cost(max, WasmWidth::Wasm32);
         let refund = subnet(1).instructions_cost(NumInstructions(max.0 - used.0), WasmWidth::Wasm32);
         assert_eq!(prepaid - refund, Cycles(384_655));
+        assert_eq!(subnet(1).settled_execution_cost(max, used, WasmWidth::Wasm32), Cycles(384_655));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(0)), Cycles(92_307));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(10)), Cycles(92_307 + 1_530));
         assert_eq!(subnet(13).http_request_fee(NumBytes(0), NumBytes(0)), Cycles(49_140_000));
@@ -223,6 +261,16 @@ mod tests {
         assert_eq!(subnet(13).freezing_threshold(smaller), month);
         let reserved = FreezingThreshold { reserved_balance: Cycles(1_000), ..canister };
         assert_eq!(subnet(13).freezing_threshold(reserved), month - Cycles(1_000));
+    }
+
+    #[test]
+    fn the_free_schedule_counts_what_it_does_not_take() {
+        let free = SubnetConfig { cost_schedule: CostSchedule::Free, ..subnet(13) };
+        let fee = free.fee(|subnet| subnet.ingress_induction_cost(NumBytes(60)));
+        assert_eq!((fee.taken, fee.counted), (Cycles::ZERO, Cycles(1_320_000)));
+        let fee = subnet(13).fee(|subnet| subnet.ingress_induction_cost(NumBytes(60)));
+        assert_eq!(fee, Fee::from(Cycles(1_320_000)));
+        assert_eq!(fee.at_most(Cycles(1_000)), Fee::from(Cycles(1_000)));
     }
 
     #[test]

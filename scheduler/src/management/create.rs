@@ -7,7 +7,7 @@ use super::work::{Reply, Work};
 use crate::state::{CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, ReplicatedState, SystemState};
 use candid::Nat;
 use replicore_types::limits::CANISTERS_MAX;
-use replicore_types::{CanisterId, Cycles, ErrorCode, NumBytes, PrincipalId, UserError};
+use replicore_types::{CanisterId, Cycles, ErrorCode, NumBytes, PrincipalId, SubnetConfig, UserError};
 use std::sync::Arc;
 
 /// What a canister starts with where its creator names no amount: for provisional creation, and for creation through
@@ -21,12 +21,13 @@ pub(crate) fn create<E>(work: &mut Work<'_, E>, args: CreateCanisterArgs) -> Res
         let cycles = (PROVISIONAL_CYCLES, Cycles::ZERO);
         return create_with(work, settings, None, cycles, args.sender_canister_version);
     }
-    let fee = work.subnet().canister_creation_fee();
+    let fee = work.subnet().fee(SubnetConfig::canister_creation_fee);
     let sent = work.cycles;
-    if sent < fee {
-        return Err(error::creation_fee_missing(sent, fee));
+    if sent < fee.taken {
+        return Err(error::creation_fee_missing(sent, fee.taken));
     }
-    let reply = create_with(work, settings, None, (sent - fee, fee), args.sender_canister_version)?;
+    let cycles = (sent - fee.taken, fee.counted);
+    let reply = create_with(work, settings, None, cycles, args.sender_canister_version)?;
     work.cycles = Cycles::ZERO;
     Ok(reply)
 }

@@ -118,8 +118,8 @@ pub(crate) fn charge_instructions(
     instructions: NumInstructions,
     subnet: &SubnetConfig,
 ) -> Result<(), UserError> {
-    let cost = subnet.instructions_cost(instructions, WasmWidth::Wasm32);
-    if let Some(missing) = missing_cycles(canister, cost, subnet) {
+    let cost = subnet.fee(|subnet| subnet.instructions_cost(instructions, WasmWidth::Wasm32));
+    if let Some(missing) = missing_cycles(canister, cost.taken, subnet) {
         return Err(error::out_of_cycles(canister.system.canister_id, missing));
     }
     canister.system.consume(cost, CyclesUseCase::Instructions);

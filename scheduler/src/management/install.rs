@@ -149,7 +149,7 @@ fn deploy<E: Execute>(work: &mut Work<'_, E>, request: Request) -> Result<Reply,
     } = attempt;
     let (used, log) = (hooks.used, hooks.log);
     work.instructions += used;
-    let cost = subnet.execution_cost(used, width);
+    let cost = subnet.fee(|subnet| subnet.settled_execution_cost(limit, used, width));
     let height = work.state.metadata.height;
     match result {
         Ok(()) => {

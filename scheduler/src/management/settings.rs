@@ -246,8 +246,10 @@ pub(crate) fn charge_delayed_ingress_fee(message: &SubnetMessage, state: &mut Re
     let Some(canister) = state.canister_mut(&id) else {
         return;
     };
-    let fee = subnet.ingress_induction_cost(NumBytes(ingress.envelope_bytes.into()));
-    if footprint::missing_cycles(canister, fee, &subnet).is_none() {
+    // Known here is the call, not the envelope that it came in: its name and its argument count.
+    let bytes = NumBytes((ingress.method_name.len() + ingress.method_payload.len()) as u64);
+    let fee = subnet.fee(|subnet| subnet.ingress_induction_cost(bytes));
+    if footprint::missing_cycles(canister, fee.taken, &subnet).is_none() {
         canister.system.consume(fee, CyclesUseCase::IngressInduction);
     }
 }

@@ -181,7 +181,7 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
     };
     let used = instructions + compiling;
     work.instructions += used;
-    let cost = subnet.execution_cost(used, width);
+    let cost = subnet.fee(|subnet| subnet.execution_cost(used, width));
     work.canister_mut(id)?.system.consume(cost, CyclesUseCase::Instructions);
     let initial = prepared.map_err(|cause| error::from_canister(id, &cause))?.initial;
     let execution = restored(initial, &snapshot)?;

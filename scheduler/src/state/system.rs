@@ -3,6 +3,7 @@
 use crate::state::{CallContextManager, CanisterQueues};
 use replicore_engine::{ExecutionState, LogRecord};
 use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
+use replicore_types::fees::Fee;
 use replicore_types::{
     CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time,
 };
@@ -554,15 +555,17 @@ impl SystemState {
         self.settings.controllers.contains(principal)
     }
 
-    /// Takes cycles from the balance and counts them as consumed. The caller has checked that the balance holds them.
-    pub fn consume(&mut self, amount: Cycles, use_case: CyclesUseCase) {
-        self.balance -= amount;
-        self.consumed.add(use_case, amount);
+    /// Takes a fee from the balance and counts it as consumed. The caller has checked that the balance holds it.
+    pub fn consume(&mut self, fee: impl Into<Fee>, use_case: CyclesUseCase) {
+        let fee = fee.into();
+        self.balance -= fee.taken;
+        self.consumed.add(use_case, fee.counted);
     }
 
     /// Gives back what was prepaid too much.
-    pub fn refund(&mut self, amount: Cycles, use_case: CyclesUseCase) {
-        self.balance += amount;
-        self.consumed.subtract(use_case, amount);
+    pub fn refund(&mut self, fee: impl Into<Fee>, use_case: CyclesUseCase) {
+        let fee = fee.into();
+        self.balance += fee.taken;
+        self.consumed.subtract(use_case, fee.counted);
     }
 }
