@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod conformance;
 mod demo;
 mod start;
@@ -27,6 +28,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print the configuration that `start` would use.
     Config(ConfigArgs),
+    /// Measure figures with stable names.
+    Bench(bench::BenchArgs),
     /// Run reference transcripts on the embedded engine and compare every answer.
     Conformance(conformance::ConformanceArgs),
 }
@@ -95,6 +98,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
             print!("{}", resolve(&args.start)?.to_toml());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Bench(args) => bench::run(&args),
         Command::Conformance(args) => conformance::run(&args),
     }
 }

@@ -1,0 +1,205 @@
+//! Rounds through [`StateMachine`]: induction, execution, commit and certified tree; no network, no signature, no disk.
+
+use crate::BenchError;
+use crate::measure::{Effort, Figure, seconds};
+use candid::{CandidType, Encode, Principal};
+use replicore::StateMachine;
+use replicore_engine::{Engine, EngineConfig};
+use replicore_scheduler::SchedulerCores;
+use replicore_types::{
+    Batch, CanisterId, CostSchedule, Ingress, IngressState, MessageId, Payload, PrincipalId, Randomness, SubnetConfig,
+    Time,
+};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+const START: Time = Time(1_600_000_000_000_000_000);
+
+/// Replies nothing to `noop`; `relay` calls `noop` of the canister in its argument and replies when that has.
+const MODULE: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
+    (import "ic0" "msg_arg_data_copy" (func $arg_copy (param i32 i32 i32)))
+    (import "ic0" "call_new" (func $call_new (param i32 i32 i32 i32 i32 i32 i32 i32)))
+    (import "ic0" "call_perform" (func $call_perform (result i32)))
+    (memory 1)
+    (data (i32.const 100) "noop")
+    (table funcref (elem $on_reply))
+    (func $on_reply (param i32) (call $reply))
+    (func (export "canister_update noop") (call $reply))
+    (func (export "canister_update relay")
+        (call $arg_copy (i32.const 0) (i32.const 0) (call $arg_size))
+        (call $call_new (i32.const 0) (call $arg_size) (i32.const 100) (i32.const 4)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+        (drop (call $call_perform))))"#;
+
+#[derive(CandidType)]
+struct Create {
+    amount: Option<candid::Nat>,
+}
+
+#[derive(CandidType, candid::Deserialize)]
+enum InstallMode {
+    #[serde(rename = "install")]
+    Install,
+}
+
+#[derive(CandidType)]
+struct Install {
+    mode: InstallMode,
+    canister_id: Principal,
+    wasm_module: Vec<u8>,
+    arg: Vec<u8>,
+}
+
+struct Subnet {
+    machine: StateMachine,
+    next_message: u64,
+    canisters: Vec<CanisterId>,
+}
+
+/// `scheduler.empty_round_us` and `scheduler.single_update_round_us`: a round without messages, and with one.
+pub fn small_rounds(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let mut subnet = Subnet::new(1, 1)?;
+    let rounds = effort.scale(2_000);
+    let (mut empty, mut single) = (Vec::new(), Vec::new());
+    for _ in 0..effort.runs {
+        let (elapsed, ()) = seconds(|| (0..rounds).for_each(|_| subnet.round(Vec::new())));
+        empty.push(elapsed / rounds as f64 * 1e6);
+        let messages: Vec<_> = (0..rounds).map(|_| subnet.message(0, "noop", &[])).collect();
+        let (elapsed, ()) = seconds(|| messages.into_iter().for_each(|message| subnet.round(vec![message])));
+        single.push(elapsed / rounds as f64 * 1e6);
+    }
+    let root = subnet.root();
+    Ok(vec![
+        Figure::of("scheduler.empty_round_us", "us", empty, root.clone()),
+        Figure::of("scheduler.single_update_round_us", "us", single, root),
+    ])
+}
+
+/// `scheduler.noop_update_us`: one of 1,000 no-op updates of a round, one canister, one core.
+pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let mut subnet = Subnet::new(1, 1)?;
+    let samples = (0..effort.runs).map(|_| subnet.noop_round(1_000) * 1e6 / 1_000.0).collect();
+    subnet.check_all_replied()?;
+    Ok(vec![Figure::of("scheduler.noop_update_us", "us", samples, subnet.root())])
+}
+
+/// `scheduler.two_core_speedup`: 5,000 no-op updates of 100 canisters, one core against two, interleaved.
+pub fn two_core_speedup(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let (mut one, mut two) = (Subnet::new(100, 1)?, Subnet::new(100, 2)?);
+    let messages = effort.scale(5_000);
+    let samples = (0..effort.runs).map(|_| one.noop_round(messages) / two.noop_round(messages)).collect();
+    if one.root() != two.root() {
+        return Err(BenchError::new("one and two cores came to different state roots"));
+    }
+    Ok(vec![Figure::of("scheduler.two_core_speedup", "x", samples, one.root())])
+}
+
+/// `scheduler.call_roundtrip_us`: an update that calls another canister and replies in the callback, of 1,000 in a round.
+pub fn call_roundtrip(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let mut subnet = Subnet::new(2, 1)?;
+    // At most as many calls in flight as the queue between the two takes.
+    let calls = effort.scale(500);
+    let callee = subnet.canisters[1];
+    let mut samples = Vec::new();
+    for _ in 0..effort.runs {
+        let messages: Vec<_> = (0..calls).map(|_| subnet.message(0, "relay", callee.as_slice())).collect();
+        let (elapsed, ()) = seconds(|| {
+            subnet.round(messages);
+            while subnet.machine.state().next_round() == replicore_scheduler::NextRound::Now {
+                subnet.round(Vec::new());
+            }
+        });
+        samples.push(elapsed / calls as f64 * 1e6);
+    }
+    subnet.check_all_replied()?;
+    Ok(vec![Figure::of("scheduler.call_roundtrip_us", "us", samples, subnet.root())])
+}
+
+impl Subnet {
+    fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
+        let engine = Arc::new(Engine::new(EngineConfig::default()).map_err(BenchError::new)?);
+        let config = SubnetConfig { cost_schedule: CostSchedule::Free, rate_limits: false, ..SubnetConfig::default() };
+        let empty = StateMachine::for_test(config, Arc::clone(&engine));
+        let machine = StateMachine::new(empty.state().clone(), engine, SchedulerCores(cores));
+        let mut subnet = Self { machine, next_message: 0, canisters: Vec::new() };
+        let wasm = wat::parse_str(MODULE).map_err(BenchError::new)?;
+        for index in 0..canisters {
+            let id = CanisterId::from_index(index as u64);
+            let create = Encode!(&Create { amount: Some((1_u128 << 70).into()) }).map_err(BenchError::new)?;
+            subnet.management("provisional_create_canister_with_cycles", create, None)?;
+            let install = Install {
+                mode: InstallMode::Install,
+                canister_id: id.0,
+                wasm_module: wasm.clone(),
+                arg: Vec::new(),
+            };
+            subnet.management("install_code", Encode!(&install).map_err(BenchError::new)?, Some(id))?;
+            subnet.canisters.push(id);
+        }
+        // Warm instances and code paths.
+        subnet.noop_round(canisters as u64);
+        Ok(subnet)
+    }
+
+    fn management(&mut self, method: &str, argument: Vec<u8>, about: Option<CanisterId>) -> Result<(), BenchError> {
+        let message = self.ingress(CanisterId::MANAGEMENT, about, method, argument);
+        let id = message.message_id;
+        self.round(vec![message]);
+        match self.machine.state().ingress_history.get(&id).map(|status| &status.state) {
+            Some(IngressState::Completed(_)) => Ok(()),
+            other => Err(BenchError::new(format!("{method}: {other:?}"))),
+        }
+    }
+
+    /// Seconds of one round of no-op updates, spread over the canisters.
+    fn noop_round(&mut self, messages: u64) -> f64 {
+        let canisters = self.canisters.len() as u64;
+        let messages: Vec<_> = (0..messages).map(|number| self.message((number % canisters) as usize, "noop", &[])).collect();
+        seconds(|| self.round(messages)).0
+    }
+
+    fn message(&mut self, canister: usize, method: &str, argument: &[u8]) -> Ingress {
+        let id = self.canisters[canister];
+        self.ingress(id, Some(id), method, argument.to_vec())
+    }
+
+    fn ingress(&mut self, receiver: CanisterId, about: Option<CanisterId>, method: &str, argument: Vec<u8>) -> Ingress {
+        self.next_message += 1;
+        Ingress {
+            message_id: MessageId(Sha256::digest(self.next_message.to_be_bytes()).into()),
+            source: PrincipalId::anonymous(),
+            receiver,
+            effective_canister_id: about,
+            method_name: method.into(),
+            method_payload: Payload::from(argument),
+            expiry: Time(self.machine.state().metadata.time.0.max(START.0) + 60_000_000_000),
+            envelope_bytes: 400,
+            sender_info: None,
+        }
+    }
+
+    fn round(&mut self, messages: Vec<Ingress>) {
+        let metadata = &self.machine.state().metadata;
+        self.machine.execute_batch(Batch {
+            height: metadata.height.next(),
+            time: Time(metadata.time.0.max(START.0) + 1_000_000),
+            randomness: Randomness([7; 32]),
+            messages,
+            ..Batch::default()
+        });
+    }
+
+    fn check_all_replied(&self) -> Result<(), BenchError> {
+        let history = &self.machine.state().ingress_history;
+        match history.iter().find(|(_, status)| !matches!(status.state, IngressState::Completed(_))) {
+            None => Ok(()),
+            Some((id, status)) => Err(BenchError::new(format!("message {id} was not replied to: {:?}", status.state))),
+        }
+    }
+
+    fn root(&self) -> String {
+        hex::encode(self.machine.state().certified_root())
+    }
+}
