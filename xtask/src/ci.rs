@@ -190,8 +190,8 @@ fn end_to_end() -> Result<()> {
     shell::run_shown(Command::new(xtask).args(["e2e", "--quick"]))
 }
 
-/// Criterion's test mode runs each benchmark once; the others read the variable for their small parameters.
+/// Every measurement once, with small parameters: figures are printed, none is judged.
 fn benches() -> Result<()> {
-    let mut command = cargo(&["test", "--package", "replicore-benches", "--benches", "--quiet"]);
-    shell::run_shown(command.env("REPLICORE_BENCH", "smoke"))
+    let arguments = ["run", "--quiet", "--package", "replicore-cli", "--bin", "replicore", "--", "bench", "--smoke"];
+    shell::run_shown(&mut cargo(&arguments))
 }
