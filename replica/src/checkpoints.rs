@@ -1,6 +1,7 @@
 //! Checkpoints: snapshots of the state written in the background, while rounds go on.
 
 use crate::config::CheckpointsConfig;
+use crate::failure::Failure;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use imbl::OrdMap;
 use parking_lot::Mutex;
@@ -257,6 +258,7 @@ pub fn start(
     writer: Arc<CheckpointWriter>,
     config: &CheckpointsConfig,
     truncate_below: Arc<AtomicU64>,
+    failure: &Arc<Failure>,
 ) -> std::io::Result<(CheckpointQueue, JoinHandle<()>)> {
     let (states, receiver) = bounded(1);
     let busy = Arc::new(AtomicBool::new(false));
@@ -268,9 +270,11 @@ pub fn start(
         last_height,
         last_log_bytes: 0,
     };
-    let thread = std::thread::Builder::new()
-        .name("checkpoint".into())
-        .spawn(move || work(&writer, &receiver, &busy, &truncate_below))?;
+    let failure = Arc::clone(failure);
+    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
+        let _watch = failure.watch("checkpoint");
+        work(&writer, &receiver, &busy, &truncate_below);
+    })?;
     Ok((queue, thread))
 }
 

@@ -5,10 +5,10 @@
 
 use crate::certification::RootKey;
 use crate::checkpoints::CheckpointQueue;
+use crate::failure::Failure;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 use replicore_netstack::CallReply;
 use replicore_persistence::{BatchLog, PersistenceError};
 use replicore_scheduler::{ReplicatedState, RoundStats};
@@ -85,8 +85,8 @@ pub struct Commit {
     pub waiters: Arc<Waiters>,
     /// Gets every certified state and decides whether to write it out.
     pub checkpoints: CheckpointQueue,
-    /// Set when the thread ends with an error.
-    pub failure: Arc<Mutex<Option<String>>>,
+    /// Learns why the thread ends, where it ends early.
+    pub failure: Arc<Failure>,
 }
 
 /// The queue to a commit thread that is started with the receiving end.
@@ -101,12 +101,10 @@ pub struct CommitReceiver(Receiver<Work>);
 impl Commit {
     /// Works until every sender is gone or the log fails. On failure nothing more is acknowledged.
     pub fn run(mut self, receiver: CommitReceiver) {
+        let _watch = self.failure.watch("commit");
         if let Err(error) = self.serve(&receiver.0) {
-            tracing::error!(%error, "the replica stops: a batch could not be made durable");
-            *self.failure.lock() = Some(error.to_string());
+            self.failure.set(format!("a batch could not be made durable: {error}"));
         }
-        // Nobody is left without an answer: what is still waiting may or may not be durable, 202 says "ask again".
-        self.waiters.expire(Instant::now() + Duration::from_secs(3_600));
     }
 
     fn serve(&mut self, work: &Receiver<Work>) -> Result<(), CommitError> {
@@ -117,7 +115,7 @@ impl Commit {
                     self.log_bytes += self.log.sync()?.map_or(0, |report| report.bytes_written);
                 }
                 Ok(Work::Certify(committed)) => {
-                    self.publish(*committed)?;
+                    self.publish(*committed);
                     self.truncate()?;
                 }
                 Err(crossbeam::channel::RecvTimeoutError::Timeout) => {}
@@ -140,17 +138,17 @@ impl Commit {
     }
 
     /// The batch of this round is durable (its `Log` came before): sign, publish, answer.
-    fn publish(&mut self, committed: Committed) -> Result<(), CommitError> {
+    ///
+    /// Publishing comes before looking who waits: a caller registers and then looks at what is published, so that one
+    /// of the two always sees the other.
+    fn publish(&mut self, committed: Committed) {
         let Committed { state, statistics } = committed;
         self.checkpoints.offer(&state, self.log_bytes);
         let snapshot = CertifiedSnapshot::certify(state, &self.root_key);
         self.root = *snapshot.root_hash();
-        let awaited = self.waiters.awaited(&statistics.finished).into_iter();
-        let answers: Vec<_> = awaited
-            .map(|id| (id, snapshot.request_status_certificate(&id)))
-            .collect();
-        self.published.store(snapshot);
-        for (id, certificate) in answers {
+        let snapshot = self.published.store(snapshot);
+        for id in self.waiters.awaited(&statistics.finished) {
+            let certificate = snapshot.request_status_certificate(&id);
             let mut waiting = self.waiters.take(&id).into_iter();
             let last = waiting.next_back();
             waiting.for_each(|respond| respond(CallReply::Certificate(certificate.clone())));
@@ -163,7 +161,6 @@ impl Commit {
             messages = statistics.messages_executed,
             "round committed"
         );
-        Ok(())
     }
 }
 

@@ -210,6 +210,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] for the first value that is out of bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let http = |rule| ConfigError::Invalid("http", rule);
+        self.http.check().map_err(http)?;
+        for (key, threads) in [
+            ("cores", self.cores),
+            ("net_threads", self.net_threads),
+            ("queries.threads", self.queries.threads),
+        ] {
+            at_most(key, threads, THREADS_MAX)?;
+        }
         at_least("pool.messages_max", self.pool.messages_max, 1)?;
         at_least("pool.bytes_max", self.pool.bytes_max, limits::INGRESS_BYTES_MAX)?;
         at_least("rounds.batch_messages_max", self.rounds.batch_messages_max, 1)?;
@@ -235,10 +244,27 @@ impl Config {
             self.checkpoints.interval_rounds as usize,
             1,
         )?;
+        at_least(
+            "checkpoints.interval_log_bytes",
+            self.checkpoints.interval_log_bytes as usize,
+            LOG_BYTES_MIN,
+        )?;
         at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
+        at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
-        at_least("subnet.size", self.subnet.size as usize, 1)
+        at_least("subnet.size", self.subnet.size as usize, 1)?;
+        // Otherwise the connection would be answered 504 before the call is answered 202.
+        match self.pool.call_wait_ms < self.http.answer_timeout_ms {
+            true => Ok(()),
+            false => Err(ConfigError::Invalid(
+                "pool.call_wait_ms",
+                format!(
+                    "it is {} and must be less than http.answer_timeout_ms, which is {}",
+                    self.pool.call_wait_ms, self.http.answer_timeout_ms
+                ),
+            )),
+        }
     }
 
     /// Scheduler cores, with zero resolved to the number of CPUs.
@@ -251,11 +277,18 @@ impl Config {
         or_cpus(self.queries.threads)
     }
 
-    /// The configuration as a commented-free TOML document that [`Config::load`] reads back.
+    /// The configuration as a TOML document without comments that [`Config::load`] reads back.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# not representable as TOML: {error}\n"))
     }
 }
+
+/// Threads of one kind: more than the largest machines have cores is a slip of the pen.
+const THREADS_MAX: usize = 1_024;
+/// Smallest interval of checkpoints by log bytes: a checkpoint writes more than that by itself.
+const LOG_BYTES_MIN: usize = 1024 * 1024;
+/// The queue of queries is allocated whole.
+const QUERIES_WAITING_MAX: usize = 1_000_000;
 
 fn or_cpus(threads: usize) -> usize {
     if threads > 0 {
@@ -303,5 +336,19 @@ mod tests {
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("rounds.batch_messages_max"), "{error}");
         assert!(toml::from_str::<Config>("no_such_key = 1").is_err());
+        for (text, key) in [
+            ("cores = 100000", "cores"),
+            ("[http]\nreceive_buffers = 3", "receive_buffers"),
+            ("[pool]\ncall_wait_ms = 300000", "pool.call_wait_ms"),
+            (
+                "[checkpoints]\ninterval_log_bytes = 1",
+                "checkpoints.interval_log_bytes",
+            ),
+            ("[queries]\nwaiting_max = 10000000", "queries.waiting_max"),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 }

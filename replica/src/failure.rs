@@ -30,7 +30,8 @@ impl Failure {
         self.first.lock().get_or_insert(text);
         self.pool.close();
         // Their messages may or may not be durable. To send them again is safe either way: equal calls count once.
-        self.waiters.close(CallReply::Busy(ServiceBusy("the replica has failed")));
+        self.waiters
+            .close(CallReply::Busy(ServiceBusy("the replica has failed")));
     }
 
     /// The first failure.

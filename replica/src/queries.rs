@@ -1,6 +1,7 @@
 //! The query threads: queries on the last certified state, in parallel, signed by the node.
 
 use crate::certification::{NodeKey, QueryOutcome, sign_query_response};
+use crate::failure::Failure;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use replicore_engine::Engine;
@@ -35,6 +36,8 @@ pub struct QueryHandler {
     pub engine: Arc<Engine>,
     /// Signs answers.
     pub node_key: Arc<NodeKey>,
+    /// Learns of a panic.
+    pub failure: Arc<Failure>,
 }
 
 /// Starts the threads; they end when every [`QueryQueue`] is gone.
@@ -60,6 +63,7 @@ pub fn start(
 
 impl QueryHandler {
     fn run(&self, queue: &Receiver<(Query, Answer)>) {
+        let _watch = self.failure.watch("query");
         for (query, respond) in queue {
             respond(match self.published.load() {
                 Some(snapshot) => Ok(self.answer(&snapshot, query)),

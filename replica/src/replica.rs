@@ -1,19 +1,20 @@
 //! The process: opens a state directory, recovers it, starts the threads, and stops them in order.
 
 use crate::certification::{KeyError, NodeKey};
-use crate::checkpoints::{self, CheckpointError, CheckpointWriter};
+use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
 use crate::commit::{self, Commit};
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::pool::IngressPool;
-use crate::queries::{self, QueryHandler};
+use crate::port_file::PortFile;
+use crate::queries::{self, QueryHandler, QueryQueue};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::Rounds;
 use crate::service::Service;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
-use parking_lot::Mutex;
-use replicore_netstack::{Server, ServerConfig, ServerHandle, SignatureCacheConfig};
+use replicore_netstack::{CallReply, Server, ServerConfig, ServerHandle, ServiceBusy, SignatureCacheConfig};
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
 use std::fmt;
@@ -28,18 +29,27 @@ use tracing::info;
 /// How long open requests are given on shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A running replica. Dropping it without [`Replica::stop`] ends it as a crash would: nothing acknowledged is lost.
+/// A running replica. Dropping it without [`Replica::stop`] ends it as a crash would, only that the round under way is
+/// finished: nothing acknowledged is lost, what waits for a batch is given up, no checkpoint is written.
 pub struct Replica {
+    // In the order of dropping: nobody new comes in, nobody new finds the way, then the threads end.
     server: ServerHandle,
-    pool: Arc<IngressPool>,
-    failure: Arc<Mutex<Option<String>>>,
-    round: JoinHandle<StateMachine>,
-    commit: JoinHandle<()>,
-    checkpoint: JoinHandle<()>,
-    queries: Vec<JoinHandle<()>>,
-    writer: Arc<CheckpointWriter>,
+    _port_file: Option<PortFile>,
+    workers: Workers,
     root_key_der: Arc<[u8]>,
     subnet_id: SubnetId,
+}
+
+/// The threads behind the network, and what they share with their owner.
+struct Workers {
+    pool: Arc<IngressPool>,
+    waiters: Arc<Waiters>,
+    failure: Arc<Failure>,
+    writer: Arc<CheckpointWriter>,
+    round: Option<JoinHandle<StateMachine>>,
+    commit: Option<JoinHandle<()>>,
+    /// The checkpoint thread and the query threads.
+    others: Vec<JoinHandle<()>>,
     // Last, so that the lock outlives everything that writes.
     _directory: StateDirectory,
 }
@@ -96,75 +106,62 @@ impl Replica {
             root_key,
         } = recovery::open(config)?;
         let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
+        if let Some(path) = &config.port_file {
+            PortFile::remove_stale(path).map_err(|error| ReplicaError::Io("remove the old port file", error))?;
+        }
         let engine = Arc::clone(machine.engine());
-        let (pool, waiters) = (
-            Arc::new(IngressPool::new(config.pool.clone())),
-            Arc::new(Waiters::default()),
-        );
-        let (published, failure) = (Arc::new(Published::default()), Arc::new(Mutex::new(None)));
         let root_key_der: Arc<[u8]> = root_key.public_key_der().into();
         let subnet_id = root_key.subnet_id();
-        let snapshot = CertifiedSnapshot::certify(machine.state().clone(), &root_key);
-        let root = *snapshot.root_hash();
-        published.store(snapshot);
+        let published = Arc::new(Published::default());
+        let snapshot = published.store(CertifiedSnapshot::certify(machine.state().clone(), &root_key));
 
+        let mut workers = Workers::new(config, writer, directory);
         let truncate_below = Arc::new(AtomicU64::new(0));
-        let (checkpoints, checkpoint) =
-            checkpoints::start(Arc::clone(&writer), &config.checkpoints, Arc::clone(&truncate_below))
-                .map_err(|error| ReplicaError::Io("start the checkpoint thread", error))?;
-        let (commit_queue, receiver) = commit::queue();
         let commit = Commit {
             log,
             root_key,
-            root,
+            root: *snapshot.root_hash(),
             log_bytes: 0,
+            checkpoints: workers.start_checkpoints(config, &truncate_below)?,
             truncate_below,
             published: Arc::clone(&published),
-            waiters: Arc::clone(&waiters),
-            checkpoints,
-            failure: Arc::clone(&failure),
+            waiters: Arc::clone(&workers.waiters),
+            failure: Arc::clone(&workers.failure),
         };
-        let commit = spawn("commit", move || commit.run(receiver))?;
-        let rounds = Rounds {
-            machine,
-            pool: Arc::clone(&pool),
-            commit: commit_queue,
-            config: config.rounds.clone(),
-            rebases: writer.rebases(),
-        };
-        let round = spawn("round", move || rounds.run())?;
+        workers.start_rounds(config, machine, commit)?;
         let handler = QueryHandler {
             published: Arc::clone(&published),
             engine: Arc::clone(&engine),
-            node_key: Arc::clone(&node_key),
+            node_key,
+            failure: Arc::clone(&workers.failure),
         };
-        let (query_queue, queries) =
-            queries::start(Arc::new(handler), config.query_threads(), config.queries.waiting_max)
-                .map_err(|error| ReplicaError::Io("start the query threads", error))?;
         let service = Service {
             published,
-            pool: Arc::clone(&pool),
-            waiters,
-            queries: query_queue,
+            pool: Arc::clone(&workers.pool),
+            waiters: Arc::clone(&workers.waiters),
+            queries: workers.start_queries(config, handler)?,
             engine,
             root_key_der: Arc::clone(&root_key_der),
             call_wait: Duration::from_millis(config.pool.call_wait_ms),
+            failure: Arc::clone(&workers.failure),
         };
         let server = Server::start(server_config(config), Arc::new(service))
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
-        info!(address = %server.local_addr(), %subnet_id, "serving");
+        let address = server.local_addr();
+        let port_file = config
+            .port_file
+            .as_deref()
+            .map(|path| PortFile::write(path, address.port()));
+        let port_file = port_file
+            .transpose()
+            .map_err(|error| ReplicaError::Io("write the port file", error))?;
+        info!(%address, %subnet_id, backend = server.backend(), "serving");
         Ok(Self {
             server,
-            pool,
-            failure,
-            round,
-            commit,
-            checkpoint,
-            queries,
-            writer,
+            _port_file: port_file,
+            workers,
             root_key_der,
             subnet_id,
-            _directory: directory,
         })
     }
 
@@ -183,31 +180,126 @@ impl Replica {
         self.subnet_id
     }
 
-    /// Why the replica cannot go on, once that has happened.
+    /// Why the replica cannot go on, once that has happened. It then accepts nothing more; its owner should stop it.
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        self.workers.failure.get()
     }
 
-    /// Finishes what was accepted, answers it, writes a checkpoint and ends every thread.
+    /// Finishes what was accepted (for a few seconds at most), answers everybody, writes a checkpoint and ends every
+    /// thread.
     ///
     /// # Errors
     /// A thread failed, or the final checkpoint did. Nothing acknowledged is lost by either.
     pub fn stop(self) -> Result<(), ReplicaError> {
-        self.pool.close();
-        let panicked = |thread: &str| ReplicaError::Failed(format!("the {thread} thread panicked"));
-        let machine = self.round.join().map_err(|_| panicked("round"))?;
-        self.commit.join().map_err(|_| panicked("commit"))?;
-        self.server
-            .shutdown(DRAIN)
-            .map_err(|error| ReplicaError::Io("shut the HTTP interface down", error))?;
-        for thread in self.queries {
-            thread.join().map_err(|_| panicked("query"))?;
-        }
-        self.checkpoint.join().map_err(|_| panicked("checkpoint"))?;
-        if let Some(failure) = self.failure.lock().take() {
+        let Self {
+            server,
+            _port_file,
+            mut workers,
+            ..
+        } = self;
+        workers.pool.close();
+        let machine = workers.finish_rounds();
+        let network = server.shutdown(DRAIN);
+        workers.join_others();
+        if let Some(failure) = workers.failure.get() {
             return Err(ReplicaError::Failed(failure));
         }
-        self.writer.write(machine.state()).map_err(ReplicaError::Checkpoint)
+        network.map_err(|error| ReplicaError::Io("shut the HTTP interface down", error))?;
+        match machine {
+            Some(machine) => workers.writer.write(machine.state()).map_err(ReplicaError::Checkpoint),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Workers {
+    fn new(config: &Config, writer: Arc<CheckpointWriter>, directory: StateDirectory) -> Self {
+        let (pool, waiters) = (
+            Arc::new(IngressPool::new(config.pool.clone())),
+            Arc::new(Waiters::default()),
+        );
+        Self {
+            failure: Arc::new(Failure::new(Arc::clone(&pool), Arc::clone(&waiters))),
+            pool,
+            waiters,
+            writer,
+            round: None,
+            commit: None,
+            others: Vec::new(),
+            _directory: directory,
+        }
+    }
+
+    fn start_checkpoints(
+        &mut self,
+        config: &Config,
+        truncate_below: &Arc<AtomicU64>,
+    ) -> Result<CheckpointQueue, ReplicaError> {
+        let (queue, thread) = checkpoints::start(
+            Arc::clone(&self.writer),
+            &config.checkpoints,
+            Arc::clone(truncate_below),
+            &self.failure,
+        )
+        .map_err(|error| ReplicaError::Io("start the checkpoint thread", error))?;
+        self.others.push(thread);
+        Ok(queue)
+    }
+
+    fn start_rounds(&mut self, config: &Config, machine: StateMachine, commit: Commit) -> Result<(), ReplicaError> {
+        let (queue, receiver) = commit::queue();
+        let rounds = Rounds {
+            machine,
+            pool: Arc::clone(&self.pool),
+            commit: queue,
+            config: config.rounds.clone(),
+            rebases: self.writer.rebases(),
+            failure: Arc::clone(&self.failure),
+        };
+        self.commit = Some(spawn("commit", move || commit.run(receiver))?);
+        self.round = Some(spawn("round", move || rounds.run())?);
+        Ok(())
+    }
+
+    fn start_queries(&mut self, config: &Config, handler: QueryHandler) -> Result<QueryQueue, ReplicaError> {
+        let (queue, threads) = queries::start(Arc::new(handler), config.query_threads(), config.queries.waiting_max)
+            .map_err(|error| ReplicaError::Io("start the query threads", error))?;
+        self.others.extend(threads);
+        Ok(queue)
+    }
+
+    /// Waits for the last round and its commit, and answers who still waits. The pool is closed. The final state, unless
+    /// the round thread panicked or was never started.
+    fn finish_rounds(&mut self) -> Option<StateMachine> {
+        // A panic has been recorded as the failure.
+        let machine = self.round.take().and_then(|thread| thread.join().ok());
+        let _recorded = self.commit.take().map(JoinHandle::join);
+        for id in self.pool.abandon() {
+            for respond in self.waiters.take(&id) {
+                respond(CallReply::Busy(ServiceBusy("the replica is shutting down")));
+            }
+        }
+        // What has been inducted is part of the state and goes on after the next start.
+        self.waiters.close(CallReply::Accepted);
+        machine
+    }
+
+    /// Waits for the checkpoint thread, which ends with the commit thread, and for the query threads, which end with the
+    /// server.
+    fn join_others(&mut self) {
+        for thread in self.others.drain(..) {
+            let _recorded = thread.join();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for id in self.pool.abandon() {
+            drop(self.waiters.take(&id));
+        }
+        self.finish_rounds();
+        self.join_others();
     }
 }
 

@@ -5,14 +5,22 @@
 //! has something to do (messages between canisters, slices, heartbeats, timers, deadlines).
 
 use crate::checkpoints::Rebases;
-use crate::commit::{CommitQueue, Committed};
+use crate::commit::{CommitQueue, Committed, Gone};
 use crate::config::RoundsConfig;
+use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::pool::{IngressPool, Woken};
 use replicore_scheduler::NextRound;
 use replicore_types::{Batch, Randomness, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Rounds without messages that may follow each other at once. Messages between canisters and slices rarely need more.
+const EAGER_ROUNDS_MAX: u32 = 8;
+/// From one round without messages to the next after that, at least: a canister that always has something to do (a timer
+/// that sets itself again, a heartbeat that asks for randomness) must not fill the log at full speed. Slices of long
+/// executions take longer anyway.
+const PACED_ROUND_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the round thread needs.
 pub struct Rounds {
@@ -26,40 +34,49 @@ pub struct Rounds {
     pub config: RoundsConfig,
     /// Memories that a checkpoint has written: to be read from its files from now on.
     pub rebases: Rebases,
+    /// Learns why the thread ends, where it ends early.
+    pub failure: Arc<Failure>,
 }
 
 impl Rounds {
     /// Runs until the pool is closed and empty, or the commit thread is gone. Returns the final state.
     pub fn run(mut self) -> StateMachine {
+        let _watch = self.failure.watch("round");
+        let mut pace = Pace::default();
         loop {
-            match self.pool.wait(self.deadline()) {
-                Woken::Closed => break,
-                Woken::Messages | Woken::Deadline => {}
-            }
-            if self.round().is_err() {
+            let now = Instant::now();
+            let due = pace.due(now, self.due_in(wall_clock()));
+            if self.pool.wait(Some(due)) == Woken::Closed {
                 break;
+            }
+            let start = Instant::now();
+            match self.round() {
+                Ok(has_messages) => pace.note(start, has_messages),
+                Err(Stopped::CommitGone) => break,
+                Err(Stopped::NoRandomness(error)) => {
+                    self.failure
+                        .set(format!("the system gives no randomness for a batch: {error}"));
+                    break;
+                }
             }
         }
         self.machine
     }
 
-    /// When the next round is due without messages.
-    fn deadline(&self) -> Option<Instant> {
-        let (now, clock) = (Instant::now(), wall_clock());
-        let state = self.machine.state();
+    /// How long a round without messages has time.
+    fn due_in(&self, now: Time) -> Duration {
         let interval = Duration::from_millis(self.config.idle_interval_ms);
-        // Counted from the certified time: after a long stop the first round is due at once.
-        let age = clock.since(state.metadata.time);
-        let stale = now + Duration::from_millis(self.config.freshness_ms).saturating_sub(age);
-        match state.next_round() {
-            NextRound::Now => Some(now),
-            NextRound::Periodic => Some(stale.min(now + interval.saturating_sub(age))),
-            NextRound::At(time) => Some(stale.min(now + time.since(clock))),
-            NextRound::OnMessage => Some(stale),
+        let freshness = Duration::from_millis(self.config.freshness_ms);
+        match self.machine.state().next_round() {
+            NextRound::Now => Duration::ZERO,
+            NextRound::Periodic => interval.min(freshness),
+            NextRound::At(time) => time.since(now).min(freshness),
+            NextRound::OnMessage => freshness,
         }
     }
 
-    fn round(&mut self) -> Result<(), crate::commit::Gone> {
+    /// One round; true where its batch had messages.
+    fn round(&mut self) -> Result<bool, Stopped> {
         self.machine.rebase(self.rebases.take());
         let metadata = &self.machine.state().metadata;
         // Batch time strictly increases, whatever the clock does.
@@ -67,20 +84,63 @@ impl Rounds {
         let batch = Arc::new(Batch {
             height: metadata.height.next(),
             time,
-            randomness: randomness(time),
+            randomness: randomness()?,
             messages: self
                 .pool
                 .take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
             consensus_responses: Vec::new(),
             requires_checkpoint: false,
         });
+        let has_messages = !batch.messages.is_empty();
         // The log starts on the batch while the round runs.
         self.commit.log(Arc::clone(&batch))?;
         let statistics = self.machine.execute_batch((*batch).clone());
         self.commit.certify(Committed {
             state: self.machine.state().clone(),
             statistics,
-        })
+        })?;
+        Ok(has_messages)
+    }
+}
+
+/// Spaces rounds that no message asked for.
+#[derive(Default)]
+struct Pace {
+    last: Option<Instant>,
+    without_messages: u32,
+}
+
+impl Pace {
+    /// When the next round is due that would be due in `due_in` by itself.
+    fn due(&self, now: Instant, due_in: Duration) -> Instant {
+        let due = now + due_in;
+        match self.last {
+            Some(last) if self.without_messages >= EAGER_ROUNDS_MAX => due.max(last + PACED_ROUND_INTERVAL),
+            _ => due,
+        }
+    }
+
+    /// A round that started at `start` is over.
+    fn note(&mut self, start: Instant, has_messages: bool) {
+        let was_paced = self.last.is_some_and(|last| start - last > 2 * PACED_ROUND_INTERVAL);
+        self.without_messages = match has_messages || was_paced {
+            true => 0,
+            false => self.without_messages + 1,
+        };
+        self.last = Some(start);
+    }
+}
+
+/// Why the round thread ends before it is told to.
+#[derive(Debug)]
+enum Stopped {
+    CommitGone,
+    NoRandomness(getrandom::Error),
+}
+
+impl From<Gone> for Stopped {
+    fn from(Gone: Gone) -> Self {
+        Self::CommitGone
     }
 }
 
@@ -93,11 +153,42 @@ pub fn wall_clock() -> Time {
     )
 }
 
-/// Fresh randomness; where the system has none, the batch time stands in (a `solo` replica trusts itself).
-fn randomness(time: Time) -> Randomness {
+/// What no sender of a message could have foreseen.
+fn randomness() -> Result<Randomness, Stopped> {
     let mut bytes = [0; 32];
-    if getrandom::fill(&mut bytes).is_err() {
-        bytes[..8].copy_from_slice(&time.0.to_le_bytes());
+    getrandom::fill(&mut bytes).map_err(Stopped::NoRandomness)?;
+    Ok(Randomness(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_nobody_asked_for_are_spaced_after_a_few() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..EAGER_ROUNDS_MAX {
+            assert_eq!(pace.due(now, Duration::ZERO), now, "at first they follow at once");
+            pace.note(now, false);
+            now += Duration::from_micros(10);
+        }
+        for _ in 0..3 {
+            let due = pace.due(now, Duration::ZERO);
+            assert_eq!(due, pace.last.unwrap() + PACED_ROUND_INTERVAL);
+            now = due;
+            pace.note(now, false);
+        }
+        pace.note(now, true);
+        assert_eq!(pace.due(now, Duration::ZERO), now, "a message makes them eager again");
     }
-    Randomness(bytes)
+
+    #[test]
+    fn slow_rounds_are_not_delayed() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..3 * EAGER_ROUNDS_MAX {
+            assert_eq!(pace.due(now, Duration::ZERO), now);
+            pace.note(now, false);
+            now += 3 * PACED_ROUND_INTERVAL;
+        }
+    }
 }

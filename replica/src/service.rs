@@ -1,5 +1,6 @@
 //! What the network stack asks for, answered from the last certified state, the pool and the query threads.
 
+use crate::failure::Failure;
 use crate::pool::{Admission, IngressPool};
 use crate::queries::QueryQueue;
 use crate::rounds::wall_clock;
@@ -31,6 +32,8 @@ pub struct Service {
     pub root_key_der: Arc<[u8]>,
     /// How long a v3/v4 call waits.
     pub call_wait: Duration,
+    /// Makes the replica unhealthy; learns of a panic on a network thread.
+    pub failure: Arc<Failure>,
 }
 
 impl ReplicaService for Service {
@@ -38,7 +41,7 @@ impl ReplicaService for Service {
         let snapshot = self.published.load();
         StatusReport {
             root_key: Arc::clone(&self.root_key_der),
-            healthy: snapshot.is_some(),
+            healthy: snapshot.is_some() && self.failure.get().is_none(),
             certified_height: snapshot.map_or(0, |snapshot| snapshot.state.metadata.height.0),
             implementation: concat!("replicore-", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -49,6 +52,7 @@ impl ReplicaService for Service {
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
+        let _watch = self.failure.watch("network");
         let Some(snapshot) = self.published.load() else {
             return respond(CallReply::Busy(ServiceBusy("no certified state yet")));
         };
@@ -63,6 +67,7 @@ impl ReplicaService for Service {
     }
 
     fn read_state(&self, read: ReadState, respond: Responder<Result<Payload, ReadStateError>>) {
+        let _watch = self.failure.watch("network");
         respond(match self.published.load() {
             Some(snapshot) => snapshot.read_state(&read),
             None => Err(ReadStateError::Unavailable),
@@ -80,8 +85,15 @@ impl Service {
 
     fn enqueue(&self, snapshot: &CertifiedSnapshot, message: Ingress, wait: bool, respond: Responder<CallReply>) {
         let id = message.message_id;
+        // What has been inducted once is never inducted again: there is no point in offering it to another batch.
+        let is_known = snapshot.state.ingress_history.get(&id).is_some();
         if !wait {
-            return respond(match self.pool.offer(message) {
+            let admission = if is_known {
+                Admission::Duplicate
+            } else {
+                self.pool.offer(message)
+            };
+            return respond(match admission {
                 Admission::Added | Admission::Duplicate => CallReply::Accepted,
                 Admission::Full(bound) => CallReply::Busy(ServiceBusy(bound)),
             });
@@ -89,16 +101,13 @@ impl Service {
         if snapshot.is_finished(&id) {
             return respond(CallReply::Certificate(snapshot.request_status_certificate(&id)));
         }
-        self.waiters.register(id, Instant::now() + self.call_wait, respond);
-        match self.pool.offer(message) {
-            Admission::Added => {}
-            Admission::Full(bound) => {
-                for respond in self.waiters.take(&id) {
-                    respond(CallReply::Busy(ServiceBusy(bound)));
-                }
-                return;
+        let ticket = self.waiters.register(id, Instant::now() + self.call_wait, respond);
+        if !is_known && let Admission::Full(bound) = self.pool.offer(message) {
+            // Others may wait for an earlier copy that was admitted: only this caller is turned away.
+            if let Some(respond) = self.waiters.cancel(&id, ticket) {
+                respond(CallReply::Busy(ServiceBusy(bound)));
             }
-            Admission::Duplicate => {}
+            return;
         }
         // The message may have finished between the first look and the registration (a duplicate of one in flight):
         // then nobody else answers.

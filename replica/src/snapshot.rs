@@ -90,10 +90,12 @@ impl Published {
         self.snapshot.read().clone()
     }
 
-    /// Publishes a newer one.
-    pub fn store(&self, snapshot: CertifiedSnapshot) {
-        let old = self.snapshot.write().replace(Arc::new(snapshot));
+    /// Publishes a newer one, and returns it.
+    pub fn store(&self, snapshot: CertifiedSnapshot) -> Arc<CertifiedSnapshot> {
+        let snapshot = Arc::new(snapshot);
+        let old = self.snapshot.write().replace(Arc::clone(&snapshot));
         // Outside the lock: the last reader of a state may have much to drop.
         drop(old);
+        snapshot
     }
 }

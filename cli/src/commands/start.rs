@@ -2,8 +2,8 @@
 
 use super::{CliError, StartArgs, resolve};
 use replicore::Replica;
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tracing::info;
@@ -13,18 +13,21 @@ pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
     init_logging(args.log_json);
     let config = resolve(args)?;
     let stop = stop_flag()?;
+    let panicked = panic_flag();
     let replica = Replica::start(&config)?;
     let address = replica.local_addr();
-    if let Some(path) = &config.port_file {
-        write_port_file(path, address.port())?;
-    }
     println!("root key: {}", hex::encode(replica.root_key_der()));
     println!("subnet:   {}", replica.subnet_id());
     println!("address:  http://{address}");
     println!("replicore is ready");
     while !stop.load(Ordering::Relaxed) {
-        if let Some(error) = replica.failure() {
-            return Err(error.into());
+        if let Some(failure) = replica.failure() {
+            // Answers and closes what can be; the failure is what counts.
+            let _failed = replica.stop();
+            return Err(failure.into());
+        }
+        if panicked.load(Ordering::Relaxed) {
+            return Err("a thread panicked (the message is above); nothing acknowledged is lost".into());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -50,18 +53,23 @@ fn init_logging(json: bool) {
 }
 
 /// A flag that SIGTERM and SIGINT raise; the second signal ends the process as usual.
-fn stop_flag() -> std::io::Result<std::sync::Arc<AtomicBool>> {
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
+fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_default(signal, std::sync::Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, std::sync::Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
 }
 
-/// Writes the port so that a reader never sees half of it.
-fn write_port_file(path: &Path, port: u16) -> std::io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, format!("{port}\n"))?;
-    std::fs::rename(&temporary, path)
+/// A flag that any panic raises, on whichever thread: a replica that has lost a thread ends, rather than serving with
+/// what is left.
+fn panic_flag() -> Arc<AtomicBool> {
+    let panicked = Arc::new(AtomicBool::new(false));
+    let (flag, report) = (Arc::clone(&panicked), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        flag.store(true, Ordering::Relaxed);
+    }));
+    panicked
 }
