@@ -7,6 +7,7 @@
 
 mod canisters;
 mod ci;
+mod documents;
 mod e2e;
 mod layers;
 mod shell;
