@@ -33,6 +33,8 @@ mod replica;
 mod rounds;
 mod service;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 pub use machine::StateMachine;

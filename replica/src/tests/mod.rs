@@ -1,0 +1,5 @@
+//! The same batches, executed in different ways and through crashes, must come to the same state.
+
+mod determinism;
+mod recovery;
+mod script;
