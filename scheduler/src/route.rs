@@ -5,7 +5,7 @@ use crate::apply;
 use crate::induct::accepts_calls;
 use crate::management::{self, Answer, error};
 use crate::round::Round;
-use crate::state::{CallOrigin, CanisterMessage, SubnetMessage};
+use crate::state::{CallOrigin, CanisterMessage, SubnetMessage, SystemState};
 use replicore_engine::Execute;
 use replicore_types::{
     CanisterId, Cycles, ErrorCode, IngressState, IngressStatus, RejectCode, RejectContext, Request, Response,
@@ -48,12 +48,10 @@ impl<E: Execute> Round<'_, E> {
     /// Hands a request to a running canister that has room for it; gives it back otherwise.
     fn try_deliver(&mut self, request: Arc<Request>) -> Result<(), Arc<Request>> {
         let receiver = request.receiver;
-        let is_running =
-            |canister: &crate::state::CanisterState| accepts_calls(receiver, &canister.system.status).is_ok();
         match self
             .state
             .canister_mut(&receiver)
-            .filter(|canister| is_running(canister))
+            .filter(|canister| accepts_request(&canister.system, &request).is_ok())
         {
             Some(canister) => canister.system.queues.push_request(request)?,
             None => return Err(request),
@@ -124,7 +122,7 @@ impl<E: Execute> Round<'_, E> {
         let receiver = request.receiver;
         let (first, last) = self.state.metadata.canister_range;
         let (code, message) = match self.state.canister(&receiver) {
-            Some(canister) => match accepts_calls(receiver, &canister.system.status) {
+            Some(canister) => match accepts_request(&canister.system, request) {
                 Ok(()) => (
                     RejectCode::SysTransient,
                     format!("Queue of canister {receiver} is full"),
@@ -200,6 +198,17 @@ impl<E: Execute> Round<'_, E> {
             None => self.state.subnet.responses.push_back(response),
         }
     }
+}
+
+/// Whether a canister takes a call: it runs, and enough cycles are attached. Calls to itself need none.
+fn accepts_request(receiver: &SystemState, request: &Request) -> Result<(), UserError> {
+    let id = request.receiver;
+    accepts_calls(id, &receiver.status)?;
+    let minimum = receiver.settings.minimum_incoming_call_cycles;
+    if request.sender == id || request.payment >= minimum {
+        return Ok(());
+    }
+    Err(error::too_few_cycles_attached(id, minimum, request.payment))
 }
 
 /// An answer as a calling canister reads it. What a canister's user would see as a reject of the canister has no code in

@@ -42,6 +42,14 @@ pub(crate) fn canister_not_found(id: CanisterId) -> UserError {
     error(ErrorCode::CanisterNotFound, format!("Canister {id} not found"))
 }
 
+/// A call brought fewer cycles than the canister asks of other canisters.
+pub(crate) fn too_few_cycles_attached(id: CanisterId, minimum: Cycles, attached: Cycles) -> UserError {
+    error(
+        ErrorCode::InsufficientCyclesInCall,
+        format!("Canister {id} requires at least {minimum} transferred cycles, but the call came with {attached}"),
+    )
+}
+
 pub(crate) fn unknown_method(name: &str) -> UserError {
     error(
         ErrorCode::CanisterMethodNotFound,
@@ -140,7 +148,8 @@ pub(crate) fn no_module(id: CanisterId) -> UserError {
         ErrorCode::CanisterWasmModuleNotFound,
         format!(
             "Error from Canister {id}: Attempted to execute a message, but the canister contains no Wasm module..\n\
-             Install code first."
+             Please install code to this canister before calling it. See documentation: \
+             https://internetcomputer.org/docs/current/references/execution-errors#wasm-module-not-found"
         ),
     )
 }

@@ -52,6 +52,8 @@ pub(crate) enum IngressRule {
     Controllers,
     /// Controllers and who may see the canister's snapshots.
     SnapshotViewers,
+    /// Controllers and who may see the canister's status.
+    StatusViewers,
     /// Nobody: only canisters call it.
     CanistersOnly,
     /// On rented subnets everybody, elsewhere nobody.
@@ -86,14 +88,14 @@ const fn query_too(name: &'static str, method: Method, ingress: IngressRule) -> 
     }
 }
 
-use IngressRule::{Anyone, CanistersOnly, Controllers, SnapshotViewers, SubnetUsers};
+use IngressRule::{Anyone, CanistersOnly, Controllers, SnapshotViewers, StatusViewers, SubnetUsers};
 
 /// Every method, by name.
 const RULES: &[Rule] = &[
     query_too("canister_info", Method::CanisterInfo, CanistersOnly),
     rule("canister_metadata", Method::CanisterMetadata, CanistersOnly),
     query_too("canister_metrics", Method::CanisterMetrics, Controllers),
-    query_too("canister_status", Method::CanisterStatus, Controllers),
+    query_too("canister_status", Method::CanisterStatus, StatusViewers),
     rule("clear_chunk_store", Method::ClearChunkStore, Controllers),
     rule("create_canister", Method::CreateCanister, SubnetUsers),
     rule("delete_canister", Method::DeleteCanister, Controllers),
@@ -171,7 +173,7 @@ impl Rule {
         match self.ingress {
             CanistersOnly => true,
             SubnetUsers => subnet_type != SubnetType::CloudEngine,
-            Anyone | Controllers | SnapshotViewers => false,
+            Anyone | Controllers | SnapshotViewers | StatusViewers => false,
         }
     }
 }

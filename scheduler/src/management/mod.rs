@@ -159,6 +159,7 @@ pub fn check_ingress(state: &ReplicatedState, ingress: &Ingress) -> Result<(), U
             &canister.system.settings.snapshot_visibility,
             &ingress.source,
         ),
+        IngressRule::StatusViewers => status::may_view_status(&canister.system, &ingress.source),
         IngressRule::Anyone | IngressRule::SubnetUsers => true,
         IngressRule::CanistersOnly => false,
     };

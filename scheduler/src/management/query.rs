@@ -28,8 +28,11 @@ pub fn query(state: &ReplicatedState, caller: PrincipalId, method: &str, payload
         }
         Method::CanisterStatus => {
             let args: types::CanisterIdArgs = types::decode(payload)?;
-            let canister = controlled(state, args.canister_id, caller)?;
-            types::encode(status::status_of(canister, &state.metadata.subnet))
+            let canister = match existing(state, args.canister_id)? {
+                canister if status::may_view_status(&canister.system, &caller) => canister,
+                _ => controlled(state, args.canister_id, caller)?,
+            };
+            status::status_reply(canister, &state.metadata.subnet)
         }
         Method::FetchCanisterLogs => {
             let args: types::FetchCanisterLogsArgs = types::decode(payload)?;

@@ -35,10 +35,12 @@ pub(crate) struct SettingsChange {
     memory_allocation: Option<NumBytes>,
     freezing_threshold_seconds: Option<u64>,
     reserved_cycles_limit: Option<Cycles>,
+    minimum_incoming_call_cycles: Option<Cycles>,
     wasm_memory_limit: Option<NumBytes>,
     wasm_memory_threshold: Option<NumBytes>,
     log_visibility: Option<Visibility>,
     snapshot_visibility: Option<Visibility>,
+    status_visibility: Option<Visibility>,
     log_memory_limit: Option<NumBytes>,
     environment_variables: Option<BTreeMap<String, String>>,
 }
@@ -82,7 +84,11 @@ impl SettingsChange {
             freezing_threshold_seconds: bounded(args.freezing_threshold, u64::MAX, |shown| {
                 format!("Freezing threshold expected to be in the range of [0..2^64-1], got {shown}")
             })?,
-            reserved_cycles_limit: args.reserved_cycles_limit.map(parse_cycles_limit).transpose()?,
+            reserved_cycles_limit: parse_cycles(args.reserved_cycles_limit, "Reserved cycles limit")?,
+            minimum_incoming_call_cycles: parse_cycles(
+                args.minimum_incoming_canister_call_cycles,
+                "Minimum incoming canister call cycles",
+            )?,
             wasm_memory_limit: bytes(args.wasm_memory_limit, "Wasm memory limit", WASM_MEMORY_BOUND_MAX)?,
             wasm_memory_threshold: bytes(
                 args.wasm_memory_threshold,
@@ -91,6 +97,7 @@ impl SettingsChange {
             )?,
             log_visibility: args.log_visibility.map(parse_visibility).transpose()?,
             snapshot_visibility: args.snapshot_visibility.map(parse_visibility).transpose()?,
+            status_visibility: args.status_visibility.map(parse_visibility).transpose()?,
             log_memory_limit: args.log_memory_limit.map(parse_log_limit).transpose()?,
             environment_variables: args.environment_variables.map(parse_environment).transpose()?,
         })
@@ -180,9 +187,14 @@ impl SettingsChange {
             &self.freezing_threshold_seconds,
         );
         set(&mut settings.reserved_cycles_limit, &self.reserved_cycles_limit);
+        set(
+            &mut settings.minimum_incoming_call_cycles,
+            &self.minimum_incoming_call_cycles,
+        );
         set(&mut settings.wasm_memory_threshold, &self.wasm_memory_threshold);
         set(&mut settings.log_visibility, &self.log_visibility);
         set(&mut settings.snapshot_visibility, &self.snapshot_visibility);
+        set(&mut settings.status_visibility, &self.status_visibility);
         set(&mut settings.log_memory_limit, &self.log_memory_limit);
     }
 
@@ -294,12 +306,14 @@ fn bounded(nat: Option<Nat>, max: u64, text: impl Fn(&Nat) -> String) -> Result<
     }
 }
 
-fn parse_cycles_limit(nat: Nat) -> Result<Cycles, UserError> {
-    u128::try_from(&nat.0).map(Cycles).map_err(|_| {
-        error::setting_out_of_range(format!(
-            "Reserved cycles limit expected to be in the range of [0..2^128-1], got {nat}"
-        ))
-    })
+fn parse_cycles(nat: Option<Nat>, name: &str) -> Result<Option<Cycles>, UserError> {
+    let Some(nat) = nat else { return Ok(None) };
+    match u128::try_from(&nat.0) {
+        Ok(cycles) => Ok(Some(Cycles(cycles))),
+        Err(_) => Err(error::setting_out_of_range(format!(
+            "{name} expected to be in the range of [0..2^128-1], got {nat}"
+        ))),
+    }
 }
 
 fn parse_log_limit(nat: Nat) -> Result<NumBytes, UserError> {

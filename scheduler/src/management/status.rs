@@ -1,21 +1,26 @@
-//! What a canister's controllers see of it.
+//! What controllers, and whom they let in, see of a canister.
 
 use super::footprint::{self, Footprint};
 use super::types::{
     self, CanisterIdArgs, CanisterMetricsResult, CanisterStatusResult, CyclesConsumed, DefiniteSettings,
-    EnvironmentVariable, MemoryMetrics, QueryStats, StatusKind, Visibility as VisibilityResult,
+    DefiniteSettingsMay2026, EnvironmentVariable, MemoryMetrics, QueryStats, StatusKind,
+    Visibility as VisibilityResult,
 };
 use super::work::Work;
 use crate::state::{CanisterSettings, CanisterState, CanisterStatus, CyclesUseCase, SystemState, Visibility};
 use candid::Nat;
 use replicore_types::limits::LOG_BYTES_DEFAULT;
-use replicore_types::{CanisterId, PrincipalId, SubnetConfig, UserError};
+use replicore_types::{CanisterId, InterfaceVersion, PrincipalId, SubnetConfig, UserError};
 use serde_bytes::ByteBuf;
 
 /// `canister_status` in replicated execution.
 pub(crate) fn canister_status<E>(work: &Work<'_, E>, args: &CanisterIdArgs) -> Result<Vec<u8>, UserError> {
-    let canister = work.check_controller_or_self(CanisterId(args.canister_id))?;
-    types::encode(status_of(canister, &work.subnet()))
+    let id = CanisterId(args.canister_id);
+    let canister = match work.canister(id)? {
+        canister if may_view_status(&canister.system, &work.caller.principal) => canister,
+        _ => work.check_controller_or_self(id)?,
+    };
+    status_reply(canister, &work.subnet())
 }
 
 /// `canister_metrics` in replicated execution.
@@ -34,11 +39,29 @@ pub(crate) fn may_view(system: &SystemState, visibility: &Visibility, who: &Prin
     viewer || system.is_controller(who)
 }
 
-/// The status of a canister.
-pub(crate) fn status_of(canister: &CanisterState, subnet: &SubnetConfig) -> CanisterStatusResult {
+/// True for controllers and for whom the canister lets see its status. That it may see its own is the caller's matter:
+/// only calls that it made itself are known to be its own.
+pub(crate) fn may_view_status(system: &SystemState, who: &PrincipalId) -> bool {
+    may_view(system, &system.settings.status_visibility, who)
+}
+
+/// The encoded status of a canister, in the version of the interface that is in force.
+///
+/// # Errors
+/// As [`types::encode`].
+pub(crate) fn status_reply(canister: &CanisterState, subnet: &SubnetConfig) -> Result<Vec<u8>, UserError> {
+    let settings = definite_settings(&canister.system.settings);
+    match subnet.interface {
+        InterfaceVersion::May2026 => {
+            types::encode(status_of(canister, subnet, DefiniteSettingsMay2026::from(settings)))
+        }
+        InterfaceVersion::August2026 => types::encode(status_of(canister, subnet, settings)),
+    }
+}
+
+fn status_of<S>(canister: &CanisterState, subnet: &SubnetConfig, settings: S) -> CanisterStatusResult<S> {
     let system = &canister.system;
     let memory = Footprint::of(canister);
-    let settings = definite_settings(&system.settings);
     CanisterStatusResult {
         status: match system.status {
             CanisterStatus::Running => StatusKind::Running,
@@ -51,12 +74,12 @@ pub(crate) fn status_of(canister: &CanisterState, subnet: &SubnetConfig) -> Cani
             .execution
             .as_ref()
             .map(|execution| ByteBuf::from(execution.module.hash)),
-        controller: settings.controller,
+        controller: first_controller(&system.settings),
         memory_size: memory.total().0.into(),
         memory_metrics: memory_metrics(&memory),
         cycles: system.balance.0.into(),
         balance: vec![(ByteBuf::from([0]), system.balance.0.into())],
-        freezing_threshold: settings.freezing_threshold.clone(),
+        freezing_threshold: system.settings.freezing_threshold_seconds.into(),
         idle_cycles_burned_per_day: footprint::idle_cycles_per_day(system, memory.total(), subnet).0.into(),
         reserved_cycles: system.reserved_balance.0.into(),
         query_stats: QueryStats::default(),
@@ -79,17 +102,27 @@ fn memory_metrics(memory: &Footprint) -> MemoryMetrics {
     }
 }
 
+/// The one controller that clients from before there could be several read.
+fn first_controller(settings: &CanisterSettings) -> PrincipalId {
+    settings
+        .controllers
+        .first()
+        .copied()
+        .unwrap_or(PrincipalId::anonymous())
+}
+
 fn definite_settings(settings: &CanisterSettings) -> DefiniteSettings {
-    let controllers: Vec<PrincipalId> = settings.controllers.iter().copied().collect();
     DefiniteSettings {
-        controller: controllers.first().copied().unwrap_or(PrincipalId::anonymous()),
-        controllers,
+        controller: first_controller(settings),
+        controllers: settings.controllers.iter().copied().collect(),
         compute_allocation: settings.compute_allocation.into(),
         memory_allocation: settings.memory_allocation.0.into(),
         freezing_threshold: settings.freezing_threshold_seconds.into(),
         reserved_cycles_limit: settings.reserved_cycles_limit.0.into(),
         log_visibility: visibility(&settings.log_visibility),
         snapshot_visibility: visibility(&settings.snapshot_visibility),
+        status_visibility: visibility(&settings.status_visibility),
+        minimum_incoming_canister_call_cycles: settings.minimum_incoming_call_cycles.0.into(),
         log_memory_limit: shown_log_limit(settings).into(),
         wasm_memory_limit: settings.wasm_memory_limit_in_force().0.into(),
         wasm_memory_threshold: settings.wasm_memory_threshold.0.into(),

@@ -91,6 +91,8 @@ pub struct CanisterSettings {
     pub freezing_threshold_seconds: u64,
     /// Bound of the reserved balance; zero forbids reservations.
     pub reserved_cycles_limit: Cycles,
+    /// Calls of other canisters with fewer cycles are rejected; zero lets every call in.
+    pub minimum_incoming_call_cycles: Cycles,
     /// Bound of the Wasm heap; `None` means the default of [`WASM_MEMORY_LIMIT_DEFAULT`], zero no bound.
     pub wasm_memory_limit: Option<NumBytes>,
     /// The low-memory hook runs when fewer bytes than this are left for the heap.
@@ -99,6 +101,8 @@ pub struct CanisterSettings {
     pub log_visibility: Visibility,
     /// Who reads snapshots.
     pub snapshot_visibility: Visibility,
+    /// Who reads the status.
+    pub status_visibility: Visibility,
     /// Bytes of log kept.
     pub log_memory_limit: NumBytes,
     /// Environment variables.
@@ -113,10 +117,12 @@ impl Default for CanisterSettings {
             memory_allocation: NumBytes::ZERO,
             freezing_threshold_seconds: FREEZING_THRESHOLD_SECONDS_DEFAULT,
             reserved_cycles_limit: RESERVED_CYCLES_LIMIT_DEFAULT,
+            minimum_incoming_call_cycles: Cycles::ZERO,
             wasm_memory_limit: None,
             wasm_memory_threshold: NumBytes::ZERO,
             log_visibility: Visibility::Controllers,
             snapshot_visibility: Visibility::Controllers,
+            status_visibility: Visibility::Controllers,
             log_memory_limit: NumBytes(LOG_BYTES_DEFAULT as u64),
             environment_variables: Arc::default(),
         }

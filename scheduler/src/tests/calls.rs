@@ -246,3 +246,28 @@ proptest! {
         prop_assert_eq!(roots[0], roots[2]);
     }
 }
+
+#[test]
+fn a_canister_may_ask_for_cycles_of_other_canisters() {
+    let mut world = World::new(2, &[]);
+    let settings = &mut world.state.canister_mut(&id(1)).unwrap().system.settings;
+    settings.minimum_incoming_call_cycles = Cycles(1_000);
+    let with = |cycles| CallAction {
+        cycles,
+        ..call(1, &[Write, Reply(vec![])])
+    };
+    let (enough, less) = (
+        world.update(0, &[perform(with(1_000))]),
+        world.update(0, &[perform(with(999))]),
+    );
+    let to_itself = world.update(1, &[perform(call(1, &[Reply(vec![])]))]);
+    let from_a_user = world.update(1, &[Write, Reply(vec![])]);
+    world.round(vec![enough.clone(), less.clone(), to_itself.clone(), from_a_user]);
+    world.round(Vec::new());
+    assert_eq!(world.reply(&enough), b"reply");
+    assert_eq!(world.reply(&to_itself), b"reply");
+    assert_eq!(world.reply(&less), b"reject");
+    // One call and one user got in, and every cycle is back or paid for.
+    assert_eq!(world.counter(1), 2);
+    assert_eq!(world.total_cycles(), Cycles(2 * START.0));
+}

@@ -22,21 +22,60 @@ pub(crate) enum StatusKind {
     Stopped,
 }
 
-/// All settings.
-#[derive(Clone, Debug, CandidType, Deserialize)]
-pub(crate) struct DefiniteSettings {
-    pub controller: PrincipalId,
-    pub controllers: Vec<PrincipalId>,
-    pub compute_allocation: Nat,
-    pub memory_allocation: Nat,
-    pub freezing_threshold: Nat,
-    pub reserved_cycles_limit: Nat,
-    pub log_visibility: Visibility,
-    pub snapshot_visibility: Visibility,
-    pub log_memory_limit: Nat,
-    pub wasm_memory_limit: Nat,
-    pub wasm_memory_threshold: Nat,
-    pub environment_variables: Vec<EnvironmentVariable>,
+/// Candid records cannot be nested without a name, so each version of a record is a type; the macro holds the fields
+/// that both have.
+macro_rules! definite_settings {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, CandidType, Deserialize)]
+        pub(crate) struct $name {
+            pub controller: PrincipalId,
+            pub controllers: Vec<PrincipalId>,
+            pub compute_allocation: Nat,
+            pub memory_allocation: Nat,
+            pub freezing_threshold: Nat,
+            pub reserved_cycles_limit: Nat,
+            pub log_visibility: Visibility,
+            pub snapshot_visibility: Visibility,
+            pub log_memory_limit: Nat,
+            pub wasm_memory_limit: Nat,
+            pub wasm_memory_threshold: Nat,
+            pub environment_variables: Vec<EnvironmentVariable>,
+            $(pub $field: $type,)*
+        }
+    };
+}
+
+definite_settings! {
+    /// All settings, as of August 2026.
+    DefiniteSettings {
+        minimum_incoming_canister_call_cycles: Nat,
+        status_visibility: Visibility,
+    }
+}
+
+definite_settings! {
+    /// All settings that the interface of May 2026 knows.
+    DefiniteSettingsMay2026 {}
+}
+
+impl From<DefiniteSettings> for DefiniteSettingsMay2026 {
+    fn from(settings: DefiniteSettings) -> Self {
+        Self {
+            controller: settings.controller,
+            controllers: settings.controllers,
+            compute_allocation: settings.compute_allocation,
+            memory_allocation: settings.memory_allocation,
+            freezing_threshold: settings.freezing_threshold,
+            reserved_cycles_limit: settings.reserved_cycles_limit,
+            log_visibility: settings.log_visibility,
+            snapshot_visibility: settings.snapshot_visibility,
+            log_memory_limit: settings.log_memory_limit,
+            wasm_memory_limit: settings.wasm_memory_limit,
+            wasm_memory_threshold: settings.wasm_memory_threshold,
+            environment_variables: settings.environment_variables,
+        }
+    }
 }
 
 /// What the memory of a canister consists of, in bytes.
@@ -62,15 +101,16 @@ pub(crate) struct QueryStats {
     pub response_payload_bytes_total: Nat,
 }
 
-/// `canister_status`. `controller`, `freezing_threshold` and `balance` are fields that old clients read.
+/// `canister_status`, with the settings of one version of the interface. `controller`, `freezing_threshold` and
+/// `balance` are fields that old clients read.
 #[derive(Clone, Debug, CandidType, Deserialize)]
-pub(crate) struct CanisterStatusResult {
+pub(crate) struct CanisterStatusResult<S> {
     pub status: StatusKind,
     pub ready_for_migration: bool,
     pub version: u64,
     pub module_hash: Option<ByteBuf>,
     pub controller: PrincipalId,
-    pub settings: DefiniteSettings,
+    pub settings: S,
     pub memory_size: Nat,
     pub memory_metrics: MemoryMetrics,
     pub cycles: Nat,

@@ -2,13 +2,13 @@
 
 use super::stub::{Subnet, assert_empty, assert_refused, hex, own_answer, principals, user};
 use crate::management::types::{
-    self, CanisterIdArgs, CanisterInfoArgs, CanisterStatusResult, EnvironmentVariable, ProvisionalTopUpArgs,
-    SettingsArgs, UpdateSettingsArgs, Visibility,
+    self, CanisterIdArgs, CanisterInfoArgs, CanisterStatusResult, DefiniteSettings, DefiniteSettingsMay2026,
+    EnvironmentVariable, ProvisionalTopUpArgs, SettingsArgs, UpdateSettingsArgs, Visibility,
 };
-use crate::management::{effective_canister_id, ingress_payer, query};
-use crate::state::{CanisterStatus, LowMemoryHook};
+use crate::management::{check_ingress, effective_canister_id, ingress_payer, query};
+use crate::state::{CanisterStatus, LowMemoryHook, SubnetMessage};
 use candid::Nat;
-use replicore_types::{CanisterId, Cycles, Payload, PrincipalId, UserError};
+use replicore_types::{CanisterId, Cycles, InterfaceVersion, Payload, PrincipalId, UserError};
 
 fn arguments(id: CanisterId, settings: SettingsArgs) -> UpdateSettingsArgs {
     UpdateSettingsArgs {
@@ -222,13 +222,14 @@ fn status_type_table() -> Vec<u8> {
 fn status_has_the_published_bytes() {
     let mut subnet = Subnet::new();
     let a = subnet.create();
+    subnet.state.metadata.subnet.interface = InterfaceVersion::May2026;
     subnet.state.canister_mut(&a).unwrap().system.status = CanisterStatus::Stopped;
     let reply = subnet
         .ask_with("canister_status", CanisterIdArgs { canister_id: a.0 })
         .unwrap();
     let table = status_type_table();
     assert_eq!(reply[..table.len()], table);
-    let status: CanisterStatusResult = types::decode(&reply).unwrap();
+    let status: CanisterStatusResult<DefiniteSettingsMay2026> = types::decode(&reply).unwrap();
     assert_eq!(status.memory_size, Nat::from(222u32));
     assert_eq!(status.idle_cycles_burned_per_day, Nat::from(5_671u32));
     assert!(status.ready_for_migration);
@@ -272,6 +273,67 @@ fn only_controllers_and_itself_see_the_status() {
             .number(),
         536
     );
+}
+
+#[test]
+fn the_status_shows_the_settings_of_the_interface_in_force() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let settings = SettingsArgs {
+        minimum_incoming_canister_call_cycles: nat(u128::MAX),
+        status_visibility: Some(Visibility::Public),
+        ..Default::default()
+    };
+    assert_empty(update(&mut subnet, a, settings));
+    let reply = subnet
+        .ask_with("canister_status", CanisterIdArgs { canister_id: a.0 })
+        .unwrap();
+    let status: CanisterStatusResult<DefiniteSettings> = types::decode(&reply).unwrap();
+    assert_eq!(
+        status.settings.minimum_incoming_canister_call_cycles,
+        Nat::from(u128::MAX)
+    );
+    assert_eq!(status.settings.status_visibility, Visibility::Public);
+    let beyond = SettingsArgs {
+        minimum_incoming_canister_call_cycles: Some(Nat::from(u128::MAX) + Nat::from(1u32)),
+        ..Default::default()
+    };
+    assert_eq!(update(&mut subnet, a, beyond).unwrap_err().code.number(), 504);
+}
+
+#[test]
+fn a_canister_chooses_who_sees_its_status() {
+    let mut subnet = Subnet::new();
+    let (a, b) = (subnet.create(), subnet.create());
+    let args = || CanisterIdArgs { canister_id: a.0 };
+    let payload = candid::encode_one(args()).unwrap();
+    let stranger = PrincipalId::from_slice(&[7]);
+    let sees = |subnet: &mut Subnet, who: PrincipalId| {
+        let asked = query(&subnet.state, who, "canister_status", &payload).is_ok();
+        let SubnetMessage::Ingress(message) = subnet.ingress(who, "canister_status", payload.clone()) else {
+            panic!("no ingress message");
+        };
+        assert_eq!(check_ingress(&subnet.state, &message).is_ok(), asked);
+        asked
+    };
+    for (visibility, for_b, for_stranger) in [
+        (Visibility::Controllers, false, false),
+        (Visibility::AllowedViewers(vec![b.0]), true, false),
+        (Visibility::Public, true, true),
+    ] {
+        let settings = SettingsArgs {
+            status_visibility: Some(visibility),
+            ..Default::default()
+        };
+        assert_empty(update(&mut subnet, a, settings));
+        assert!(sees(&mut subnet, user()));
+        assert_eq!(sees(&mut subnet, b.0), for_b);
+        assert_eq!(sees(&mut subnet, stranger), for_stranger);
+        let as_canister = own_answer(subnet.ask_as(b, Cycles::ZERO, "canister_status", args())).result;
+        assert_eq!(as_canister.is_ok(), for_b);
+        // Only the status: what the canister consumed stays its controllers' matter.
+        assert!(query(&subnet.state, stranger, "canister_metrics", &payload).is_err());
+    }
 }
 
 #[test]
@@ -368,6 +430,7 @@ fn visibility_is_kept_and_logs_follow_it() {
 #[test]
 fn status_values_are_those_of_the_reference() {
     let mut subnet = Subnet::new();
+    subnet.state.metadata.subnet.interface = InterfaceVersion::May2026;
     let a = subnet.create();
     let settings = SettingsArgs {
         freezing_threshold: nat(10),
