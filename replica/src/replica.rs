@@ -10,7 +10,7 @@ use crate::pool::IngressPool;
 use crate::port_file::PortFile;
 use crate::queries::{self, QueryHandler, QueryQueue};
 use crate::recovery::{self, Recovered, RecoveryError};
-use crate::rounds::Rounds;
+use crate::rounds::{Rounds, wall_clock};
 use crate::service::Service;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
@@ -145,6 +145,8 @@ impl Replica {
             call_wait: Duration::from_millis(config.pool.call_wait_ms),
             failure: Arc::clone(&workers.failure),
         };
+        workers.wait_until_fresh(config, &service.published, &snapshot);
+        drop(snapshot);
         let server = Server::start(server_config(config), Arc::new(service))
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
         let address = server.local_addr();
@@ -259,6 +261,19 @@ impl Workers {
         self.commit = Some(spawn("commit", move || commit.run(receiver))?);
         self.round = Some(spawn("round", move || rounds.run())?);
         Ok(())
+    }
+
+    /// Waits for the round that a state from before this process begins with: clients refuse what is certified with a
+    /// time minutes ago.
+    fn wait_until_fresh(&self, config: &Config, published: &Published, recovered: &Arc<CertifiedSnapshot>) {
+        let freshness = Duration::from_millis(config.rounds.freshness_ms);
+        if recovered.state.metadata.time.plus(freshness) > wall_clock() {
+            return;
+        }
+        let is_recovered = |snapshot: Arc<CertifiedSnapshot>| Arc::ptr_eq(&snapshot, recovered);
+        while published.load().is_none_or(is_recovered) && self.failure.get().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn start_queries(&mut self, config: &Config, handler: QueryHandler) -> Result<QueryQueue, ReplicaError> {

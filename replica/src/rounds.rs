@@ -66,8 +66,14 @@ impl Rounds {
     /// How long a round without messages has time.
     fn due_in(&self, now: Time) -> Duration {
         let interval = Duration::from_millis(self.config.idle_interval_ms);
-        let freshness = Duration::from_millis(self.config.freshness_ms);
-        match self.machine.state().next_round() {
+        let state = self.machine.state();
+        // Counted from the state's own time, so that a replica that was down for long begins with a round.
+        let stale = state
+            .metadata
+            .time
+            .plus(Duration::from_millis(self.config.freshness_ms));
+        let freshness = stale.since(now);
+        match state.next_round() {
             NextRound::Now => Duration::ZERO,
             NextRound::Periodic => interval.min(freshness),
             NextRound::At(time) => time.since(now).min(freshness),
