@@ -180,7 +180,8 @@ def lifecycle(session, modules):
 
     def delete():
         session.icp("canister", "stop", canister)
-        session.icp("canister", "delete", canister)
+        # By default the tool first moves the cycles to the ledger canister of the public network, which is not here.
+        session.icp("canister", "delete", "--no-recover-cycles", canister)
         text = session.refused("canister", "call", "--query", canister, "get", "()")
         expect("not found" in text, f"a call to a deleted canister says {text}")
 
