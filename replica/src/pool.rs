@@ -151,16 +151,6 @@ impl IngressPool {
         waiting.ids.clear();
         waiting.messages.drain(..).map(|message| message.message_id).collect()
     }
-
-    /// Messages waiting.
-    pub fn len(&self) -> usize {
-        self.waiting.lock().messages.len()
-    }
-
-    /// True where no message waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Bytes that a message counts for: its argument and a flat amount for the rest.
@@ -226,7 +216,7 @@ mod tests {
             1,
             "a message larger than the batch goes alone"
         );
-        assert!(pool.is_empty());
+        assert!(pool.take(10, 100, Time(0)).is_empty());
         assert_eq!(pool.offer(message(2, 1_000, 9)), Admission::Added);
     }
 

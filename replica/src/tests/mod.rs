@@ -1,5 +1,6 @@
 //! The same batches, executed in different ways and through crashes, must come to the same state.
 
+mod commit;
 mod determinism;
 mod recovery;
 mod script;

@@ -1,0 +1,310 @@
+//! A whole replica in this process, driven over its sockets.
+
+mod support;
+
+use candid::{Decode, Encode, Principal};
+use replicore::{Replica, ReplicaError};
+use replicore_netstack::NetBackend;
+use replicore_workloads::agent::{AgentError, fetch_state_root};
+use replicore_workloads::certificate::RequestStatus;
+use replicore_workloads::http::Connection;
+use replicore_workloads::ledger::{self, LoadOptions, Progress};
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Client, config, replied};
+
+/// Counts updates; `forever` runs into the instruction limit, but not soon.
+const COUNTER: &str = r#"
+(module
+  (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+  (import "ic0" "msg_reply" (func $reply))
+  (memory 1)
+  (func $answer (call $append (i32.const 0) (i32.const 4)) (call $reply))
+  (func (export "canister_update inc")
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1))) (call $answer))
+  (func (export "canister_query read") (call $answer))
+  (func (export "canister_update forever") (loop $again (br $again)))
+  (func (export "canister_heartbeat")
+    (i32.store (i32.const 4) (i32.add (i32.load (i32.const 4)) (i32.const 1))))
+  (func (export "canister_query beats") (call $append (i32.const 4) (i32.const 4)) (call $reply))
+)"#;
+
+fn counter() -> Vec<u8> {
+    wat::parse_str(COUNTER).unwrap()
+}
+
+fn count(reply: &[u8]) -> u32 {
+    u32::from_le_bytes(reply.try_into().unwrap())
+}
+
+/// Deploys the ledger, loads it, reads state, stops, starts again: balances and root are there.
+fn ledger_survives_a_restart(net: NetBackend) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), net);
+    // Nothing but messages moves the state, so that the roots before and after can be compared.
+    config.rounds.freshness_ms = 600_000;
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 0);
+    let canister = ledger::deploy(&mut client.agent()).unwrap();
+    let options = LoadOptions {
+        address: client.address,
+        ledger: canister,
+        users: 8,
+        duration: Duration::from_millis(700),
+        query_percent: 30,
+        seed: 5,
+    };
+    let report = ledger::run(&options, &client.verifier, &Arc::new(Progress::default())).unwrap();
+    assert!(report.transfers > 10 && report.queries > 5, "{report:?}");
+    ledger::check(client.address, canister, &client.verifier, &report.balances).unwrap();
+    let root = fetch_state_root(client.address, canister, &client.verifier).unwrap();
+    replica.stop().unwrap();
+
+    let replica = Replica::start(&config).unwrap();
+    let address = replica.local_addr();
+    assert_eq!(fetch_state_root(address, canister, &client.verifier).unwrap(), root);
+    ledger::check(address, canister, &client.verifier, &report.balances).unwrap();
+    replica.stop().unwrap();
+}
+
+#[test]
+fn a_ledger_survives_a_restart_over_epoll() {
+    ledger_survives_a_restart(NetBackend::Epoll);
+}
+
+#[test]
+fn a_ledger_survives_a_restart_over_io_uring() {
+    let directory = tempfile::tempdir().unwrap();
+    match Replica::start(&config(directory.path(), NetBackend::Uring)) {
+        Ok(replica) => replica.stop().unwrap(),
+        // Hosts may forbid io_uring; the error then says so.
+        Err(ReplicaError::Io(_, error)) => return eprintln!("skipped, no io_uring here: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+    ledger_survives_a_restart(NetBackend::Uring);
+}
+
+#[test]
+fn a_call_is_executed_once_however_often_it_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let mut client = Client::new(&replica, 1);
+    let canister = client.install(&counter());
+
+    let signed = client.sign(canister, "inc", b"");
+    let first = client.send("v3", canister, &signed);
+    assert_eq!(
+        client.status_in(&first, &signed),
+        RequestStatus::Replied(1_u32.to_le_bytes().into())
+    );
+    for version in ["v3", "v4"] {
+        let again = client.send(version, canister, &signed);
+        assert_eq!(
+            client.status_in(&again, &signed),
+            RequestStatus::Replied(1_u32.to_le_bytes().into())
+        );
+    }
+
+    // The older way: accepted, then polled. Sent thrice, by two users' connections at once.
+    let signed = client.sign(canister, "inc", b"");
+    assert_eq!(client.send("v2", canister, &signed).status, 202);
+    assert_eq!(client.send("v2", canister, &signed).status, 202);
+    assert_eq!(count(&client.wait_for(canister, &signed)), 2);
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let signed = client.sign(canister, "inc", b"");
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut client, signed) = (Client::new(&replica, 1), signed.clone());
+                scope.spawn(move || {
+                    let response = client.send("v3", canister, &signed);
+                    client.status_in(&response, &signed)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(
+        together
+            .iter()
+            .all(|status| *status == RequestStatus::Replied(3_u32.to_le_bytes().into())),
+        "{together:?}"
+    );
+    assert_eq!(count(&replied(client.agent().query(canister, "read", b"").unwrap())), 3);
+    replica.stop().unwrap();
+}
+
+#[test]
+fn a_caller_whose_canister_does_not_answer_gets_202_and_stopping_does_not_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.pool.call_wait_ms = 200;
+    let replica = Replica::start(&config).unwrap();
+    let mut client = Client::new(&replica, 2);
+    let canister = client.install(&counter());
+    let signed = client.sign(canister, "forever", b"");
+    let start = Instant::now();
+    assert_eq!(client.send("v3", canister, &signed).status, 202);
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    let start = Instant::now();
+    replica.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn stopping_answers_everybody_and_does_not_wait_for_idle_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let client = Client::new(&replica, 3);
+    let canister = client.install(&counter());
+    // An open connection without a request, and one that is kept alive after one.
+    let idle = TcpStream::connect(client.address).unwrap();
+    let mut kept = Connection::new(client.address);
+    assert_eq!(kept.request("GET", "/api/v2/status", b"").unwrap().status, 200);
+
+    let (acknowledged, stop_took) = std::thread::scope(|scope| {
+        let users: Vec<_> = (10..18)
+            .map(|number| {
+                let client = Client::new(&replica, number);
+                scope.spawn(move || {
+                    let (mut agent, mut acknowledged) = (client.agent(), 0);
+                    loop {
+                        match agent.update(canister, "inc", b"") {
+                            Ok(outcome) => {
+                                replied(outcome);
+                                acknowledged += 1;
+                            }
+                            // The answer of a server that is shutting down, or its closed socket.
+                            Err(AgentError::Http(503, _) | AgentError::Io(_)) => return acknowledged,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        replica.stop().unwrap();
+        let stop_took = start.elapsed();
+        (
+            users.into_iter().map(|user| user.join().unwrap()).sum::<u32>(),
+            stop_took,
+        )
+    });
+    drop((idle, kept));
+    assert!(acknowledged > 8);
+    assert!(stop_took < Duration::from_secs(3), "{stop_took:?}");
+
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let counted = count(&replied(
+        Client::new(&replica, 3).agent().query(canister, "read", b"").unwrap(),
+    ));
+    // A user may have lost the answer to one call each.
+    assert!(
+        (acknowledged..=acknowledged + 8).contains(&counted),
+        "{acknowledged} acknowledged, {counted} counted"
+    );
+    replica.stop().unwrap();
+}
+
+#[test]
+fn heartbeats_come_at_the_configured_interval_and_idle_time_stays_fresh() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.rounds.idle_interval_ms = 100;
+    config.rounds.freshness_ms = 50;
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 4);
+    // Nothing is installed: only freshness moves the certified time, hence the root.
+    let nobody = Principal::management_canister();
+    let root = || fetch_state_root(client.address, nobody, &client.verifier).unwrap();
+    let before = root();
+    std::thread::sleep(Duration::from_millis(250));
+    assert_ne!(root(), before);
+    replica.stop().unwrap();
+
+    config.rounds.freshness_ms = 600_000;
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 4);
+    let canister = client.install(&counter());
+    let beats = || count(&replied(client.agent().query(canister, "beats", b"").unwrap()));
+    let (before, start) = (beats(), Instant::now());
+    std::thread::sleep(Duration::from_secs(1));
+    let (after, took) = (beats(), start.elapsed());
+    let bound = took.as_millis() as u32 / 100 + 1;
+    assert!(
+        after > before + 2 && after - before <= bound,
+        "{before} to {after} in {took:?}"
+    );
+    replica.stop().unwrap();
+}
+
+#[test]
+fn a_replica_that_is_dropped_or_does_not_start_gives_its_directory_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.port_file = Some(directory.path().join("port"));
+    config.state_dir = directory.path().join("state");
+    std::fs::write(config.port_file.as_ref().unwrap(), "1\n").unwrap();
+    let replica = Replica::start(&config).unwrap();
+    let port: u16 = std::fs::read_to_string(config.port_file.as_ref().unwrap())
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(port, replica.local_addr().port());
+    let error = Replica::start(&config).map(drop).unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
+    assert!(
+        config.port_file.as_ref().unwrap().exists(),
+        "the refused start leaves the port file alone"
+    );
+
+    let client = Client::new(&replica, 5);
+    let canister = client.install(&counter());
+    replied(client.agent().update(canister, "inc", b"").unwrap());
+    drop(replica);
+    assert!(!config.port_file.as_ref().unwrap().exists());
+
+    // The port is taken: the start fails after all threads were there.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut refused = config.clone();
+    refused.listen = taken.local_addr().unwrap();
+    let error = Replica::start(&refused).map(drop).unwrap_err().to_string();
+    assert!(error.contains(&refused.listen.to_string()), "{error}");
+
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 5);
+    assert_eq!(count(&replied(client.agent().query(canister, "read", b"").unwrap())), 1);
+    replica.stop().unwrap();
+    assert!(!config.port_file.as_ref().unwrap().exists());
+}
+
+#[test]
+fn a_half_sent_request_does_not_hold_up_stopping_for_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let mut half = TcpStream::connect(replica.local_addr()).unwrap();
+    half.write_all(b"POST /api/v2/canister/aaaaa-aa/call HTTP/1.1\r\ncontent-length: 100\r\n\r\nabc")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let start = Instant::now();
+    replica.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_root_of_trust_is_the_one_that_status_reports() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let reported = replicore_workloads::agent::fetch_root_key(replica.local_addr()).unwrap();
+    assert_eq!(reported, replica.root_key_der());
+    // Decoding a reply of the ledger's kind ties the Candid of this test to the canister's.
+    let client = Client::new(&replica, 0);
+    let canister = ledger::deploy(&mut client.agent()).unwrap();
+    let owner = Encode!(&client.identity.principal()).unwrap();
+    let balance = replied(client.agent().query(canister, "balance_of", &owner).unwrap());
+    assert!(Decode!(&balance, u64).unwrap() > 0);
+    replica.stop().unwrap();
+}
