@@ -38,7 +38,11 @@ impl<E: Execute> Round<'_, E> {
                 canister: CanisterId::MANAGEMENT,
                 version: None,
             };
-            for answer in management::remove_code(canister, origin, now) {
+            let answers = management::remove_code(canister, origin, now);
+            // What is promised to it would have to be paid for as well.
+            canister.system.settings.compute_allocation = 0;
+            canister.system.settings.memory_allocation = NumBytes::ZERO;
+            for answer in answers {
                 self.deliver_answer(answer);
             }
             self.wake(id);
@@ -57,8 +61,8 @@ fn charge_until(canister: &mut CanisterState, now: Time, subnet: &SubnetConfig) 
         NumBytes(canister.system.queues.message_bytes()),
     );
     let percent = canister.system.settings.compute_allocation;
-    let memory = subnet.fee(|subnet| subnet.storage_cost(taken, duration));
-    let messages = subnet.fee(|subnet| subnet.storage_cost(messages, duration));
+    let memory = subnet.fee(|subnet| subnet.storage_charge(taken, duration));
+    let messages = subnet.fee(|subnet| subnet.storage_charge(messages, duration));
     let compute = subnet.fee(|subnet| subnet.compute_allocation_cost(percent, duration));
     let fees = [
         (memory, CyclesUseCase::Memory),

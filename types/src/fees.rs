@@ -3,7 +3,9 @@
 //! The table is published for 13 nodes. On `n` nodes a fee is `fee * n / 13`, rounded down. *Where* that rounding
 //! happens is part of the protocol: a fee per byte is scaled first for ingress, but scaled as one product for calls.
 
-use crate::limits::{STORAGE_RESERVATION_THRESHOLD_BYTES, SUBNET_MEMORY_BYTES_MAX};
+use crate::limits::{
+    STORAGE_RESERVATION_THRESHOLD_BYTES, SUBNET_MEMORY_BYTES_MAX, SUBNET_MEMORY_RESERVED_BYTES, SUBNET_MEMORY_SHARES,
+};
 use crate::{CostSchedule, Cycles, NumBytes, NumInstructions, SubnetConfig, SubnetType};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ const COMPUTE_PER_PERCENT_SECOND: u128 = 10_000_000;
 const THRESHOLD_SIGNATURE: u128 = 10_000_000_000;
 const FETCH_LOGS: u128 = 5_000_000;
 const FETCH_LOGS_PER_BYTE: u128 = 80;
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 /// Storage is reserved for at most this long.
@@ -36,6 +39,11 @@ fn cycles_of_instructions(instructions: NumInstructions, width: WasmWidth) -> u1
         WasmWidth::Wasm64 => TEN_INSTRUCTIONS_WASM64,
     };
     ten * u128::from(instructions.0) / 10
+}
+
+/// 2^30 times the cycles for holding bytes on the reference subnet.
+fn gib_cycles(bytes: NumBytes, duration: Duration) -> u128 {
+    STORAGE_PER_GIB_SECOND.saturating_mul(u128::from(bytes.0)).saturating_mul(duration.as_nanos()) / NANOS_PER_SECOND
 }
 
 /// Whether memory is addressed with 32 or 64 bits: a wasm64 instruction costs twice the cycles.
@@ -138,10 +146,15 @@ impl SubnetConfig {
         self.scale_execution(CALL_PER_BYTE * u128::from(bytes.0))
     }
 
-    /// Holding `bytes` bytes for `duration`.
+    /// Holding `bytes` bytes for `duration`, as it is foreseen: for thresholds and reservations. Rounded before it is
+    /// scaled.
     pub fn storage_cost(&self, bytes: NumBytes, duration: Duration) -> Cycles {
-        let fee = STORAGE_PER_GIB_SECOND * u128::from(bytes.0) * duration.as_nanos() / 1_000_000_000 / GIB;
-        self.scale_execution(fee)
+        self.scale_execution(gib_cycles(bytes, duration) / GIB)
+    }
+
+    /// Having held `bytes` bytes for `duration`, as it is charged. Rounded after it is scaled.
+    pub fn storage_charge(&self, bytes: NumBytes, duration: Duration) -> Cycles {
+        Cycles(self.scale_execution(gib_cycles(bytes, duration)).0 / GIB)
     }
 
     /// Holding a compute allocation of `percent` for `duration`.
@@ -187,13 +200,21 @@ pub struct FreezingThreshold {
     pub reserved_balance: Cycles,
 }
 
+/// Subnet memory that one execution may take while `subnet_usage` bytes are in use.
+pub fn available_share(subnet_usage: NumBytes) -> NumBytes {
+    let usable = NumBytes(SUBNET_MEMORY_BYTES_MAX - SUBNET_MEMORY_RESERVED_BYTES);
+    NumBytes((usable - subnet_usage).0 / SUBNET_MEMORY_SHARES)
+}
+
 /// Memory that is being allocated on a subnet that may be filling up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryReservation {
     /// Bytes newly taken from the subnet.
     pub allocated: NumBytes,
-    /// Subnet memory in use before that.
-    pub subnet_usage_before: NumBytes,
+    /// Bytes that the same execution took before.
+    pub taken_before: NumBytes,
+    /// Subnet memory in use when the execution began.
+    pub subnet_usage: NumBytes,
 }
 
 impl SubnetConfig {
@@ -212,16 +233,25 @@ impl SubnetConfig {
         Cycles(threshold) - canister.reserved_balance
     }
 
-    /// Cycles to set aside for an allocation. Nothing up to the threshold of subnet memory; above it, storage for a
-    /// duration that rises linearly to [`STORAGE_RESERVATION_PERIOD_MAX`] when the subnet is full.
+    /// Cycles to set aside for an allocation: nothing up to the threshold of subnet memory; above it every byte is
+    /// reserved for, for a time that rises linearly to [`STORAGE_RESERVATION_PERIOD_MAX`] for the last one.
+    ///
+    /// An execution has a share of the subnet for itself, so usage, threshold and capacity are shares as well.
     pub fn storage_reservation(&self, memory: MemoryReservation) -> Cycles {
-        let threshold = STORAGE_RESERVATION_THRESHOLD_BYTES;
-        let range = SUBNET_MEMORY_BYTES_MAX - threshold;
-        let usage_after = memory.subnet_usage_before + memory.allocated;
-        let above = usage_after.0.saturating_sub(threshold).min(range);
-        let bytes = memory.allocated.0.min(above);
-        let seconds = u128::from(STORAGE_RESERVATION_PERIOD_MAX.as_secs()) * u128::from(above) / u128::from(range);
-        self.storage_cost(NumBytes(bytes), Duration::from_secs(seconds as u64))
+        let available = available_share(memory.subnet_usage);
+        let usage = SUBNET_MEMORY_BYTES_MAX / SUBNET_MEMORY_SHARES - available.0 + memory.taken_before.0;
+        self.reservation_up_to(usage.saturating_add(memory.allocated.0)) - self.reservation_up_to(usage)
+    }
+
+    /// What all allocations up to a share's `usage` have reserved together: bytes above the threshold by half the time
+    /// of the last one.
+    fn reservation_up_to(&self, usage: u64) -> Cycles {
+        let threshold = STORAGE_RESERVATION_THRESHOLD_BYTES / SUBNET_MEMORY_SHARES;
+        let range = SUBNET_MEMORY_BYTES_MAX / SUBNET_MEMORY_SHARES - threshold;
+        let above = usage.saturating_sub(threshold).min(range);
+        let half = u128::from(STORAGE_RESERVATION_PERIOD_MAX.as_secs() / 2);
+        let seconds = half * u128::from(above) / u128::from(range);
+        self.storage_cost(NumBytes(above), Duration::from_secs(seconds as u64))
     }
 }
 
@@ -264,6 +294,15 @@ mod tests {
     }
 
     #[test]
+    fn small_storage_charges_are_rounded_once_and_foreseen_ones_twice() {
+        let held = |size| subnet(size).storage_charge(NumBytes(1_182), Duration::from_secs(100));
+        assert_eq!((held(13), held(34)), (Cycles(34), Cycles(91)));
+        let day = Duration::from_secs(SECONDS_PER_DAY);
+        let foreseen = |size| subnet(size).storage_cost(NumBytes(66_253), day);
+        assert_eq!((foreseen(13), foreseen(34)), (Cycles(1_692_634), Cycles(4_426_888)));
+    }
+
+    #[test]
     fn the_free_schedule_counts_what_it_does_not_take() {
         let free = SubnetConfig { cost_schedule: CostSchedule::Free, ..subnet(13) };
         let fee = free.fee(|subnet| subnet.ingress_induction_cost(NumBytes(60)));
@@ -275,9 +314,18 @@ mod tests {
 
     #[test]
     fn storage_is_reserved_above_the_threshold_only() {
-        let grow = |before: u64| MemoryReservation { allocated: NumBytes(1 << 30), subnet_usage_before: NumBytes(before) };
-        assert_eq!(subnet(13).storage_reservation(grow(0)), Cycles::ZERO);
-        let full = subnet(13).storage_reservation(grow(SUBNET_MEMORY_BYTES_MAX));
-        assert_eq!(full, subnet(13).storage_cost(NumBytes(1 << 30), STORAGE_RESERVATION_PERIOD_MAX));
+        let grow = |usage: u64, bytes: u64| MemoryReservation {
+            allocated: NumBytes(bytes),
+            taken_before: NumBytes::ZERO,
+            subnet_usage: NumBytes(usage),
+        };
+        let reservation = |memory| subnet(13).storage_reservation(memory);
+        assert_eq!(reservation(grow(0, 1 << 30)), Cycles::ZERO);
+        // From a byte above 4 GiB to 500 GiB on an otherwise empty subnet.
+        let far = grow(4_295_099_603, 8_126_463 * 65_536);
+        assert_eq!(reservation(far), Cycles(14_286_616_562_664_117));
+        let first = MemoryReservation { allocated: NumBytes(300 << 30), ..far };
+        let second = MemoryReservation { allocated: far.allocated - first.allocated, taken_before: first.allocated, ..far };
+        assert_eq!(reservation(first) + reservation(second), reservation(far));
     }
 }

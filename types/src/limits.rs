@@ -73,6 +73,7 @@ pub const REQUEST_LIFETIME: Duration = Duration::from_secs(300);
 /// A stop that finds open call contexts gives up after this.
 pub const STOP_CANISTER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+const _: () = assert!(STORAGE_RESERVATION_THRESHOLD_BYTES < SUBNET_MEMORY_BYTES_MAX - SUBNET_MEMORY_RESERVED_BYTES);
 const _: () = assert!(REPLY_BYTES_MAX <= LOCAL_REQUEST_BYTES_MAX);
 const _: () = assert!(INGRESS_TTL.as_secs() <= INGRESS_HISTORY_TTL.as_secs());
 
@@ -102,6 +103,11 @@ pub const LOG_BYTES_DEFAULT: usize = 4 * 1024;
 pub const SUBNET_MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024 * 1024;
 /// Memory above which growth reserves cycles.
 pub const STORAGE_RESERVATION_THRESHOLD_BYTES: u64 = 750 * 1024 * 1024 * 1024;
+/// Subnet memory that is kept back for responses to messages already sent.
+pub const SUBNET_MEMORY_RESERVED_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+/// One execution may take this part of the subnet memory that is free: four can run at the same time, and none may
+/// depend on what the others take.
+pub const SUBNET_MEMORY_SHARES: u64 = 4;
 /// Bytes written (changed pages) after which a round stops starting messages.
 pub const HEAP_DELTA_PER_ROUND_BYTES_MAX: u64 = 200 * 1024 * 1024;
 /// Compute allocations that one subnet promises, in percent of a core.

@@ -57,7 +57,8 @@ fn reserve(message: &mut MessageState, allocated: NumBytes, taken: NumBytes) -> 
     }
     let reserved = message.view.subnet.storage_reservation(MemoryReservation {
         allocated,
-        subnet_usage_before: message.view.memory.subnet_memory_usage + taken,
+        taken_before: taken,
+        subnet_usage: message.view.memory.subnet_memory_usage,
     });
     if reserved.is_zero() {
         return Ok(());

@@ -3,22 +3,14 @@
 use super::error;
 use crate::state::{CanisterState, CyclesUseCase, LowMemoryHook, ReplicatedState, SystemState};
 use replicore_engine::ExecutionState;
-use replicore_types::fees::WasmWidth;
-use replicore_types::limits::{
-    CHUNK_BYTES_MAX, STORAGE_RESERVATION_THRESHOLD_BYTES, SUBNET_MEMORY_BYTES_MAX, WASM32_HEAP_BYTES_MAX,
-};
+use replicore_types::fees::{MemoryReservation, WasmWidth, available_share};
+use replicore_types::limits::{CHUNK_BYTES_MAX, WASM32_HEAP_BYTES_MAX};
 use replicore_types::{Cycles, NumBytes, NumInstructions, SubnetConfig, UserError};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes that one persisted global is charged as.
 const GLOBAL_BYTES: u64 = 32;
-/// Subnet memory that is kept back for responses to messages already sent.
-const SUBNET_MEMORY_RESERVED_BYTES: u64 = 10 * 1024 * 1024 * 1024;
-/// One operation may take this part of what is free on the subnet: four run at the same time.
-const SUBNET_MEMORY_SHARES: u64 = 4;
-/// Cycles are reserved for storage that is this long in use.
-const RESERVATION_PERIOD: Duration = Duration::from_secs(300_000_000);
 
 /// The memory of a canister by what it is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,8 +120,7 @@ pub(crate) fn charge_instructions(
 
 /// Subnet memory that one operation may still take.
 pub(crate) fn subnet_available_memory(state: &ReplicatedState) -> NumBytes {
-    let usable = SUBNET_MEMORY_BYTES_MAX - SUBNET_MEMORY_RESERVED_BYTES;
-    NumBytes(usable.saturating_sub(state.metadata.memory_taken.0) / SUBNET_MEMORY_SHARES)
+    available_share(state.metadata.memory_taken)
 }
 
 /// What the growth of a canister's memory from `before` to `after` asks of the subnet and of the balance.
@@ -172,7 +163,11 @@ impl Growth {
         if taken > self.available {
             return Err(error::subnet_memory_exceeded(taken, self.available));
         }
-        let reservation = reservation(taken, self.taken, subnet);
+        let reservation = subnet.storage_reservation(MemoryReservation {
+            allocated: taken,
+            taken_before: NumBytes::ZERO,
+            subnet_usage: self.taken,
+        });
         let threshold = freezing_threshold(system, self.after, subnet);
         let needed = threshold + reservation;
         if system.balance < needed {
@@ -187,21 +182,6 @@ impl Growth {
         system.reserved_balance = reserved;
         Ok(())
     }
-}
-
-/// Cycles to be reserved for `taken` more bytes on a subnet that holds `in_use`: none below the threshold, then a part
-/// of the storage cost of the reservation period that grows with how full the subnet is.
-fn reservation(taken: NumBytes, in_use: NumBytes, subnet: &SubnetConfig) -> Cycles {
-    let threshold = STORAGE_RESERVATION_THRESHOLD_BYTES;
-    let after = in_use.0.saturating_add(taken.0);
-    let above = after.saturating_sub(threshold.max(in_use.0));
-    if above == 0 {
-        return Cycles::ZERO;
-    }
-    let filled = u128::from(after.min(SUBNET_MEMORY_BYTES_MAX) - threshold);
-    let period_nanos = RESERVATION_PERIOD.as_nanos() * filled / u128::from(SUBNET_MEMORY_BYTES_MAX - threshold);
-    let period = Duration::from_nanos(u64::try_from(period_nanos).unwrap_or(u64::MAX));
-    subnet.storage_cost(NumBytes(above), period)
 }
 
 /// Brings the state of the low-memory hook up to date with memory use and settings. A bound of zero counts as a bound
