@@ -5,7 +5,7 @@
 use crate::context::RoundContext;
 use crate::management::{error, footprint};
 use crate::message;
-use crate::run::{Turn, instructions_left};
+use crate::run::Turn;
 use crate::state::{
     CallContextAction, CallOrigin, CanisterInput, CanisterState, CyclesUseCase, NoAnswer, RegisteredCallback,
     StartingPoint, SystemTask, WorkItem,
@@ -88,7 +88,8 @@ pub(crate) fn finish_call(
         .calls
         .open(origin.clone(), payment, start.time, caller_info);
     let result = settle(canister, id, result, changes, context);
-    refund_unused(canister, instructions, start.prepaid, context);
+    let limit = message::instructions_max(canister, item, context);
+    refund_unused(canister, (instructions, limit), start.prepaid, context);
     finish_in_context(canister, id, origin, result, instructions, context, turn);
 }
 
@@ -112,7 +113,8 @@ pub(crate) fn begin_response(
         canister.system.calls.unregister(response.originator_reply_callback);
         give_back(canister, refund, transmission);
         let prepaid = registered.callback.prepayment_for_response_execution;
-        refund_unused(canister, NumInstructions::ZERO, prepaid, context);
+        let limit = context.message_instructions_max();
+        refund_unused(canister, (NumInstructions::ZERO, limit), prepaid, context);
         canister
             .system
             .calls
@@ -167,7 +169,7 @@ pub(crate) fn finish_response(
     }
     refund_unused(
         canister,
-        instructions,
+        (instructions, context.message_instructions_max()),
         registered.callback.prepayment_for_response_execution,
         context,
     );
@@ -274,9 +276,14 @@ fn addressed(mut request: Request, context: &RoundContext) -> Request {
 }
 
 /// Gives back what was prepaid for instructions that were not used, and counts those that were.
-fn refund_unused(canister: &mut CanisterState, used: NumInstructions, prepaid: Cycles, context: &RoundContext) {
+fn refund_unused(
+    canister: &mut CanisterState,
+    (used, limit): (NumInstructions, NumInstructions),
+    prepaid: Cycles,
+    context: &RoundContext,
+) {
     canister.system.instructions_executed += used;
-    let left = instructions_left(context, used);
+    let left = limit - used;
     let width = canister.width();
     let unused = context.subnet.fee(|subnet| subnet.instructions_cost(left, width));
     canister

@@ -2,7 +2,7 @@
 
 use crate::state::ReplicatedState;
 use replicore_types::limits::{
-    MESSAGE_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX, SUBNET_MEMORY_BYTES_MAX, SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
+    MESSAGE_INSTRUCTIONS_MAX, QUERY_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX, SUBNET_MEMORY_BYTES_MAX, SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
 };
 use replicore_types::{
     CanisterId, Height, NumBytes, NumInstructions, Randomness, SubnetConfig, SubnetId, SubnetType, Time,
@@ -53,6 +53,16 @@ impl RoundContext {
             SubnetType::System => SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
             SubnetType::Application | SubnetType::VerifiedApplication | SubnetType::CloudEngine => {
                 MESSAGE_INSTRUCTIONS_MAX
+            }
+        })
+    }
+
+    /// Instructions that a query called as an update may use.
+    pub fn replicated_query_instructions_max(&self) -> NumInstructions {
+        NumInstructions(match self.subnet.subnet_type {
+            SubnetType::System => SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
+            SubnetType::Application | SubnetType::VerifiedApplication | SubnetType::CloudEngine => {
+                QUERY_INSTRUCTIONS_MAX
             }
         })
     }

@@ -2,20 +2,30 @@
 //! number of cores and on any machine.
 //!
 //! The unit is the instruction; work that is not Wasm counts as the instructions that take about as long.
+//!
+//! Two measures bound a round. Its *path* is the longest turn of every iteration, one after the other: what the round
+//! takes however many cores there are. Its *total* is the work of all canisters: what it takes on the cores there are.
 
-/// Instructions of one canister in one round beyond which it starts nothing more. A message that began before may add
-/// a slice.
-pub const CANISTER_ROUND_INSTRUCTIONS_MAX: u64 = 2_000_000_000;
+use replicore_types::limits::{ROUND_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX};
+
+/// Instructions on the path of a round beyond which nothing more is started. A message that began before may add a
+/// slice.
+pub const ROUND_PATH_INSTRUCTIONS_MAX: u64 = ROUND_INSTRUCTIONS_MAX - SLICE_INSTRUCTIONS_MAX + 1;
+
+/// What a message counts for on the path, beside its instructions. It bounds the messages that one canister executes in
+/// a round to 1,000.
+pub const PATH_MESSAGE_INSTRUCTIONS: u64 = 2_000_000;
+
+/// What a turn that executed anything counts for on the path, beside its messages. It bounds the iterations of a round,
+/// and with them the calls that follow from each other in it, to 200.
+pub const PATH_TURN_INSTRUCTIONS: u64 = 8_000_000;
 
 /// Instructions of all canisters in one round beyond which nothing more is started: four cores, one second.
 pub const ROUND_TOTAL_INSTRUCTIONS_MAX: u64 = 8_000_000_000;
 
-/// What starting and finishing a message counts for. It bounds the number of messages of a round: 20,000 per canister,
-/// 80,000 in all.
-pub const MESSAGE_OVERHEAD_INSTRUCTIONS: u64 = 100_000;
-
-/// Messages that one canister executes before its outputs are routed and others have their turn.
-pub const TURN_MESSAGES_MAX: u32 = 1_000;
+/// What a message counts for in the total: about as long as starting and finishing it takes. It bounds the messages of a
+/// round to 80,000.
+pub const TOTAL_MESSAGE_INSTRUCTIONS: u64 = 100_000;
 
 /// Canisters that start together while nothing is known of their weight; see [`next_wave`].
 pub const FIRST_WAVE_CANISTERS: usize = 8;

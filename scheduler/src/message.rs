@@ -11,7 +11,7 @@ use crate::state::{
 use replicore_engine::{
     Call, CallContextView, EntryPoint, InstructionLimits, MemoryView, MethodKind, ResponseView, SystemView,
 };
-use replicore_types::fees::Fee;
+use replicore_types::fees::{Fee, available_share};
 use replicore_types::limits::REPLY_BYTES_MAX;
 use replicore_types::{
     CallContextId, CallbackId, CanisterId, Cycles, ErrorCode, NumBytes, NumInstructions, PrincipalId, Response,
@@ -30,7 +30,7 @@ pub(crate) enum Begun {
 /// Checks a call or task and takes its prepayment.
 pub(crate) fn begin_call(canister: &mut CanisterState, item: &WorkItem, context: &RoundContext) -> Begun {
     let id = canister.id();
-    let limit = context.message_instructions_max();
+    let limit = instructions_max(canister, item, context);
     let width = canister.width();
     let prepayment = context.subnet.fee(|subnet| subnet.execution_cost(limit, width));
     let prepaid = prepayment.taken;
@@ -233,14 +233,13 @@ pub(crate) fn system_view(canister: &CanisterState, start: &StartingPoint, conte
 
 fn memory_view(canister: &CanisterState, start: &StartingPoint) -> MemoryView {
     let settings = &canister.system.settings;
-    let free = replicore_types::limits::SUBNET_MEMORY_BYTES_MAX;
     MemoryView {
         memory_allocation: settings.memory_allocation,
         wasm_memory_limit: NumBytes::ZERO,
         wasm_memory_threshold: settings.wasm_memory_threshold,
         memory_usage: canister.memory_usage(),
         message_memory_usage: start.message_bytes,
-        subnet_available_memory: NumBytes(free) - start.subnet_memory_taken,
+        subnet_available_memory: available_share(start.subnet_memory_taken),
         subnet_memory_usage: start.subnet_memory_taken,
     }
 }
@@ -282,13 +281,33 @@ pub(crate) fn call<'a>(canister: &CanisterState, item: &WorkItem, view: &'a Syst
     }
 }
 
+/// Instructions that `item` may use and prepays: a query called as an update has those of a query.
+pub(crate) fn instructions_max(canister: &CanisterState, item: &WorkItem, context: &RoundContext) -> NumInstructions {
+    let method = match item {
+        WorkItem::Message(CanisterInput::Ingress(ingress)) => Some(&ingress.method_name),
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Request(request))) => Some(&request.method_name),
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) | WorkItem::Task(_) => None,
+    };
+    let execution = canister.execution.as_ref();
+    let kind = method.and_then(|method| execution?.interface.method(method));
+    match kind {
+        Some(MethodKind::Query) => context.replicated_query_instructions_max(),
+        Some(MethodKind::Update | MethodKind::CompositeQuery) | None => context.message_instructions_max(),
+    }
+}
+
 /// A call or task may use all instructions of a message; a callback leaves some to its cleanup.
-pub(crate) fn instruction_limits(context: &RoundContext, is_callback: bool) -> InstructionLimits {
-    let message = context.message_instructions_max();
-    let kept = if is_callback {
-        message.0 / 100 * CLEANUP_INSTRUCTIONS_PERCENT
-    } else {
-        0
+pub(crate) fn instruction_limits(
+    canister: &CanisterState,
+    item: &WorkItem,
+    context: &RoundContext,
+) -> InstructionLimits {
+    let message = instructions_max(canister, item, context);
+    let kept = match item {
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) => {
+            message.0 / 100 * CLEANUP_INSTRUCTIONS_PERCENT
+        }
+        WorkItem::Message(_) | WorkItem::Task(_) => 0,
     };
     InstructionLimits {
         message: NumInstructions(message.0 - kept),

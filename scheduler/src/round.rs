@@ -6,7 +6,7 @@
 //! The bracket is an iteration; it repeats while something can run and the round's limits last.
 
 use crate::context::RoundContext;
-use crate::limits::{CANISTER_ROUND_INSTRUCTIONS_MAX, FIRST_WAVE_CANISTERS, ROUND_TOTAL_INSTRUCTIONS_MAX, next_wave};
+use crate::limits::{FIRST_WAVE_CANISTERS, ROUND_PATH_INSTRUCTIONS_MAX, ROUND_TOTAL_INSTRUCTIONS_MAX, next_wave};
 use crate::round_schedule;
 use crate::run::{Runner, Turn};
 use crate::state::{CanisterState, CanisterStatus, ReplicatedState, SystemState};
@@ -53,10 +53,12 @@ pub(crate) struct Round<'a, E> {
     pub unrouted: BTreeSet<CanisterId>,
     /// Canisters that execute nothing more in this round.
     exhausted: BTreeSet<CanisterId>,
-    /// Instructions, overhead included, by canister.
-    used: BTreeMap<CanisterId, u64>,
-    /// Their sum.
-    pub used_in_all: u64,
+    /// Canisters that executed something.
+    executed: BTreeSet<CanisterId>,
+    /// The longest turn of every iteration so far, and management calls.
+    pub path_instructions: u64,
+    /// Instructions of all canisters, overhead included.
+    pub total_instructions: u64,
     /// Stands in the state for a canister that is out with a worker.
     placeholder: Arc<CanisterState>,
 }
@@ -84,8 +86,9 @@ impl<'a, E: Execute> Round<'a, E> {
             statuses: BTreeMap::new(),
             unrouted: BTreeSet::new(),
             exhausted: BTreeSet::new(),
-            used: BTreeMap::new(),
-            used_in_all: 0,
+            executed: BTreeSet::new(),
+            path_instructions: 0,
+            total_instructions: 0,
             placeholder: Arc::new(CanisterState::new(nobody)),
         }
     }
@@ -102,7 +105,8 @@ impl<'a, E: Execute> Round<'a, E> {
             }
             let executed = self.execute_canisters();
             self.route();
-            let is_over = self.used_in_all >= ROUND_TOTAL_INSTRUCTIONS_MAX
+            let is_over = self.path_instructions >= ROUND_PATH_INSTRUCTIONS_MAX
+                || self.total_instructions >= ROUND_TOTAL_INSTRUCTIONS_MAX
                 || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX;
             if is_over || !(managed || executed) {
                 break;
@@ -122,34 +126,46 @@ impl<'a, E: Execute> Round<'a, E> {
         self.context.subnet_memory_taken = self.state.activity.memory_taken();
         let mut wave = FIRST_WAVE_CANISTERS;
         let mut rest = &order[..];
+        let mut longest = 0;
         while !rest.is_empty() {
-            let left = ROUND_TOTAL_INSTRUCTIONS_MAX.saturating_sub(self.used_in_all);
-            if left == 0 || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX {
+            let left = ROUND_TOTAL_INSTRUCTIONS_MAX.saturating_sub(self.total_instructions);
+            if left == 0
+                || self.path_instructions >= ROUND_PATH_INSTRUCTIONS_MAX
+                || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX {
                 // What did not run waits for the next round.
                 self.ready.extend(rest);
                 break;
             }
             let (now, later) = rest.split_at(wave.min(rest.len()));
             let heaviest = self.execute_wave(now);
-            wave = next_wave(wave, heaviest, left);
+            wave = next_wave(wave, heaviest.total, left);
+            longest = longest.max(heaviest.path);
             rest = later;
         }
+        self.path_instructions += longest;
         !order.is_empty()
     }
 
-    /// Executes one turn of each canister, in parallel, and commits the turns by canister id. Returns the instructions
-    /// of the heaviest.
-    fn execute_wave(&mut self, canisters: &[CanisterId]) -> u64 {
+    /// Executes one turn of each canister, in parallel, and commits the turns by canister id. Returns the largest weights
+    /// among them.
+    fn execute_wave(&mut self, canisters: &[CanisterId]) -> TurnWeight {
         let mut turns: Vec<Seat> = canisters.iter().filter_map(|id| self.take_out(*id)).collect();
         let runner = Runner {
             context: &self.context,
             engine: self.engine,
         };
+        let path = self.path_instructions;
         self.cores.for_each(&mut turns, |seat| {
-            seat.turn = runner.run_turn(Arc::make_mut(&mut seat.canister), seat.used);
+            seat.turn = runner.run_turn(Arc::make_mut(&mut seat.canister), path);
         });
         turns.sort_unstable_by_key(|seat| seat.id);
-        turns.into_iter().map(|seat| self.commit(seat)).max().unwrap_or(0)
+        turns.into_iter().fold(TurnWeight::default(), |heaviest, seat| {
+            let weight = self.commit(seat);
+            TurnWeight {
+                path: heaviest.path.max(weight.path),
+                total: heaviest.total.max(weight.total),
+            }
+        })
     }
 
     fn take_out(&mut self, id: CanisterId) -> Option<Seat> {
@@ -158,21 +174,18 @@ impl<'a, E: Execute> Round<'a, E> {
         Some(Seat {
             id,
             canister,
-            used: self.used.get(&id).copied().unwrap_or(0),
             turn: Turn::default(),
         })
     }
 
     /// Puts a canister back with what its turn did.
-    fn commit(&mut self, seat: Seat) -> u64 {
-        let Seat {
-            id,
-            canister,
-            used,
-            turn,
-        } = seat;
-        let used = used + turn.round_instructions;
-        let can_go_on = !turn.slice_used && used < CANISTER_ROUND_INSTRUCTIONS_MAX;
+    fn commit(&mut self, seat: Seat) -> TurnWeight {
+        let Seat { id, canister, turn } = seat;
+        let weight = TurnWeight {
+            path: turn.path_instructions,
+            total: turn.total_instructions(),
+        };
+        let can_go_on = !turn.slice_used && self.path_instructions + weight.path < ROUND_PATH_INSTRUCTIONS_MAX;
         if !can_go_on {
             self.exhausted.insert(id);
         }
@@ -182,8 +195,8 @@ impl<'a, E: Execute> Round<'a, E> {
         if canister.system.queues.has_output() {
             self.unrouted.insert(id);
         }
-        self.used.insert(id, used);
-        self.used_in_all += turn.round_instructions;
+        self.executed.insert(id);
+        self.total_instructions += weight.total;
         self.stats.messages_executed += u64::from(turn.messages);
         self.stats.messages_failed += u64::from(turn.failed);
         self.stats.instructions += turn.instructions;
@@ -195,7 +208,7 @@ impl<'a, E: Execute> Round<'a, E> {
             *slot = canister;
         }
         self.state.touched.insert(id);
-        turn.round_instructions
+        weight
     }
 
     /// Records a status; the time of induction stays.
@@ -257,7 +270,7 @@ impl<'a, E: Execute> Round<'a, E> {
 
     fn update_priorities(&mut self) {
         let height = self.context.height;
-        for id in std::mem::take(&mut self.used).into_keys() {
+        for id in std::mem::take(&mut self.executed) {
             let was_full = !self.ready.contains(&id);
             let Some(canister) = self.state.canister_mut(&id) else {
                 continue;
@@ -279,6 +292,12 @@ impl<'a, E: Execute> Round<'a, E> {
 struct Seat {
     id: CanisterId,
     canister: Arc<CanisterState>,
-    used: u64,
     turn: Turn,
+}
+
+/// What a turn counts for in the two measures of a round.
+#[derive(Clone, Copy, Debug, Default)]
+struct TurnWeight {
+    path: u64,
+    total: u64,
 }

@@ -5,14 +5,16 @@
 
 use crate::apply;
 use crate::context::RoundContext;
-use crate::limits::{CANISTER_ROUND_INSTRUCTIONS_MAX, MESSAGE_OVERHEAD_INSTRUCTIONS, TURN_MESSAGES_MAX};
+use crate::limits::{
+    PATH_MESSAGE_INSTRUCTIONS, PATH_TURN_INSTRUCTIONS, ROUND_PATH_INSTRUCTIONS_MAX, TOTAL_MESSAGE_INSTRUCTIONS,
+};
 use crate::message::{self, Begun};
 use crate::state::{
     CanisterInput, CanisterMessage, CanisterState, LiveExecution, LowMemoryHook, PausedCall, RegisteredCallback,
     StartingPoint, SystemTask, WorkItem,
 };
 use replicore_engine::{Call, Execute, ExecutionOutcome, InstructionLimits, PausedExecution, WorkDone};
-use replicore_types::{IngressState, IngressStatus, MessageId, NumInstructions, OS_PAGE_BYTES, Response};
+use replicore_types::{IngressState, IngressStatus, MessageId, OS_PAGE_BYTES, Response};
 use std::sync::Arc;
 
 /// What a turn did beside changing its canister.
@@ -20,8 +22,8 @@ use std::sync::Arc;
 pub(crate) struct Turn {
     /// New ingress statuses in the order in which they came to be.
     pub statuses: Vec<(MessageId, IngressStatus)>,
-    /// Instructions, overhead included: what counts against the round.
-    pub round_instructions: u64,
+    /// Instructions as they count on the path of the round.
+    pub path_instructions: u64,
     /// Instructions executed.
     pub instructions: u64,
     /// Messages and tasks started or gone on with.
@@ -43,26 +45,26 @@ pub(crate) struct Runner<'a, E> {
 }
 
 impl<E: Execute> Runner<'_, E> {
-    /// Executes what waits for the canister until nothing is left or a limit is reached. `used` is what the canister
-    /// used in this round before.
-    pub fn run_turn(&self, canister: &mut CanisterState, used: u64) -> Turn {
+    /// Executes what waits for the canister until nothing is left or the end of the round's path is reached. `path` is
+    /// its length before this iteration.
+    pub fn run_turn(&self, canister: &mut CanisterState, path: u64) -> Turn {
         let mut turn = Turn::default();
         if let Some(paused) = canister.paused.take() {
             self.go_on(canister, paused, &mut turn);
         }
-        while !turn.slice_used
-            && turn.messages < TURN_MESSAGES_MAX
-            && used + turn.round_instructions < CANISTER_ROUND_INSTRUCTIONS_MAX
-        {
+        while !turn.slice_used && path + turn.path_instructions < ROUND_PATH_INSTRUCTIONS_MAX {
             let Some(item) = next_item(canister) else { break };
             self.start(canister, item, &mut turn);
+        }
+        if turn.instructions > 0 {
+            turn.path_instructions += PATH_TURN_INSTRUCTIONS;
         }
         turn
     }
 
     fn start(&self, canister: &mut CanisterState, item: WorkItem, turn: &mut Turn) {
         turn.messages += 1;
-        turn.round_instructions += MESSAGE_OVERHEAD_INSTRUCTIONS;
+        turn.path_instructions += PATH_MESSAGE_INSTRUCTIONS;
         if let WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(response))) = &item {
             let response = Arc::clone(response);
             let Some(start) = apply::begin_response(canister, &response, self.context) else {
@@ -88,7 +90,7 @@ impl<E: Execute> Runner<'_, E> {
 
     fn go_on(&self, canister: &mut CanisterState, paused: PausedCall, turn: &mut Turn) {
         turn.messages += 1;
-        turn.round_instructions += MESSAGE_OVERHEAD_INSTRUCTIONS;
+        turn.path_instructions += PATH_MESSAGE_INSTRUCTIONS;
         let (item, start) = (paused.item.clone(), paused.start);
         self.execute(canister, item, start, Some(paused), turn);
     }
@@ -143,7 +145,7 @@ impl<E: Execute> Runner<'_, E> {
         let view = message::call_view(canister, item, start, self.context);
         let WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(response))) = item else {
             let call = message::call(canister, item, &view);
-            let limits = message::instruction_limits(self.context, false);
+            let limits = message::instruction_limits(canister, item, self.context);
             return match self.run_slice(canister, call, limits, paused) {
                 ExecutionOutcome::Finished(done) => Slice::Call(done),
                 ExecutionOutcome::Paused(live) => Slice::Paused(live),
@@ -159,7 +161,7 @@ impl<E: Execute> Runner<'_, E> {
             return Slice::Nothing;
         };
         let call = message::callback_call(canister, &registered, response, &view);
-        let limits = message::instruction_limits(self.context, true);
+        let limits = message::instruction_limits(canister, item, self.context);
         match self.run_slice(canister, call, limits, paused) {
             ExecutionOutcome::Finished(done) => Slice::Response(Arc::clone(response), registered, done),
             ExecutionOutcome::Paused(live) => Slice::Paused(live),
@@ -238,7 +240,12 @@ enum Slice {
 impl Turn {
     fn count(&mut self, instructions: u64) {
         self.instructions += instructions;
-        self.round_instructions += instructions;
+        self.path_instructions += instructions;
+    }
+
+    /// Instructions as they count in the total of the round.
+    pub fn total_instructions(&self) -> u64 {
+        self.instructions + u64::from(self.messages) * TOTAL_MESSAGE_INSTRUCTIONS
     }
 
     fn finished(&mut self, done: &WorkDone, done_before: u64) {
@@ -266,9 +273,4 @@ fn next_item(canister: &mut CanisterState) -> Option<WorkItem> {
         return Some(WorkItem::Task(task));
     }
     canister.system.queues.pop_input().map(WorkItem::Message)
-}
-
-/// Instructions as they count for canisters.
-pub(crate) fn instructions_left(context: &RoundContext, used: NumInstructions) -> NumInstructions {
-    context.message_instructions_max() - used
 }

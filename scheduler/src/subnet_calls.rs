@@ -67,7 +67,8 @@ impl<E: Execute> Round<'_, E> {
         }
         self.state.touched.extend(touched);
         let instructions = work.instructions.0 + MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS;
-        self.used_in_all += instructions;
+        self.path_instructions += work.instructions.0;
+        self.total_instructions += instructions;
         self.stats.instructions += work.instructions.0;
         instructions
     }

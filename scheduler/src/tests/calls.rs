@@ -117,7 +117,10 @@ fn the_501st_open_call_does_not_go_out() {
         .collect();
     let message = world.update(0, &calls);
     world.round(vec![message.clone()]);
+    // 501 messages and half of their callbacks are all that the path of one round allows.
     assert_eq!(world.canister(1).system.version, 500);
+    assert!(!world.status(&message).is_some_and(|status| status.is_terminal()));
+    assert_eq!(world.settle(), 1);
     assert_eq!(world.error(&message).code, ErrorCode::CanisterDidNotReply);
     assert_eq!(world.total_cycles(), Cycles(2 * START.0));
 }
