@@ -4,20 +4,22 @@ use super::CaseResult;
 use super::compare::{Answer, Facts, compare_answer, compare_facts, facts};
 use super::transcript::{Expect, Step, Transcript, TranscriptError, UpgradeOptions};
 use crate::StateMachine;
+use crate::machine::CANISTER_INDICES;
 use crate::certification::RootKey;
 use crate::queries::evaluate;
 use crate::snapshot::CertifiedSnapshot;
 use candid::{CandidType, Encode, Principal};
 use replicore_engine::{Engine, EngineConfig};
 use replicore_netstack::QueryResponse;
-use replicore_scheduler::management;
+use replicore_scheduler::state::Genesis;
+use replicore_scheduler::{ReplicatedState, SchedulerCores, management};
 use replicore_types::{
-    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, Payload, PrincipalId, Randomness,
-    SubnetConfig, SubnetType, Time, UserError,
+    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, NodeId, Payload,
+    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, Time, UserError,
 };
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,14 @@ const START: Time = Time(1_620_328_630_000_000_000);
 const ROUNDS_MAX: u64 = 100;
 /// Lifetime given to every message: far beyond any time that a script advances.
 const LIFETIME: Duration = Duration::from_secs(4 * 60);
+
+/// The key of the subnet that the transcripts were recorded on, whose id follows from it. Canisters and error texts show
+/// both.
+const ROOT_KEY_DER: &str = "308182301d060d2b0601040182dc7c0503010201060c2b0601040182dc7c05030201036100\
+    a55fa281a2e901445e1bdb95842760f7f59c8b90775b552ca9783b7d876a51905e52a7225f7c9f41ecdded00cd7390ec\
+    0ac2d750fac93930ef93ffebfc401f17cd728c313bcb5c65217c14ca12013c19d13845d0845baad65ffb0acd25e35380";
+/// Method whose answer is random.
+const RANDOM_METHOD: &[u8] = b"raw_rand";
 
 /// Runs every step and collects every difference.
 ///
@@ -49,9 +59,13 @@ struct Harness<'a> {
     transcript: &'a Transcript,
     machine: StateMachine,
     time: Time,
+    /// The time was set since the last round.
+    advanced: bool,
     nonce: u64,
     root_key: RootKey,
     submitted: BTreeMap<String, MessageId>,
+    /// Canisters that have asked for random bytes: what their heaps hold is not comparable.
+    random: BTreeSet<CanisterId>,
 }
 
 /// What a step did, before it is compared.
@@ -75,11 +89,13 @@ impl<'a> Harness<'a> {
         let engine = Arc::new(engine);
         Ok(Self {
             transcript,
-            machine: StateMachine::for_test(config, engine),
+            machine: reference_subnet(config, engine)?,
             time: START,
+            advanced: false,
             nonce: 0,
             root_key: RootKey::from_seed(&[1; 32]).map_err(|error| TranscriptError::new(error.to_string()))?,
             submitted: BTreeMap::new(),
+            random: BTreeSet::new(),
         })
     }
 
@@ -89,7 +105,11 @@ impl<'a> Harness<'a> {
         let height = self.machine.state().metadata.height;
         let done = self.execute(step)?;
         let rounds = self.machine.state().metadata.height.0 - height.0;
-        let mut differences = self.compare(expect, &done);
+        let asks_for_random = self.asks_for_random(step)?;
+        if asks_for_random {
+            self.random.insert(self.receiver(step)?);
+        }
+        let mut differences = self.compare(expect, &done, asks_for_random);
         if expect.rounds.is_some_and(|expected| expected != rounds) {
             differences.push(format!("rounds: expected {}, got {rounds}", expect.rounds.unwrap_or(0)));
         }
@@ -104,20 +124,20 @@ impl<'a> Harness<'a> {
                 expect.after.get(alias),
                 before.get(alias.as_str()),
                 self.machine.state().canister(&canister),
-                self.transcript.no_heap_hash != serde_json::Value::Bool(true) && !self.knows_subnet(&canister),
+                self.transcript.no_heap_hash != serde_json::Value::Bool(true) && !self.random.contains(&canister),
             ));
         }
         Ok(differences)
     }
 
-    fn compare(&self, expect: &Expect, done: &Done) -> Vec<String> {
+    fn compare(&self, expect: &Expect, done: &Done, random: bool) -> Vec<String> {
         match done {
-            Done::Answer(answer) => compare_answer(expect, answer),
+            Done::Answer(answer) => compare_answer(expect, answer, random),
             Done::Answers(answers) => {
                 let pairs = expect.results.iter().zip(answers).enumerate();
                 pairs
                     .flat_map(|(number, (expect, answer))| {
-                        compare_answer(expect, answer).into_iter().map(move |text| format!("message {number}: {text}"))
+                        compare_answer(expect, answer, random).into_iter().map(move |text| format!("message {number}: {text}"))
                     })
                     .collect()
             }
@@ -158,6 +178,7 @@ impl<'a> Harness<'a> {
             }
             "advance_time" => {
                 self.time = self.time.plus(Duration::from_nanos(step.ns));
+                self.advanced = true;
                 Done::Nothing
             }
             other => Done::Answer(Answer::HttpError(format!("unknown step `{other}`"))),
@@ -198,7 +219,10 @@ impl<'a> Harness<'a> {
     }
 
     fn round(&mut self, messages: Vec<Ingress>) {
-        self.time = Time(self.time.0 + 1);
+        // The first round after an advance has just the time that was set.
+        if !std::mem::take(&mut self.advanced) {
+            self.time = Time(self.time.0 + 1);
+        }
         let height = self.machine.state().metadata.height.next();
         let mut randomness = [0; 32];
         randomness[..8].copy_from_slice(&height.0.to_be_bytes());
@@ -280,14 +304,11 @@ impl<'a> Harness<'a> {
         all
     }
 
-    /// True where the canister's heap holds the identity of this subnet, which no other replica shares: its hash is then
-    /// not comparable.
-    fn knows_subnet(&self, canister: &CanisterId) -> bool {
-        let metadata = &self.machine.state().metadata;
-        let (root_key, subnet) = (&metadata.root_key[..], metadata.subnet_id.as_slice());
-        let execution = self.machine.state().canister(canister).and_then(|canister| canister.execution.as_ref());
-        let mut pages = execution.iter().flat_map(|execution| execution.heap.pages.iter());
-        pages.any(|(_, page)| contains(page, &root_key[..subnet.len()]) || contains(page, subnet))
+    /// True where the step calls, or makes a canister call, the method that answers with random bytes.
+    fn asks_for_random(&self, step: &Step) -> Result<bool, TranscriptError> {
+        let method = step.method.as_deref().unwrap_or_default();
+        let argument = step.argument(&self.transcript.canister_ids)?;
+        Ok(method.as_bytes() == RANDOM_METHOD || contains(&argument, RANDOM_METHOD))
     }
 
     fn install_argument(&self, step: &Step) -> Result<Vec<u8>, TranscriptError> {
@@ -302,6 +323,20 @@ impl<'a> Harness<'a> {
         };
         Encode!(&argument).map_err(|error| TranscriptError::new(format!("install argument: {error}")))
     }
+}
+
+/// An empty subnet with the identity of the one that the transcripts were recorded on.
+fn reference_subnet(subnet: SubnetConfig, engine: Arc<Engine>) -> Result<StateMachine, TranscriptError> {
+    let root_key = hex::decode(ROOT_KEY_DER).map_err(|error| TranscriptError::new(format!("root key: {error}")))?;
+    let node_key: Arc<[u8]> = Arc::from(&[8; 44][..]);
+    let state = ReplicatedState::genesis(Genesis {
+        subnet_id: SubnetId(PrincipalId::self_authenticating(&root_key)),
+        subnet,
+        nodes: BTreeMap::from([(NodeId(PrincipalId::self_authenticating(&node_key)), node_key)]),
+        root_key: Arc::from(root_key),
+        canister_indices: CANISTER_INDICES,
+    });
+    Ok(StateMachine::new(state, engine, SchedulerCores(1)))
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
