@@ -55,6 +55,7 @@ pub enum InterfaceVersion {
 
 /// The facts of the subnet that fees and limits depend on. Part of the replicated state; fixed at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SubnetConfig {
     /// Kind of subnet.
     pub subnet_type: SubnetType,

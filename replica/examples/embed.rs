@@ -1,0 +1,154 @@
+//! Embedding the engine without its network, log and sequencer: batches in, certified state out.
+//!
+//! Two machines execute the same batches, one on a single core and one on four, and must have the same root after each:
+//! what a cluster of replicas would compare. Run it with `cargo run -p replicore --example embed`.
+
+use candid::{CandidType, Encode, Principal};
+use replicore::StateMachine;
+use replicore_engine::{Engine, EngineConfig};
+use replicore_scheduler::SchedulerCores;
+use replicore_types::{Batch, CanisterId, Ingress, MessageId, Payload, PrincipalId, Randomness, SubnetConfig, Time};
+use serde_bytes::ByteBuf;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A canister that counts.
+const COUNTER: &str = r#"
+(module
+  (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+  (import "ic0" "msg_reply" (func $reply))
+  (memory 1)
+  (func (export "canister_update inc")
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+    (call $append (i32.const 0) (i32.const 4))
+    (call $reply))
+)"#;
+
+/// Time of the first batch. An embedder's sequencer agrees on time and randomness; here they are made up.
+const START: Time = Time(1_700_000_000_000_000_000);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // 1. An engine runs canisters and caches what it compiles. Each machine gets its own; sharing one would do as well.
+    let mut machines = Vec::new();
+    for cores in [1, 4] {
+        let engine = Arc::new(Engine::new(EngineConfig::default())?);
+        let genesis = StateMachine::for_test(SubnetConfig::default(), Arc::clone(&engine));
+        machines.push(StateMachine::new(
+            genesis.state().clone(),
+            engine,
+            SchedulerCores(cores),
+        ));
+    }
+
+    // 2. The batches, as a sequencer would order them: a canister is made and installed, then called.
+    let canister = CanisterId::from_index(0);
+    let batches = [
+        vec![call(
+            1,
+            CanisterId::MANAGEMENT,
+            "provisional_create_canister_with_cycles",
+            create()?,
+        )],
+        vec![Ingress {
+            // Management calls name the canister that they are about, as the path of an HTTP request does.
+            effective_canister_id: Some(canister),
+            ..call(2, CanisterId::MANAGEMENT, "install_code", install(canister)?)
+        }],
+        (3..103)
+            .map(|number| call(number, canister, "inc", Vec::new()))
+            .collect(),
+    ];
+
+    // 3. Every machine executes every batch. The root is what a subnet signs: it commits to all that is certified.
+    for messages in batches {
+        let mut roots = Vec::new();
+        for machine in &mut machines {
+            let statistics = machine.execute_batch(batch(machine, messages.clone()));
+            roots.push(statistics.root_hash);
+            println!(
+                "height {}: {} messages, {} instructions, root {}",
+                statistics.height.0,
+                statistics.messages_executed,
+                statistics.instructions,
+                hex::encode(statistics.root_hash)
+            );
+        }
+        if roots.iter().any(|root| *root != roots[0]) {
+            return Err("the machines diverged".into());
+        }
+    }
+
+    // 4. What became of a message is part of the state; so is all that a query or a certificate would show.
+    let last = machines[0].state().ingress_history.get(&message_id(102));
+    println!("the last call: {:?}", last.ok_or("the call is not known")?.state);
+    Ok(())
+}
+
+/// The next batch of a machine: its height follows the state's, its time is later.
+fn batch(machine: &StateMachine, messages: Vec<Ingress>) -> Batch {
+    let height = machine.state().metadata.height.next();
+    Batch {
+        height,
+        time: START.plus(Duration::from_secs(height.0)),
+        randomness: Randomness([height.0 as u8; 32]),
+        messages,
+        consensus_responses: Vec::new(),
+        requires_checkpoint: false,
+    }
+}
+
+/// A call as the network stack hands it over once it is verified. Here nothing is signed: the embedder vouches for it.
+fn call(number: u64, receiver: CanisterId, method: &str, argument: Vec<u8>) -> Ingress {
+    Ingress {
+        message_id: message_id(number),
+        source: PrincipalId::self_authenticating(b"the public key of a user"),
+        receiver,
+        effective_canister_id: (receiver != CanisterId::MANAGEMENT).then_some(receiver),
+        method_name: method.into(),
+        envelope_bytes: argument.len() as u32,
+        method_payload: Payload::from(argument),
+        expiry: START.plus(Duration::from_secs(60)),
+        sender_info: None,
+    }
+}
+
+/// Ids of messages must differ; those of real calls are hashes of their content.
+fn message_id(number: u64) -> MessageId {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
+}
+
+#[derive(CandidType)]
+struct Create {
+    amount: Option<candid::Nat>,
+}
+
+fn create() -> candid::Result<Vec<u8>> {
+    let amount = Some(10_000_000_000_000_u64.into());
+    Encode!(&Create { amount })
+}
+
+#[derive(CandidType)]
+#[expect(non_camel_case_types, reason = "the Candid name")]
+enum Mode {
+    install,
+}
+
+#[derive(CandidType)]
+struct Install {
+    mode: Mode,
+    canister_id: Principal,
+    wasm_module: ByteBuf,
+    arg: ByteBuf,
+}
+
+fn install(canister: CanisterId) -> Result<Vec<u8>, Box<dyn Error>> {
+    Ok(Encode!(&Install {
+        mode: Mode::install,
+        canister_id: Principal::from_slice(canister.as_slice()),
+        wasm_module: ByteBuf::from(wat::parse_str(COUNTER)?),
+        arg: ByteBuf::new(),
+    })?)
+}

@@ -1,0 +1,70 @@
+//! The documentation of the configuration against the program: every key, with its default.
+
+use replicore::config::Config;
+use std::path::PathBuf;
+
+const DOCUMENT: &str = include_str!("../../docs/CONFIGURATION.md");
+
+/// The part of the document below a heading.
+fn chapter(heading: &str) -> &'static str {
+    let start = DOCUMENT.find(&format!("\n## {heading}\n"));
+    let text = &DOCUMENT[start.unwrap_or_else(|| panic!("no chapter `{heading}`")) + 1..];
+    text[3..].find("\n## ").map_or(text, |end| &text[..end + 3])
+}
+
+fn check(heading: &str, key: &str, value: &toml::Value) {
+    let row = format!("| `{key}` | `{value}` |");
+    assert!(
+        chapter(heading).contains(&row),
+        "docs/CONFIGURATION.md, {heading}: no row {row}"
+    );
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
+    let mut keys = 0;
+    for (name, value) in &defaults {
+        match value {
+            toml::Value::Table(section) => {
+                let heading = format!("[{name}]");
+                section.iter().for_each(|(key, value)| check(&heading, key, value));
+                keys += section.len();
+            }
+            value => {
+                check("Top level", name, value);
+                keys += 1;
+            }
+        }
+    }
+    let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `")).count();
+    // The port file has no default, hence no line in the printed configuration.
+    assert_eq!(rows, keys + 1, "a documented key does not exist");
+    assert!(chapter("Top level").contains("| `port_file` | none |"));
+}
+
+#[test]
+fn a_file_holds_only_what_differs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file: PathBuf = directory.path().join("replicore.toml");
+    std::fs::write(
+        &file,
+        "state_dir = \"elsewhere\"\n[subnet]\nsize = 34\n[http]\npipeline_max = 8\n",
+    )
+    .unwrap();
+    let config = Config::load(&file).unwrap();
+    let mut expected = Config {
+        state_dir: "elsewhere".into(),
+        ..Config::default()
+    };
+    expected.subnet.size = 34;
+    expected.http.pipeline_max = 8;
+    assert_eq!(config, expected);
+    for (text, named) in [("[subnet]\nsise = 3", "sise"), ("nonsense", "malformed")] {
+        std::fs::write(&file, text).unwrap();
+        let error = Config::load(&file).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("replicore.toml"), "{error}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(Config::load(&file).unwrap_err().to_string().contains("cannot read"));
+}
