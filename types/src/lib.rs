@@ -22,5 +22,5 @@ pub use errors::{ErrorCode, RejectCode, UserError};
 pub use ids::{CallContextId, CallbackId, CanisterId, MessageId, NodeId, PrincipalId, SubnetId};
 pub use ingress::{Ingress, IngressState, IngressStatus, WasmResult};
 pub use messages::{Payload, RejectContext, Request, Response, ResponsePayload};
-pub use subnet::{CostSchedule, InterfaceVersion, SubnetConfig, SubnetType};
+pub use subnet::{CostSchedule, InterfaceVersion, SubnetConfig, SubnetType, ThresholdKeys};
 pub use time::{CoarseTime, Height, Time};

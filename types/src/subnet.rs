@@ -53,6 +53,26 @@ pub enum InterfaceVersion {
     August2026,
 }
 
+/// Threshold keys of the subnet, by curve or algorithm; each has the name [`ThresholdKeys::NAME`]. A canister can ask
+/// what a signature with one costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ThresholdKeys {
+    /// ECDSA on secp256k1.
+    pub ecdsa_secp256k1: bool,
+    /// Schnorr signatures as in BIP 340.
+    pub schnorr_bip340secp256k1: bool,
+    /// Schnorr signatures as Ed25519.
+    pub schnorr_ed25519: bool,
+    /// vetKeys on BLS12-381, derived in G2.
+    pub vetkd_bls12_381_g2: bool,
+}
+
+impl ThresholdKeys {
+    /// The name of every key.
+    pub const NAME: &'static str = "key_1";
+}
+
 /// The facts of the subnet that fees and limits depend on. Part of the replicated state; fixed at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,10 +87,19 @@ pub struct SubnetConfig {
     pub rate_limits: bool,
     /// The management interface in force.
     pub interface: InterfaceVersion,
+    /// Threshold keys that it holds.
+    pub threshold_keys: ThresholdKeys,
 }
 
 impl Default for SubnetConfig {
     fn default() -> Self {
-        Self { subnet_type: SubnetType::default(), size: 13, cost_schedule: CostSchedule::Normal, rate_limits: true, interface: InterfaceVersion::default() }
+        Self {
+            subnet_type: SubnetType::default(),
+            size: 13,
+            cost_schedule: CostSchedule::Normal,
+            rate_limits: true,
+            interface: InterfaceVersion::default(),
+            threshold_keys: ThresholdKeys::default(),
+        }
     }
 }

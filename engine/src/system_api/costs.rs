@@ -1,10 +1,10 @@
 //! What things would cost: answers from the fee table, nothing is charged for here but the instructions.
 
 use super::cycles::write;
-use super::{Host, subslice};
+use super::Host;
 use crate::trap::{Advice, Failure};
 use replicore_types::limits::{MESSAGE_INSTRUCTIONS_MAX, REPLY_BYTES_MAX};
-use replicore_types::{NumBytes, NumInstructions};
+use replicore_types::{NumBytes, NumInstructions, ThresholdKeys};
 
 type Answer = Result<u64, Failure>;
 
@@ -47,21 +47,51 @@ pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, _dst
     ))
 }
 
-pub(super) fn sign_with_ecdsa(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, _dst: u64) -> Answer {
-    threshold_key(host, "ic0.cost_sign_with_ecdsa", (src, size), curve < 1)
+pub(super) fn sign_with_ecdsa(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, dst: u64) -> Answer {
+    let keys = host.message().view.subnet.threshold_keys;
+    let curves = [keys.ecdsa_secp256k1];
+    signature(host, "cost_sign_with_ecdsa", (src, size), held(&curves, curve), dst)
 }
 
-pub(super) fn sign_with_schnorr(host: &mut Host<'_, '_>, src: u64, size: u64, algorithm: u64, _dst: u64) -> Answer {
-    threshold_key(host, "ic0.cost_sign_with_schnorr", (src, size), algorithm < 2)
+pub(super) fn sign_with_schnorr(host: &mut Host<'_, '_>, src: u64, size: u64, algorithm: u64, dst: u64) -> Answer {
+    let keys = host.message().view.subnet.threshold_keys;
+    let algorithms = [keys.schnorr_bip340secp256k1, keys.schnorr_ed25519];
+    signature(
+        host,
+        "cost_sign_with_schnorr",
+        (src, size),
+        held(&algorithms, algorithm),
+        dst,
+    )
 }
 
-pub(super) fn vetkd_derive_key(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, _dst: u64) -> Answer {
-    threshold_key(host, "ic0.cost_vetkd_derive_key", (src, size), curve < 1)
+pub(super) fn vetkd_derive_key(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, dst: u64) -> Answer {
+    let keys = host.message().view.subnet.threshold_keys;
+    let curves = [keys.vetkd_bls12_381_g2];
+    signature(host, "cost_vetkd_derive_key", (src, size), held(&curves, curve), dst)
 }
 
-/// The subnet holds no threshold keys, so that a known curve leads to an unknown key.
-fn threshold_key(host: &mut Host<'_, '_>, function: &str, (src, size): (u64, u64), known: bool) -> Answer {
-    let heap_bytes = host.heap_bytes();
-    subslice(function, src, size, usize::try_from(heap_bytes).unwrap_or(usize::MAX))?;
-    Ok(if known { UNKNOWN_KEY } else { UNKNOWN_CURVE })
+/// Whether the subnet holds a key of this curve or algorithm; `None` for one that the protocol does not know.
+fn held(keys: &[bool], curve: u64) -> Option<bool> {
+    keys.get(usize::try_from(curve).ok()?).copied()
+}
+
+/// The price of a signature with the key that is named at `src`, where the subnet holds it.
+fn signature(
+    host: &mut Host<'_, '_>,
+    function: &str,
+    (src, size): (u64, u64),
+    held: Option<bool>,
+    dst: u64,
+) -> Answer {
+    let is_name = |bytes: &[u8]| bytes == ThresholdKeys::NAME.as_bytes();
+    let is_named = host.with_heap(&format!("ic0.{function}"), src, size, |bytes, _| is_name(bytes))?;
+    match held {
+        None => Ok(UNKNOWN_CURVE),
+        Some(true) if is_named => {
+            let fee = host.message().view.subnet.threshold_signature_fee();
+            write(host, function, dst, fee)
+        }
+        Some(_) => Ok(UNKNOWN_KEY),
+    }
 }

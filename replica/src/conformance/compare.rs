@@ -167,6 +167,7 @@ pub fn compare_answer(expected: &Expect, answer: &Answer, random: bool) -> Vec<S
                 differ("reject message", first_line(expected), first_line(&error.description));
             }
         }
+        Answer::HttpError(reason) if expected.kind != "http_error" => differ("refusal", String::new(), reason.clone()),
         Answer::HttpError(_) | Answer::Pending => {}
     }
     differences

@@ -15,7 +15,8 @@ use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores, management};
 use replicore_types::{
     Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, NodeId, Payload,
-    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, Time, UserError,
+    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, ThresholdKeys, Time,
+    UserError,
 };
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
@@ -84,6 +85,12 @@ impl<'a> Harness<'a> {
             cost_schedule: if subnet.cost_schedule == "free" { CostSchedule::Free } else { CostSchedule::Normal },
             rate_limits: !subnet.no_rate_limit,
             interface: InterfaceVersion::May2026,
+            threshold_keys: ThresholdKeys {
+                ecdsa_secp256k1: subnet.chain_keys,
+                schnorr_ed25519: subnet.chain_keys,
+                vetkd_bls12_381_g2: subnet.chain_keys,
+                schnorr_bip340secp256k1: false,
+            },
         };
         let engine = Engine::new(EngineConfig::default()).map_err(|error| TranscriptError::new(error.to_string()))?;
         let engine = Arc::new(engine);

@@ -37,7 +37,7 @@ pub struct Subnet {
     /// Heap-delta and install-code rate limits are off.
     #[serde(default)]
     pub no_rate_limit: bool,
-    /// Threshold keys were enabled.
+    /// The subnet held threshold keys: ECDSA, Ed25519 and vetKeys.
     #[serde(default)]
     pub chain_keys: bool,
 }
