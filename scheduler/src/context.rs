@@ -2,7 +2,8 @@
 
 use crate::state::ReplicatedState;
 use replicore_types::limits::{
-    MESSAGE_INSTRUCTIONS_MAX, QUERY_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX, SUBNET_MEMORY_BYTES_MAX, SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
+    MESSAGE_INSTRUCTIONS_MAX, QUERY_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX, SUBNET_MEMORY_BYTES_MAX,
+    SYSTEM_MESSAGE_INSTRUCTIONS_MAX,
 };
 use replicore_types::{
     CanisterId, Height, NumBytes, NumInstructions, Randomness, SubnetConfig, SubnetId, SubnetType, Time,

@@ -329,7 +329,10 @@ pub(crate) fn response_refunds(
         .subnet
         .fee(|subnet| subnet.transmission_cost(longest) - subnet.transmission_cost(bytes));
     let refund = response.refund.min(callback.cycles_sent);
-    (refund, transmission.at_most(callback.prepayment_for_response_transmission))
+    (
+        refund,
+        transmission.at_most(callback.prepayment_for_response_transmission),
+    )
 }
 
 /// What the engine executes for a response.

@@ -131,7 +131,8 @@ impl<'a, E: Execute> Round<'a, E> {
             let left = ROUND_TOTAL_INSTRUCTIONS_MAX.saturating_sub(self.total_instructions);
             if left == 0
                 || self.path_instructions >= ROUND_PATH_INSTRUCTIONS_MAX
-                || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX {
+                || self.stats.heap_delta_bytes >= HEAP_DELTA_PER_ROUND_BYTES_MAX
+            {
                 // What did not run waits for the next round.
                 self.ready.extend(rest);
                 break;

@@ -171,7 +171,10 @@ pub struct UserError {
 impl UserError {
     /// An error with this text; a longer one is cut in the middle.
     pub fn new(code: ErrorCode, description: impl Into<String>) -> Self {
-        Self { code, description: ellipsize(description.into(), ERROR_DESCRIPTION_BYTES_MAX) }
+        Self {
+            code,
+            description: ellipsize(description.into(), ERROR_DESCRIPTION_BYTES_MAX),
+        }
     }
 
     /// The reject code that goes with the error.

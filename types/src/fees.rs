@@ -43,7 +43,10 @@ fn cycles_of_instructions(instructions: NumInstructions, width: WasmWidth) -> u1
 
 /// 2^30 times the cycles for holding bytes on the reference subnet.
 fn gib_cycles(bytes: NumBytes, duration: Duration) -> u128 {
-    STORAGE_PER_GIB_SECOND.saturating_mul(u128::from(bytes.0)).saturating_mul(duration.as_nanos()) / NANOS_PER_SECOND
+    STORAGE_PER_GIB_SECOND
+        .saturating_mul(u128::from(bytes.0))
+        .saturating_mul(duration.as_nanos())
+        / NANOS_PER_SECOND
 }
 
 /// Whether memory is addressed with 32 or 64 bits: a wasm64 instruction costs twice the cycles.
@@ -69,7 +72,10 @@ pub struct Fee {
 impl From<Cycles> for Fee {
     /// An amount that is taken whatever the schedule says.
     fn from(amount: Cycles) -> Self {
-        Self { taken: amount, counted: amount }
+        Self {
+            taken: amount,
+            counted: amount,
+        }
     }
 }
 
@@ -77,7 +83,10 @@ impl Fee {
     /// At most `bound` cycles of the fee; what is cut off is not counted either.
     pub fn at_most(self, bound: Cycles) -> Self {
         let excess = self.taken - bound;
-        Self { taken: self.taken - excess, counted: self.counted - excess }
+        Self {
+            taken: self.taken - excess,
+            counted: self.counted - excess,
+        }
     }
 }
 
@@ -88,8 +97,14 @@ impl SubnetConfig {
 
     /// What `cost` comes to on this subnet.
     pub fn fee(&self, cost: impl Fn(&Self) -> Cycles) -> Fee {
-        let normal = Self { cost_schedule: CostSchedule::Normal, ..*self };
-        Fee { taken: cost(self), counted: cost(&normal) }
+        let normal = Self {
+            cost_schedule: CostSchedule::Normal,
+            ..*self
+        };
+        Fee {
+            taken: cost(self),
+            counted: cost(&normal),
+        }
     }
 
     fn execution_is_free(&self) -> bool {
@@ -98,12 +113,20 @@ impl SubnetConfig {
 
     /// `fee * size / 13` rounded down: zero under the free schedule.
     fn scale(&self, fee: u128) -> Cycles {
-        if self.is_free() { Cycles::ZERO } else { Cycles(fee.saturating_mul(u128::from(self.size)) / REFERENCE_SUBNET_SIZE) }
+        if self.is_free() {
+            Cycles::ZERO
+        } else {
+            Cycles(fee.saturating_mul(u128::from(self.size)) / REFERENCE_SUBNET_SIZE)
+        }
     }
 
     /// [`Self::scale`] for what system subnets do not charge for.
     fn scale_execution(&self, fee: u128) -> Cycles {
-        if self.execution_is_free() { Cycles::ZERO } else { self.scale(fee) }
+        if self.execution_is_free() {
+            Cycles::ZERO
+        } else {
+            self.scale(fee)
+        }
     }
 
     /// Creating a canister.
@@ -260,22 +283,35 @@ mod tests {
     use super::*;
 
     fn subnet(size: u32) -> SubnetConfig {
-        SubnetConfig { subnet_type: SubnetType::Application, size, ..SubnetConfig::default() }
+        SubnetConfig {
+            subnet_type: SubnetType::Application,
+            size,
+            ..SubnetConfig::default()
+        }
     }
 
     #[test]
     fn published_fees_for_one_and_thirteen_nodes() {
         assert_eq!(subnet(13).canister_creation_fee(), Cycles(500_000_000_000));
         assert_eq!(subnet(1).canister_creation_fee(), Cycles(38_461_538_461));
-        assert_eq!(subnet(1).execution_cost(NumInstructions(0), WasmWidth::Wasm32), Cycles(384_615));
+        assert_eq!(
+            subnet(1).execution_cost(NumInstructions(0), WasmWidth::Wasm32),
+            Cycles(384_615)
+        );
         let (max, used) = (NumInstructions(40_000_000_000), NumInstructions(513));
         let prepaid = subnet(1).execution_cost(max, WasmWidth::Wasm32);
         let refund = subnet(1).instructions_cost(NumInstructions(max.0 - used.0), WasmWidth::Wasm32);
         assert_eq!(prepaid - refund, Cycles(384_655));
-        assert_eq!(subnet(1).settled_execution_cost(max, used, WasmWidth::Wasm32), Cycles(384_655));
+        assert_eq!(
+            subnet(1).settled_execution_cost(max, used, WasmWidth::Wasm32),
+            Cycles(384_655)
+        );
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(0)), Cycles(92_307));
         assert_eq!(subnet(1).ingress_induction_cost(NumBytes(10)), Cycles(92_307 + 1_530));
-        assert_eq!(subnet(13).http_request_fee(NumBytes(0), NumBytes(0)), Cycles(49_140_000));
+        assert_eq!(
+            subnet(13).http_request_fee(NumBytes(0), NumBytes(0)),
+            Cycles(49_140_000)
+        );
     }
 
     #[test]
@@ -287,9 +323,15 @@ mod tests {
         };
         let month = Cycles(317_500 * 30 * u128::from(SECONDS_PER_DAY));
         assert_eq!(subnet(13).freezing_threshold(canister), month);
-        let smaller = FreezingThreshold { memory_allocation: NumBytes(1 << 20), ..canister };
+        let smaller = FreezingThreshold {
+            memory_allocation: NumBytes(1 << 20),
+            ..canister
+        };
         assert_eq!(subnet(13).freezing_threshold(smaller), month);
-        let reserved = FreezingThreshold { reserved_balance: Cycles(1_000), ..canister };
+        let reserved = FreezingThreshold {
+            reserved_balance: Cycles(1_000),
+            ..canister
+        };
         assert_eq!(subnet(13).freezing_threshold(reserved), month - Cycles(1_000));
     }
 
@@ -304,7 +346,10 @@ mod tests {
 
     #[test]
     fn the_free_schedule_counts_what_it_does_not_take() {
-        let free = SubnetConfig { cost_schedule: CostSchedule::Free, ..subnet(13) };
+        let free = SubnetConfig {
+            cost_schedule: CostSchedule::Free,
+            ..subnet(13)
+        };
         let fee = free.fee(|subnet| subnet.ingress_induction_cost(NumBytes(60)));
         assert_eq!((fee.taken, fee.counted), (Cycles::ZERO, Cycles(1_320_000)));
         let fee = subnet(13).fee(|subnet| subnet.ingress_induction_cost(NumBytes(60)));
@@ -324,8 +369,15 @@ mod tests {
         // From a byte above 4 GiB to 500 GiB on an otherwise empty subnet.
         let far = grow(4_295_099_603, 8_126_463 * 65_536);
         assert_eq!(reservation(far), Cycles(14_286_616_562_664_117));
-        let first = MemoryReservation { allocated: NumBytes(300 << 30), ..far };
-        let second = MemoryReservation { allocated: far.allocated - first.allocated, taken_before: first.allocated, ..far };
+        let first = MemoryReservation {
+            allocated: NumBytes(300 << 30),
+            ..far
+        };
+        let second = MemoryReservation {
+            allocated: far.allocated - first.allocated,
+            taken_before: first.allocated,
+            ..far
+        };
         assert_eq!(reservation(first) + reservation(second), reservation(far));
     }
 }

@@ -17,7 +17,11 @@ impl Time {
     /// The later instant, saturating at the end of time (year 2554).
     pub const fn plus(self, duration: Duration) -> Self {
         let nanos = duration.as_nanos();
-        Self(self.0.saturating_add(if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }))
+        Self(self.0.saturating_add(if nanos > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            nanos as u64
+        }))
     }
 
     /// How long after `earlier` this is; zero where it is not after.
@@ -40,7 +44,11 @@ impl CoarseTime {
     /// `time` rounded down to a second.
     pub const fn floor(time: Time) -> Self {
         let seconds = time.0 / 1_000_000_000;
-        Self(if seconds > u32::MAX as u64 { u32::MAX } else { seconds as u32 })
+        Self(if seconds > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            seconds as u32
+        })
     }
 
     /// The same instant in nanoseconds.

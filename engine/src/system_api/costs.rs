@@ -1,7 +1,7 @@
 //! What things would cost: answers from the fee table, nothing is charged for here but the instructions.
 
-use super::cycles::write;
 use super::Host;
+use super::cycles::write;
 use crate::trap::{Advice, Failure};
 use replicore_types::limits::{MESSAGE_INSTRUCTIONS_MAX, REPLY_BYTES_MAX};
 use replicore_types::{NumBytes, NumInstructions, ThresholdKeys};
@@ -77,13 +77,7 @@ fn held(keys: &[bool], curve: u64) -> Option<bool> {
 }
 
 /// The price of a signature with the key that is named at `src`, where the subnet holds it.
-fn signature(
-    host: &mut Host<'_, '_>,
-    function: &str,
-    (src, size): (u64, u64),
-    held: Option<bool>,
-    dst: u64,
-) -> Answer {
+fn signature(host: &mut Host<'_, '_>, function: &str, (src, size): (u64, u64), held: Option<bool>, dst: u64) -> Answer {
     let is_name = |bytes: &[u8]| bytes == ThresholdKeys::NAME.as_bytes();
     let is_named = host.with_heap(&format!("ic0.{function}"), src, size, |bytes, _| is_name(bytes))?;
     match held {

@@ -18,7 +18,10 @@ pub type Facts = BTreeMap<&'static str, Value>;
 const USE_CASES: [(CyclesUseCase, &str); 7] = [
     (CyclesUseCase::Instructions, "Instructions"),
     (CyclesUseCase::IngressInduction, "IngressInduction"),
-    (CyclesUseCase::RequestAndResponseTransmission, "RequestAndResponseTransmission"),
+    (
+        CyclesUseCase::RequestAndResponseTransmission,
+        "RequestAndResponseTransmission",
+    ),
     (CyclesUseCase::Memory, "Memory"),
     (CyclesUseCase::ComputeAllocation, "ComputeAllocation"),
     (CyclesUseCase::BurnedCycles, "BurnedCycles"),
@@ -46,8 +49,16 @@ pub fn facts(canister: &CanisterState) -> Facts {
         ("canister_version", json!(system.version)),
         ("status", json!(status_name(&system.status))),
         ("instructions", json!(system.instructions_executed.get())),
-        ("certified_data", some_unless_empty(hex::encode(&*system.certified_data))),
-        ("global_timer", system.global_timer.map_or(Value::Null, |time| json!(format!("Active(Time({}))", time.0)))),
+        (
+            "certified_data",
+            some_unless_empty(hex::encode(&*system.certified_data)),
+        ),
+        (
+            "global_timer",
+            system
+                .global_timer
+                .map_or(Value::Null, |time| json!(format!("Active(Time({}))", time.0))),
+        ),
         ("open_call_contexts", some_unless_zero(system.calls.call_contexts.len())),
         ("open_callbacks", some_unless_zero(system.calls.callbacks.len())),
         ("reserved_balance", json!(system.reserved_balance.get().to_string())),
@@ -68,7 +79,10 @@ fn wasm_facts(execution: &ExecutionState, facts: &mut Facts) {
     facts.insert("stable_pages", json!(execution.stable.size_wasm_pages));
     facts.insert("heap_sha256", memory_hash(&execution.heap));
     facts.insert("stable_sha256", memory_hash(&execution.stable));
-    facts.insert("globals", json!(sorted(execution.globals.iter().map(global_name).collect())));
+    facts.insert(
+        "globals",
+        json!(sorted(execution.globals.iter().map(global_name).collect())),
+    );
 }
 
 /// SHA-256 over the whole memory, zeros included; null for an empty or a large one.
@@ -161,7 +175,11 @@ pub fn compare_answer(expected: &Expect, answer: &Answer, random: bool) -> Vec<S
                 differ("error code", expected.clone(), error.code.to_string());
             }
             if let Some(expected) = expected.reject_code {
-                differ("reject code", expected.to_string(), (error.reject_code() as u8).to_string());
+                differ(
+                    "reject code",
+                    expected.to_string(),
+                    (error.reject_code() as u8).to_string(),
+                );
             }
             if let Some(expected) = &expected.reject_message {
                 differ("reject message", first_line(expected), first_line(&error.description));
@@ -210,9 +228,14 @@ pub fn compare_facts(
         None => true,
     });
     if gone != (before.is_some() && after.is_none()) {
-        return vec![format!("{alias}: expected {}", if gone { "to be gone" } else { "to exist" })];
+        return vec![format!(
+            "{alias}: expected {}",
+            if gone { "to be gone" } else { "to exist" }
+        )];
     }
-    let (Some(after), Some(after_facts)) = (after, after_facts) else { return Vec::new() };
+    let (Some(after), Some(after_facts)) = (after, after_facts) else {
+        return Vec::new();
+    };
     let expected = expected.and_then(Option::as_ref).unwrap_or(&empty);
     let nothing = Facts::new();
     let before = before.unwrap_or(&nothing);
@@ -225,10 +248,16 @@ pub fn compare_facts(
         match wanted {
             Some(wanted) if change.name == "globals" && includes(&wanted, &change.value) => {}
             Some(wanted) if wanted != change.value => {
-                differences.push(format!("{alias}.{}: expected {wanted}, got {}", change.name, change.value));
+                differences.push(format!(
+                    "{alias}.{}: expected {wanted}, got {}",
+                    change.name, change.value
+                ));
             }
             None if change.changed => {
-                differences.push(format!("{alias}.{}: expected no change, got {}", change.name, change.value));
+                differences.push(format!(
+                    "{alias}.{}: expected no change, got {}",
+                    change.name, change.value
+                ));
             }
             _ => {}
         }
@@ -266,21 +295,47 @@ fn changes(before: &Facts, after: &Facts, canister: &CanisterState) -> Vec<Chang
         let (old, new) = (value(before, name), value(after, name));
         // A new canister starts without a reservation, and a module without globals has an empty list of them.
         let starts_empty = old.is_null() && (new == json!("0") || new == json!([]));
-        Change { name, changed: old != new && !starts_empty, value: new }
+        Change {
+            name,
+            changed: old != new && !starts_empty,
+            value: new,
+        }
     });
-    let counters = USE_CASES.into_iter().map(|(_, name)| name).chain(["instructions"]).map(|name| {
-        let delta = number(&value(after, name)) - number(&value(before, name));
-        Change { name, changed: delta != 0, value: json!(delta.to_string()) }
-    });
+    let counters = USE_CASES
+        .into_iter()
+        .map(|(_, name)| name)
+        .chain(["instructions"])
+        .map(|name| {
+            let delta = number(&value(after, name)) - number(&value(before, name));
+            Change {
+                name,
+                changed: delta != 0,
+                value: json!(delta.to_string()),
+            }
+        });
     let log = new_log(before, canister);
-    absolute.chain(counters).chain([Change { name: "new_log", changed: !log.is_null(), value: log }]).collect()
+    absolute
+        .chain(counters)
+        .chain([Change {
+            name: "new_log",
+            changed: !log.is_null(),
+            value: log,
+        }])
+        .collect()
 }
 
 /// True where the first list holds every value of the second: transcripts also list exported constants.
 fn includes(all: &Value, some: &Value) -> bool {
-    let (Some(all), Some(some)) = (all.as_array(), some.as_array()) else { return false };
+    let (Some(all), Some(some)) = (all.as_array(), some.as_array()) else {
+        return false;
+    };
     let mut rest = all.clone();
-    some.iter().all(|value| rest.iter().position(|other| other == value).map(|at| rest.swap_remove(at)).is_some())
+    some.iter().all(|value| {
+        rest.iter()
+            .position(|other| other == value)
+            .map(|at| rest.swap_remove(at))
+            .is_some()
+    })
 }
 
 fn new_log(before: &Facts, canister: &CanisterState) -> Value {
@@ -298,13 +353,19 @@ fn new_log(before: &Facts, canister: &CanisterState) -> Value {
             })
         })
         .collect();
-    if records.is_empty() { Value::Null } else { Value::Array(records) }
+    if records.is_empty() {
+        Value::Null
+    } else {
+        Value::Array(records)
+    }
 }
 
 fn number(value: &Value) -> i128 {
     match value {
         Value::String(text) => text.parse().unwrap_or(0),
-        Value::Number(number) => number.as_i64().map_or_else(|| number.as_u64().map_or(0, i128::from), i128::from),
+        Value::Number(number) => number
+            .as_i64()
+            .map_or_else(|| number.as_u64().map_or(0, i128::from), i128::from),
         _ => 0,
     }
 }
@@ -312,14 +373,19 @@ fn number(value: &Value) -> i128 {
 /// What a transcript says of a fact; `None` where it says nothing, which means no change.
 fn expected_value(expected: &BTreeMap<String, Value>, name: &str) -> Option<Value> {
     if USE_CASES.iter().any(|(_, use_case)| *use_case == name) {
-        return expected.get("consumed_delta").and_then(|deltas| deltas.get(name)).cloned();
+        return expected
+            .get("consumed_delta")
+            .and_then(|deltas| deltas.get(name))
+            .cloned();
     }
     Some(match (name, expected.get(name)?) {
         ("instructions", Value::Number(number)) => json!(number.to_string()),
         // The last element is the production replica's own instruction counter.
         ("globals", Value::Array(values)) => {
             let names = values.iter().take(values.len().saturating_sub(1));
-            json!(sorted(names.filter_map(|value| value.as_str().map(str::to_owned)).collect()))
+            json!(sorted(
+                names.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+            ))
         }
         (_, value) => value.clone(),
     })

@@ -4,8 +4,8 @@ use super::CaseResult;
 use super::compare::{Answer, Facts, compare_answer, compare_facts, facts};
 use super::transcript::{Expect, Step, Transcript, TranscriptError, UpgradeOptions};
 use crate::StateMachine;
-use crate::machine::CANISTER_INDICES;
 use crate::certification::RootKey;
+use crate::machine::CANISTER_INDICES;
 use crate::queries::evaluate;
 use crate::snapshot::CertifiedSnapshot;
 use candid::{CandidType, Encode, Principal};
@@ -15,8 +15,7 @@ use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores, management};
 use replicore_types::{
     Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, NodeId, Payload,
-    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, ThresholdKeys, Time,
-    UserError,
+    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, ThresholdKeys, Time, UserError,
 };
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
@@ -50,7 +49,9 @@ pub fn run(transcript: &Transcript) -> Result<CaseResult, TranscriptError> {
         let label = step.method.as_deref().or(step.module.as_deref()).unwrap_or_default();
         let differences = harness.step(step)?;
         result.steps += 1;
-        let named = differences.into_iter().map(|difference| format!("step {number} ({} {label}): {difference}", step.op));
+        let named = differences
+            .into_iter()
+            .map(|difference| format!("step {number} ({} {label}): {difference}", step.op));
         result.differences.extend(named);
     }
     Ok(result)
@@ -80,9 +81,17 @@ impl<'a> Harness<'a> {
     fn new(transcript: &'a Transcript) -> Result<Self, TranscriptError> {
         let subnet = &transcript.subnet;
         let config = SubnetConfig {
-            subnet_type: if subnet.subnet_type == "system" { SubnetType::System } else { SubnetType::Application },
+            subnet_type: if subnet.subnet_type == "system" {
+                SubnetType::System
+            } else {
+                SubnetType::Application
+            },
             size: subnet.size,
-            cost_schedule: if subnet.cost_schedule == "free" { CostSchedule::Free } else { CostSchedule::Normal },
+            cost_schedule: if subnet.cost_schedule == "free" {
+                CostSchedule::Free
+            } else {
+                CostSchedule::Normal
+            },
             rate_limits: !subnet.no_rate_limit,
             interface: InterfaceVersion::May2026,
             threshold_keys: ThresholdKeys {
@@ -107,7 +116,9 @@ impl<'a> Harness<'a> {
     }
 
     fn step(&mut self, step: &Step) -> Result<Vec<String>, TranscriptError> {
-        let Some(expect) = &step.expect else { return Ok(vec!["the step has no expectation".into()]) };
+        let Some(expect) = &step.expect else {
+            return Ok(vec!["the step has no expectation".into()]);
+        };
         let before = self.facts();
         let height = self.machine.state().metadata.height;
         let done = self.execute(step)?;
@@ -144,7 +155,9 @@ impl<'a> Harness<'a> {
                 let pairs = expect.results.iter().zip(answers).enumerate();
                 pairs
                     .flat_map(|(number, (expect, answer))| {
-                        compare_answer(expect, answer, random).into_iter().map(move |text| format!("message {number}: {text}"))
+                        compare_answer(expect, answer, random)
+                            .into_iter()
+                            .map(move |text| format!("message {number}: {text}"))
                     })
                     .collect()
             }
@@ -169,7 +182,11 @@ impl<'a> Harness<'a> {
                 Done::Answer(self.finish(&id, step.max_rounds.unwrap_or(ROUNDS_MAX)))
             }
             "batch" => {
-                let messages = step.messages.iter().map(|step| self.message(step)).collect::<Result<Vec<_>, _>>()?;
+                let messages = step
+                    .messages
+                    .iter()
+                    .map(|step| self.message(step))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let ids: Vec<_> = messages.iter().map(|message| message.message_id).collect();
                 self.round(messages);
                 Done::Answers(ids.iter().map(|id| self.finish(id, ROUNDS_MAX)).collect())
@@ -219,10 +236,12 @@ impl<'a> Harness<'a> {
         // The signature is nobody's: transcripts show where a certificate stands, not its bytes.
         let snapshot = CertifiedSnapshot::certify(self.machine.state().clone(), &self.root_key);
         let (state, engine, argument) = (self.machine.state(), self.machine.engine(), Payload::from(argument));
-        Ok(match evaluate(state, engine, source, receiver, method, argument, Some(&snapshot)) {
-            QueryResponse::Replied(reply) => Answer::Reply(reply.to_vec()),
-            QueryResponse::Rejected(error) => Answer::Reject(error),
-        })
+        Ok(
+            match evaluate(state, engine, source, receiver, method, argument, Some(&snapshot)) {
+                QueryResponse::Replied(reply) => Answer::Reply(reply.to_vec()),
+                QueryResponse::Rejected(error) => Answer::Reject(error),
+            },
+        )
     }
 
     fn round(&mut self, messages: Vec<Ingress>) {
@@ -246,7 +265,13 @@ impl<'a> Harness<'a> {
     fn finish(&mut self, id: &MessageId, rounds_max: u64) -> Answer {
         let mut rounds = 0;
         loop {
-            match self.machine.state().ingress_history.get(id).map(|status| status.state.clone()) {
+            match self
+                .machine
+                .state()
+                .ingress_history
+                .get(id)
+                .map(|status| status.state.clone())
+            {
                 Some(IngressState::Completed(reply)) => return Answer::Reply(reply.to_vec()),
                 Some(IngressState::Failed(error)) => return Answer::Reject(error),
                 Some(IngressState::Done) => {
@@ -262,13 +287,21 @@ impl<'a> Harness<'a> {
     fn message(&mut self, step: &Step) -> Result<Ingress, TranscriptError> {
         let receiver = self.receiver(step)?;
         let (method_name, argument) = match step.op.as_str() {
-            "create" => ("provisional_create_canister_with_cycles".into(), step.argument(&self.transcript.canister_ids)?),
+            "create" => (
+                "provisional_create_canister_with_cycles".into(),
+                step.argument(&self.transcript.canister_ids)?,
+            ),
             "install" => ("install_code".into(), self.install_argument(step)?),
-            _ => (step.method.clone().unwrap_or_default(), step.argument(&self.transcript.canister_ids)?),
+            _ => (
+                step.method.clone().unwrap_or_default(),
+                step.argument(&self.transcript.canister_ids)?,
+            ),
         };
         let source = PrincipalId::from_slice(&step.sender(&self.transcript.canister_ids)?);
         let effective_canister_id = if receiver == CanisterId::MANAGEMENT {
-            management::effective_canister_id(&method_name, &argument).ok().flatten()
+            management::effective_canister_id(&method_name, &argument)
+                .ok()
+                .flatten()
         } else {
             Some(receiver)
         };
@@ -303,7 +336,10 @@ impl<'a> Harness<'a> {
     fn facts(&self) -> BTreeMap<&'a str, Facts> {
         let mut all = BTreeMap::new();
         for alias in self.transcript.canister_ids.keys() {
-            let canister = self.canister_id(alias).ok().and_then(|id| self.machine.state().canister(&id));
+            let canister = self
+                .canister_id(alias)
+                .ok()
+                .and_then(|id| self.machine.state().canister(&id));
             if let Some(canister) = canister {
                 all.insert(alias.as_str(), facts(canister));
             }
@@ -361,12 +397,25 @@ fn envelope_bytes(source: &PrincipalId, receiver: &CanisterId, method: &str, arg
                 _ => 5,
             }
     };
-    let keys: usize = ["request_type", "canister_id", "method_name", "arg", "sender", "ingress_expiry", "nonce"]
-        .iter()
-        .map(|key| item(key.len()))
-        .sum();
-    let values = item("call".len()) + item(receiver.as_slice().len()) + item(method.len()) + item(argument.len())
-        + item(source.as_slice().len()) + 9 + item(8);
+    let keys: usize = [
+        "request_type",
+        "canister_id",
+        "method_name",
+        "arg",
+        "sender",
+        "ingress_expiry",
+        "nonce",
+    ]
+    .iter()
+    .map(|key| item(key.len()))
+    .sum();
+    let values = item("call".len())
+        + item(receiver.as_slice().len())
+        + item(method.len())
+        + item(argument.len())
+        + item(source.as_slice().len())
+        + 9
+        + item(8);
     // Self-described tag, the outer map with its one key, and the two map headers.
     (3 + 1 + item("content".len()) + 2 + keys + values) as u32
 }
@@ -410,7 +459,11 @@ impl InstallMode {
             Some("upgrade") => Self::Upgrade(options.map(|options| UpgradeFlags {
                 skip_pre_upgrade: options.skip_pre_upgrade,
                 wasm_memory_persistence: options.wasm_memory_persistence.as_deref().map(|persistence| {
-                    if persistence == "keep" { WasmMemoryPersistence::Keep } else { WasmMemoryPersistence::Replace }
+                    if persistence == "keep" {
+                        WasmMemoryPersistence::Keep
+                    } else {
+                        WasmMemoryPersistence::Replace
+                    }
                 }),
             })),
             _ => Self::Install,

@@ -24,6 +24,9 @@ pub struct CaseResult {
 pub fn run_file(path: &Path) -> CaseResult {
     match Transcript::read(path).and_then(|transcript| harness::run(&transcript)) {
         Ok(result) => result,
-        Err(error) => CaseResult { steps: 0, differences: vec![error.to_string()] },
+        Err(error) => CaseResult {
+            steps: 0,
+            differences: vec![error.to_string()],
+        },
     }
 }

@@ -162,7 +162,8 @@ impl Transcript {
     /// # Errors
     /// The file cannot be read or is not of this format.
     pub fn read(path: &Path) -> Result<Self, TranscriptError> {
-        let text = std::fs::read_to_string(path).map_err(|error| TranscriptError(format!("cannot be read: {error}")))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| TranscriptError(format!("cannot be read: {error}")))?;
         serde_json::from_str(&text).map_err(|error| TranscriptError(format!("is not a transcript: {error}")))
     }
 }
@@ -204,7 +205,9 @@ impl Step {
 }
 
 fn expand(text: &str, ids: &BTreeMap<String, CanisterName>) -> Result<Vec<u8>, TranscriptError> {
-    let expanded = ids.iter().fold(text.to_owned(), |text, (alias, id)| text.replace(&format!("{{{alias}}}"), &id.hex));
+    let expanded = ids.iter().fold(text.to_owned(), |text, (alias, id)| {
+        text.replace(&format!("{{{alias}}}"), &id.hex)
+    });
     hex::decode(&expanded).map_err(|error| TranscriptError(format!("argument `{expanded}`: {error}")))
 }
 

@@ -88,7 +88,10 @@ impl CertifiedState {
         self.time = state.metadata.time;
         self.subnet = Arc::new(content::subnet(&state.metadata));
         self.canister_ranges = Arc::new(content::canister_ranges(&state.metadata));
-        let changes = changed_canisters.iter().filter_map(|id| self.summarize(state, id)).collect();
+        let changes = changed_canisters
+            .iter()
+            .filter_map(|id| self.summarize(state, id))
+            .collect();
         self.canisters.update(changes);
         self.request_statuses.update(status_changes(state, changed_statuses));
         self.root_hash = self.top_digest();
@@ -111,13 +114,18 @@ impl CertifiedState {
         paths.insert([&b"time"[..]]);
         let mut tree = self.top().witness(&paths);
         if let Some(below) = paths.children.get(CANISTER) {
-            let subtree = map_witness(&self.canisters, below, |label, paths| self.canister_subtree(state, label, paths));
+            let subtree = map_witness(&self.canisters, below, |label, paths| {
+                self.canister_subtree(state, label, paths)
+            });
             graft(&mut tree, CANISTER, &mut Some(subtree));
         }
         if let Some(below) = paths.children.get(REQUEST_STATUS) {
             let subtree = map_witness(&self.request_statuses, below, |label, _| {
                 let id = MessageId(label.as_slice().try_into().ok()?);
-                state.ingress_history.get(&id).map(|status| content::request_status(status))
+                state
+                    .ingress_history
+                    .get(&id)
+                    .map(|status| content::request_status(status))
             });
             graft(&mut tree, REQUEST_STATUS, &mut Some(subtree));
         }
@@ -159,7 +167,11 @@ impl CertifiedState {
 
     /// The digest of the whole tree.
     fn top_digest(&self) -> Digest {
-        self.top_with(Subtree::Digest(self.canister_ranges.digest()), Subtree::Digest(self.subnet.digest())).digest()
+        self.top_with(
+            Subtree::Digest(self.canister_ranges.digest()),
+            Subtree::Digest(self.subnet.digest()),
+        )
+        .digest()
     }
 
     fn top_with(&self, canister_ranges: Subtree, subnet: Subtree) -> Subtree {
@@ -179,7 +191,10 @@ const REQUEST_STATUS: &[u8] = b"request_status";
 /// Digest changes of the requests in `ids`, which may repeat.
 fn status_changes(state: &ReplicatedState, ids: &[MessageId]) -> Vec<Change> {
     let change = |id: &MessageId| {
-        let digest = state.ingress_history.get(id).map(|status| content::request_status(status).digest());
+        let digest = state
+            .ingress_history
+            .get(id)
+            .map(|status| content::request_status(status).digest());
         Label::new(id.as_bytes()).map(|label| (label, digest))
     };
     let mut ids = ids.to_vec();
@@ -192,11 +207,7 @@ fn status_changes(state: &ReplicatedState, ids: &[MessageId]) -> Vec<Change> {
 }
 
 /// Cuts what `paths` ask for out of a map whose content `content` gives.
-fn map_witness(
-    map: &DigestMap,
-    paths: &PathSet,
-    content: impl Fn(&Label, &PathSet) -> Option<Subtree>,
-) -> HashTree {
+fn map_witness(map: &DigestMap, paths: &PathSet, content: impl Fn(&Label, &PathSet) -> Option<Subtree>) -> HashTree {
     let nothing = PathSet::default();
     let mut shown = std::collections::BTreeMap::new();
     for (bytes, below) in &paths.children {

@@ -2,8 +2,8 @@
 
 use crate::state::{CallContextManager, CanisterQueues};
 use replicore_engine::{ExecutionState, LogRecord};
-use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
 use replicore_types::fees::Fee;
+use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
 use replicore_types::{
     CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time,
 };
