@@ -160,6 +160,9 @@ def lifecycle(session, modules):
         session.icp("canister", "settings", "update", canister, "--freezing-threshold", "12345")
         text = session.icp("canister", "settings", "show", canister).replace("_", "").replace(",", "")
         expect("12345" in text, f"the settings are {text}")
+        session.refused("canister", "settings", "show", canister, "--identity", "anonymous")
+        session.icp("canister", "settings", "update", canister, "--status-visibility", "public")
+        session.icp("canister", "settings", "show", canister, "--identity", "anonymous")
 
     def logs():
         session.refused("canister", "call", canister, "fail_trap", "()")
