@@ -45,7 +45,12 @@ pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         result?;
         samples.push(elapsed / messages as f64 * 1e6);
     }
-    Ok(vec![Figure::of("engine.noop_update_us", "us", samples, canister.root())])
+    Ok(vec![Figure::of(
+        "engine.noop_update_us",
+        "us",
+        samples,
+        canister.root(),
+    )])
 }
 
 /// `engine.host_call_ns`: one `ic0.msg_caller_size` in a loop of a million.
@@ -65,18 +70,31 @@ impl Canister {
     fn new() -> Result<Self, BenchError> {
         let engine = Engine::new(EngineConfig::default()).map_err(BenchError::new)?;
         let wasm = wat::parse_str(MODULE).map_err(BenchError::new)?;
-        let module = CanisterModule { hash: Sha256::digest(&wasm).into(), bytes: wasm.into() };
+        let module = CanisterModule {
+            hash: Sha256::digest(&wasm).into(),
+            bytes: wasm.into(),
+        };
         let prepared = engine.prepare(&module, SubnetType::Application);
         let state = prepared.map_err(|(error, _)| BenchError::new(error))?.initial;
-        Ok(Self { engine, state, view: view() })
+        Ok(Self {
+            engine,
+            state,
+            view: view(),
+        })
     }
 
     fn update(&mut self, method: &str) -> Result<u64, BenchError> {
         let call = Call {
-            entry_point: EntryPoint::Update { method: method.into(), argument: Payload::default() },
+            entry_point: EntryPoint::Update {
+                method: method.into(),
+                argument: Payload::default(),
+            },
             caller: PrincipalId::anonymous(),
             caller_info: None,
-            call_context: CallContextView { id: Some(CallContextId(1)), ..CallContextView::default() },
+            call_context: CallContextView {
+                id: Some(CallContextId(1)),
+                ..CallContextView::default()
+            },
             message_id: None,
             view: &self.view,
         };
@@ -110,7 +128,10 @@ fn view() -> SystemView {
         reserved_balance_limit: None,
         freezing_threshold_seconds: 2_592_000,
         compute_allocation_percent: 0,
-        memory: MemoryView { subnet_available_memory: NumBytes(1 << 40), ..MemoryView::default() },
+        memory: MemoryView {
+            subnet_available_memory: NumBytes(1 << 40),
+            ..MemoryView::default()
+        },
         certified_data: Payload::default(),
         global_timer: None,
         environment_variables: Arc::new(BTreeMap::new()),

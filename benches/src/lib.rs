@@ -43,11 +43,17 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["harness.noop_ns"], measure::harness_noop),
     (&["engine.noop_update_us"], engine::noop_update),
     (&["engine.host_call_ns"], engine::host_call),
-    (&["scheduler.empty_round_us", "scheduler.single_update_round_us"], scheduler::small_rounds),
+    (
+        &["scheduler.empty_round_us", "scheduler.single_update_round_us"],
+        scheduler::small_rounds,
+    ),
     (&["scheduler.noop_update_us"], scheduler::noop_update),
     (&["scheduler.two_core_speedup"], scheduler::two_core_speedup),
     (&["scheduler.call_roundtrip_us"], scheduler::call_roundtrip),
-    (&["netstack.update_roundtrip_us", "netstack.query_roundtrip_us"], netstack::roundtrips),
+    (
+        &["netstack.update_roundtrip_us", "netstack.query_roundtrip_us"],
+        netstack::roundtrips,
+    ),
     (&["ledger.transfers_rps"], netstack::ledger),
 ];
 
@@ -63,9 +69,15 @@ pub fn ids() -> impl Iterator<Item = &'static str> {
 /// A name that matches no figure, or a measurement that failed.
 pub fn run(wanted: &[String], effort: &Effort, mut report: impl FnMut(&Figure)) -> Result<(), BenchError> {
     let matches = |id: &str| wanted.is_empty() || wanted.iter().any(|name| id.starts_with(name.as_str()));
-    if let Some(unknown) = wanted.iter().find(|name| !ids().any(|id| id.starts_with(name.as_str()))) {
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| !ids().any(|id| id.starts_with(name.as_str())))
+    {
         let known: Vec<_> = ids().collect();
-        return Err(BenchError::new(format!("no figure is called `{unknown}`; there are: {}", known.join(", "))));
+        return Err(BenchError::new(format!(
+            "no figure is called `{unknown}`; there are: {}",
+            known.join(", ")
+        )));
     }
     for (_, measurement) in MEASUREMENTS.iter().filter(|(ids, _)| ids.iter().any(|id| matches(id))) {
         for figure in measurement(effort)?.iter().filter(|figure| matches(figure.id)) {
@@ -93,7 +105,9 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        let error = run(&["no.such".into()], &Effort::smoke(), |_| {}).unwrap_err().to_string();
+        let error = run(&["no.such".into()], &Effort::smoke(), |_| {})
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("scheduler.empty_round_us"), "{error}");
     }
 }

@@ -19,7 +19,9 @@ impl Machine {
     /// This machine.
     pub fn this() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cpu: model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned()),
@@ -31,6 +33,9 @@ impl Machine {
 
     /// One line for people.
     pub fn line(&self) -> String {
-        format!("{}, {} CPUs, Linux {}, {} build", self.cpu, self.cpus, self.kernel, self.profile)
+        format!(
+            "{}, {} CPUs, Linux {}, {} build",
+            self.cpu, self.cpus, self.kernel, self.profile
+        )
     }
 }

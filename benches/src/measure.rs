@@ -62,7 +62,16 @@ impl Figure {
         samples.sort_by(f64::total_cmp);
         let at = |quantile: f64| samples[((samples.len() - 1) as f64 * quantile).round() as usize];
         let (low, value, high) = (at(0.25), at(0.5), at(0.75));
-        Self { id, value, unit, low, high, runs: samples.len(), root, against: BTreeMap::new() }
+        Self {
+            id,
+            value,
+            unit,
+            low,
+            high,
+            runs: samples.len(),
+            root,
+            against: BTreeMap::new(),
+        }
     }
 
     /// One JSON object.
@@ -94,5 +103,10 @@ pub fn harness_noop(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         let (elapsed, _) = seconds(|| (0..iterations).for_each(|number| drop(std::hint::black_box(number))));
         elapsed / iterations as f64 * 1e9
     });
-    Ok(vec![Figure::of("harness.noop_ns", "ns", samples.collect(), String::new())])
+    Ok(vec![Figure::of(
+        "harness.noop_ns",
+        "ns",
+        samples.collect(),
+        String::new(),
+    )])
 }

@@ -72,7 +72,12 @@ impl Running {
         let verifier = Arc::new(verifier.sampling(16));
         let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
         let canister = ledger::deploy(&mut agent).map_err(BenchError::new)?;
-        Ok(Self { replica, verifier, canister, _directory: directory })
+        Ok(Self {
+            replica,
+            verifier,
+            canister,
+            _directory: directory,
+        })
     }
 
     fn load(
@@ -82,7 +87,14 @@ impl Running {
         query_percent: u32,
     ) -> Result<(ledger::LoadReport, String), BenchError> {
         let address = self.replica.local_addr();
-        let options = LoadOptions { address, ledger: self.canister, users, duration, query_percent, seed: 1 };
+        let options = LoadOptions {
+            address,
+            ledger: self.canister,
+            users,
+            duration,
+            query_percent,
+            seed: 1,
+        };
         let report = ledger::run(&options, &self.verifier, &Arc::new(Progress::default())).map_err(BenchError::new)?;
         let root = fetch_state_root(address, self.canister, &self.verifier).map_err(BenchError::new)?;
         Ok((report, hex::encode(root)))

@@ -80,16 +80,25 @@ pub fn small_rounds(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 /// `scheduler.noop_update_us`: one of 1,000 no-op updates of a round, one canister, one core.
 pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut subnet = Subnet::new(1, 1)?;
-    let samples = (0..effort.runs).map(|_| subnet.noop_round(1_000) * 1e6 / 1_000.0).collect();
+    let samples = (0..effort.runs)
+        .map(|_| subnet.noop_round(1_000) * 1e6 / 1_000.0)
+        .collect();
     subnet.check_all_replied()?;
-    Ok(vec![Figure::of("scheduler.noop_update_us", "us", samples, subnet.root())])
+    Ok(vec![Figure::of(
+        "scheduler.noop_update_us",
+        "us",
+        samples,
+        subnet.root(),
+    )])
 }
 
 /// `scheduler.two_core_speedup`: 5,000 no-op updates of 100 canisters, one core against two, interleaved.
 pub fn two_core_speedup(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let (mut one, mut two) = (Subnet::new(100, 1)?, Subnet::new(100, 2)?);
     let messages = effort.scale(5_000);
-    let samples = (0..effort.runs).map(|_| one.noop_round(messages) / two.noop_round(messages)).collect();
+    let samples = (0..effort.runs)
+        .map(|_| one.noop_round(messages) / two.noop_round(messages))
+        .collect();
     if one.root() != two.root() {
         return Err(BenchError::new("one and two cores came to different state roots"));
     }
@@ -104,7 +113,9 @@ pub fn call_roundtrip(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let callee = subnet.canisters[1];
     let mut samples = Vec::new();
     for _ in 0..effort.runs {
-        let messages: Vec<_> = (0..calls).map(|_| subnet.message(0, "relay", callee.as_slice())).collect();
+        let messages: Vec<_> = (0..calls)
+            .map(|_| subnet.message(0, "relay", callee.as_slice()))
+            .collect();
         let (elapsed, ()) = seconds(|| {
             subnet.round(messages);
             while subnet.machine.state().next_round() == replicore_scheduler::NextRound::Now {
@@ -114,20 +125,36 @@ pub fn call_roundtrip(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         samples.push(elapsed / calls as f64 * 1e6);
     }
     subnet.check_all_replied()?;
-    Ok(vec![Figure::of("scheduler.call_roundtrip_us", "us", samples, subnet.root())])
+    Ok(vec![Figure::of(
+        "scheduler.call_roundtrip_us",
+        "us",
+        samples,
+        subnet.root(),
+    )])
 }
 
 impl Subnet {
     fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
         let engine = Arc::new(Engine::new(EngineConfig::default()).map_err(BenchError::new)?);
-        let config = SubnetConfig { cost_schedule: CostSchedule::Free, rate_limits: false, ..SubnetConfig::default() };
+        let config = SubnetConfig {
+            cost_schedule: CostSchedule::Free,
+            rate_limits: false,
+            ..SubnetConfig::default()
+        };
         let empty = StateMachine::for_test(config, Arc::clone(&engine));
         let machine = StateMachine::new(empty.state().clone(), engine, SchedulerCores(cores));
-        let mut subnet = Self { machine, next_message: 0, canisters: Vec::new() };
+        let mut subnet = Self {
+            machine,
+            next_message: 0,
+            canisters: Vec::new(),
+        };
         let wasm = wat::parse_str(MODULE).map_err(BenchError::new)?;
         for index in 0..canisters {
             let id = CanisterId::from_index(index as u64);
-            let create = Encode!(&Create { amount: Some((1_u128 << 70).into()) }).map_err(BenchError::new)?;
+            let create = Encode!(&Create {
+                amount: Some((1_u128 << 70).into())
+            })
+            .map_err(BenchError::new)?;
             subnet.management("provisional_create_canister_with_cycles", create, None)?;
             let install = Install {
                 mode: InstallMode::Install,
@@ -147,7 +174,13 @@ impl Subnet {
         let message = self.ingress(CanisterId::MANAGEMENT, about, method, argument);
         let id = message.message_id;
         self.round(vec![message]);
-        match self.machine.state().ingress_history.get(&id).map(|status| &status.state) {
+        match self
+            .machine
+            .state()
+            .ingress_history
+            .get(&id)
+            .map(|status| &status.state)
+        {
             Some(IngressState::Completed(_)) => Ok(()),
             other => Err(BenchError::new(format!("{method}: {other:?}"))),
         }
@@ -156,7 +189,9 @@ impl Subnet {
     /// Seconds of one round of no-op updates, spread over the canisters.
     fn noop_round(&mut self, messages: u64) -> f64 {
         let canisters = self.canisters.len() as u64;
-        let messages: Vec<_> = (0..messages).map(|number| self.message((number % canisters) as usize, "noop", &[])).collect();
+        let messages: Vec<_> = (0..messages)
+            .map(|number| self.message((number % canisters) as usize, "noop", &[]))
+            .collect();
         seconds(|| self.round(messages)).0
     }
 
@@ -193,9 +228,15 @@ impl Subnet {
 
     fn check_all_replied(&self) -> Result<(), BenchError> {
         let history = &self.machine.state().ingress_history;
-        match history.iter().find(|(_, status)| !matches!(status.state, IngressState::Completed(_))) {
+        match history
+            .iter()
+            .find(|(_, status)| !matches!(status.state, IngressState::Completed(_)))
+        {
             None => Ok(()),
-            Some((id, status)) => Err(BenchError::new(format!("message {id} was not replied to: {:?}", status.state))),
+            Some((id, status)) => Err(BenchError::new(format!(
+                "message {id} was not replied to: {:?}",
+                status.state
+            ))),
         }
     }
 

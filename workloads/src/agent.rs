@@ -1,9 +1,9 @@
 //! A small agent: signs, sends, verifies.
 
+use crate::Identity;
 use crate::certificate::{RequestStatus, Untrusted, Verifier};
 use crate::http::{Connection, HttpResponse};
 use crate::request::{Content, Kind};
-use crate::Identity;
 use candid::Principal;
 use minicbor::data::Type;
 use minicbor::{Decoder, decode};
@@ -86,23 +86,23 @@ pub struct Agent {
 pub fn fetch_root_key(address: SocketAddr) -> Result<Vec<u8>, AgentError> {
     let response = Connection::new(address).request("GET", "/api/v2/status", &[])?;
     let fields = Fields::decode(&expect_ok(response)?)?;
-    fields.root_key.ok_or_else(|| AgentError::Malformed("the status holds no root_key".into()))
+    fields
+        .root_key
+        .ok_or_else(|| AgentError::Malformed("the status holds no root_key".into()))
 }
 
 /// The root of the endpoint's certified state, read anonymously through `canister` and verified.
 ///
 /// # Errors
 /// [`AgentError`]; a root whose signature does not verify is one.
-pub fn fetch_state_root(
-    address: SocketAddr,
-    canister: Principal,
-    verifier: &Verifier,
-) -> Result<[u8; 32], AgentError> {
+pub fn fetch_state_root(address: SocketAddr, canister: Principal, verifier: &Verifier) -> Result<[u8; 32], AgentError> {
     let envelope = crate::request::anonymous_read_time(now_nanos() + EXPIRY_NANOS);
     let path = format!("/api/v3/canister/{canister}/read_state");
     let response = Connection::new(address).request("POST", &path, &envelope)?;
     let fields = Fields::decode(&expect_ok(response)?)?;
-    let certificate = fields.certificate.ok_or_else(|| AgentError::Malformed("no certificate".into()))?;
+    let certificate = fields
+        .certificate
+        .ok_or_else(|| AgentError::Malformed("no certificate".into()))?;
     Ok(verifier.root(&certificate)?)
 }
 
@@ -114,7 +114,12 @@ impl Agent {
         if getrandom::fill(&mut seed).is_err() {
             seed = now_nanos().to_le_bytes();
         }
-        Self { connection: Connection::new(address), identity, verifier, next_nonce: u64::from_le_bytes(seed) }
+        Self {
+            connection: Connection::new(address),
+            identity,
+            verifier,
+            next_nonce: u64::from_le_bytes(seed),
+        }
     }
 
     /// The user.
@@ -141,7 +146,9 @@ impl Agent {
         method: &str,
         argument: &[u8],
     ) -> Result<CallOutcome, AgentError> {
-        let signed = self.content(Kind::Call, canister, method, argument).sign(&self.identity);
+        let signed = self
+            .content(Kind::Call, canister, method, argument)
+            .sign(&self.identity);
         let path = format!("/api/v3/canister/{effective}/call");
         let response = self.connection.request("POST", &path, &signed.envelope)?;
         if response.status == 202 {
@@ -165,7 +172,9 @@ impl Agent {
     /// # Errors
     /// [`AgentError`].
     pub fn query(&mut self, canister: Principal, method: &str, argument: &[u8]) -> Result<CallOutcome, AgentError> {
-        let signed = self.content(Kind::Query, canister, method, argument).sign(&self.identity);
+        let signed = self
+            .content(Kind::Query, canister, method, argument)
+            .sign(&self.identity);
         let path = format!("/api/v3/canister/{canister}/query");
         let response = self.connection.request("POST", &path, &signed.envelope)?;
         let fields = Fields::decode(&expect_ok(response)?)?;
@@ -179,18 +188,30 @@ impl Agent {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.next_nonce.to_le_bytes());
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        Content { kind, canister, method, argument, ingress_expiry: now_nanos() + EXPIRY_NANOS, nonce }
+        Content {
+            kind,
+            canister,
+            method,
+            argument,
+            ingress_expiry: now_nanos() + EXPIRY_NANOS,
+            nonce,
+        }
     }
 }
 
 fn now_nanos() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn expect_ok(response: HttpResponse) -> Result<Vec<u8>, AgentError> {
     match response.status {
         200 => Ok(response.body),
-        status => Err(AgentError::Http(status, String::from_utf8_lossy(&response.body).into_owned())),
+        status => Err(AgentError::Http(
+            status,
+            String::from_utf8_lossy(&response.body).into_owned(),
+        )),
     }
 }
 
@@ -212,7 +233,9 @@ impl Fields {
             decoder.tag()?;
         }
         let mut fields = Self::default();
-        let count = decoder.map()?.ok_or_else(|| AgentError::Malformed("a map of unknown length".into()))?;
+        let count = decoder
+            .map()?
+            .ok_or_else(|| AgentError::Malformed("a map of unknown length".into()))?;
         for _ in 0..count {
             match decoder.str()? {
                 "root_key" => fields.root_key = Some(decoder.bytes()?.to_vec()),
@@ -238,7 +261,9 @@ impl Fields {
 
 fn decode_reply(decoder: &mut Decoder<'_>) -> Result<Vec<u8>, AgentError> {
     let mut reply = Vec::new();
-    let count = decoder.map()?.ok_or_else(|| AgentError::Malformed("a map of unknown length".into()))?;
+    let count = decoder
+        .map()?
+        .ok_or_else(|| AgentError::Malformed("a map of unknown length".into()))?;
     for _ in 0..count {
         if decoder.str()? == "arg" {
             reply = decoder.bytes()?.to_vec();

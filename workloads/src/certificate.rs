@@ -54,14 +54,21 @@ impl Verifier {
         let key = root_key_der.get(BLS_DER_PREFIX_BYTES..).unwrap_or_default();
         let public_key = blst::min_sig::PublicKey::key_validate(key)
             .map_err(|error| Untrusted(format!("the root key is malformed: {error:?}")))?;
-        Ok(Self { public_key, one_in: 1, verified: Mutex::default() })
+        Ok(Self {
+            public_key,
+            one_in: 1,
+            verified: Mutex::default(),
+        })
     }
 
     /// Checks the signature of one root in `one_in`, chosen by the root itself, for load that would otherwise spend more
     /// time on pairings (1 ms each) than the server on everything. What the tree says of a request is always checked.
     #[must_use]
     pub fn sampling(self, one_in: u8) -> Self {
-        Self { one_in: one_in.max(1), ..self }
+        Self {
+            one_in: one_in.max(1),
+            ..self
+        }
     }
 
     /// Checks the certificate and reads the status of a request from it.

@@ -26,7 +26,11 @@ pub struct Connection {
 impl Connection {
     /// A connection to be opened by the first request.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None, buffer: Vec::new() }
+        Self {
+            address,
+            stream: None,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -80,7 +84,10 @@ fn read_response(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<(Ht
         let status = parsed.parse(buffer).map_err(|error| malformed(&error.to_string()))?;
         if let httparse::Status::Complete(head) = status {
             let value = |name: &str| {
-                let header = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+                let header = parsed
+                    .headers
+                    .iter()
+                    .find(|header| header.name.eq_ignore_ascii_case(name));
                 header.and_then(|header| std::str::from_utf8(header.value).ok())
             };
             let length = value("content-length").map_or(Ok(0), |text| text.trim().parse::<usize>());
@@ -101,7 +108,10 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
     let read = stream.read(&mut chunk)?;
     if read == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the server closed the connection",
+        ));
     }
     buffer.extend_from_slice(&chunk[..read]);
     Ok(())

@@ -21,7 +21,11 @@ impl Identity {
         let public_key: [u8; 32] = VerificationKey::from(&key).into();
         let public_key_der = [&ED25519_DER_PREFIX[..], &public_key].concat();
         let principal = Principal::self_authenticating(&public_key_der);
-        Self { key, public_key_der, principal }
+        Self {
+            key,
+            public_key_der,
+            principal,
+        }
     }
 
     /// The identity with this number, for models that want many of them.

@@ -3,10 +3,10 @@
 //! Every transfer is acknowledged by a certificate or not at all, and the users count what was acknowledged. At the end
 //! each account must hold exactly what its owner expects: a lost or doubled transfer shows.
 
+use crate::Identity;
 use crate::agent::{Agent, AgentError, CallOutcome};
 use crate::canisters::LEDGER;
 use crate::certificate::Verifier;
-use crate::Identity;
 use candid::{CandidType, Decode, Deserialize, Encode, Principal};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
@@ -90,7 +90,10 @@ enum TransferReply {
 /// The endpoint refuses.
 pub fn deploy(agent: &mut Agent) -> Result<Principal, LedgerError> {
     let management = Principal::management_canister();
-    let argument = encode(Encode!(&CreateArgument { amount: Some(CYCLES.into()), specified_id: None }))?;
+    let argument = encode(Encode!(&CreateArgument {
+        amount: Some(CYCLES.into()),
+        specified_id: None
+    }))?;
     let reply = agent.update(management, "provisional_create_canister_with_cycles", &argument)?;
     let created: CreateReply = decode(Decode!(&replied("create", reply)?, CreateReply))?;
     let argument = encode(Encode!(&InstallArgument {
@@ -162,7 +165,11 @@ struct User {
 ///
 /// # Errors
 /// The first failure of any user; the others stop.
-pub fn run(options: &LoadOptions, verifier: &Arc<Verifier>, progress: &Arc<Progress>) -> Result<LoadReport, LedgerError> {
+pub fn run(
+    options: &LoadOptions,
+    verifier: &Arc<Verifier>,
+    progress: &Arc<Progress>,
+) -> Result<LoadReport, LedgerError> {
     let mut probe = Agent::new(options.address, Identity::numbered(0), Arc::clone(verifier));
     let opening = read_number(&mut probe, options.ledger, "opening_balance")?;
     let start = Instant::now();
@@ -181,7 +188,9 @@ pub fn run(options: &LoadOptions, verifier: &Arc<Verifier>, progress: &Arc<Progr
             })
             .collect();
         let joined = threads.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(LedgerError::Unexpected("a user's thread panicked".into())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(LedgerError::Unexpected("a user's thread panicked".into())))
         });
         joined.collect::<Result<Vec<_>, _>>()
     })?;
@@ -204,7 +213,9 @@ pub fn check(
         let reply = replied("balance_of", agent.query(ledger, "balance_of", &argument)?)?;
         let held: u64 = decode(Decode!(&reply, u64))?;
         if held != *expected {
-            return Err(LedgerError::Unexpected(format!("{owner} holds {held} and expects {expected}")));
+            return Err(LedgerError::Unexpected(format!(
+                "{owner} holds {held} and expects {expected}"
+            )));
         }
     }
     Ok(())
@@ -242,7 +253,10 @@ impl User {
     fn transfer(&mut self, options: &LoadOptions) -> Result<(), LedgerError> {
         let to = (self.number + 1 + self.choices.random_range(0..options.users.max(2) - 1)) % options.users.max(2);
         let amount = self.choices.random_range(1..10);
-        let argument = encode(Encode!(&TransferArgument { to: Identity::numbered(to).principal(), amount }))?;
+        let argument = encode(Encode!(&TransferArgument {
+            to: Identity::numbered(to).principal(),
+            amount
+        }))?;
         let reply = replied("transfer", self.agent.update(options.ledger, "transfer", &argument)?)?;
         match decode(Decode!(&reply, TransferReply))? {
             TransferReply::Ok(_) => {
@@ -273,7 +287,11 @@ fn report(users: Vec<User>, opening: u64, elapsed: Duration, progress: &Progress
         queries: progress.queries.load(Ordering::Relaxed),
         transfer_latency,
         query_latency,
-        balances: balances.into_iter().enumerate().map(|(number, balance)| (owner(number), balance)).collect(),
+        balances: balances
+            .into_iter()
+            .enumerate()
+            .map(|(number, balance)| (owner(number), balance))
+            .collect(),
     }
 }
 
@@ -283,7 +301,8 @@ fn read_number(agent: &mut Agent, ledger: Principal, method: &str) -> Result<u64
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("one microsecond to a minute with three digits are valid bounds")
+    Histogram::new_with_bounds(1, 60_000_000, 3)
+        .expect("one microsecond to a minute with three digits are valid bounds")
 }
 
 fn record(histogram: &mut Histogram<u64>, start: Instant) {

@@ -54,7 +54,10 @@ impl Content<'_> {
     pub fn sign(&self, identity: &Identity) -> Signed {
         let request_id = self.request_id(&identity.principal());
         let signature = identity.sign(&[b"\x0Aic-request", &request_id[..]].concat());
-        Signed { envelope: self.envelope(identity, &signature), request_id }
+        Signed {
+            envelope: self.envelope(identity, &signature),
+            request_id,
+        }
     }
 
     fn request_id(&self, sender: &Principal) -> [u8; 32] {
@@ -83,7 +86,11 @@ impl Content<'_> {
         identity: &Identity,
         signature: &[u8; 64],
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        encoder.tag(minicbor::data::Tag::new(55_799))?.map(3)?.str("content")?.map(7)?;
+        encoder
+            .tag(minicbor::data::Tag::new(55_799))?
+            .map(3)?
+            .str("content")?
+            .map(7)?;
         encoder.str("request_type")?.str(self.kind.as_str())?;
         encoder.str("sender")?.bytes(identity.principal().as_slice())?;
         encoder.str("canister_id")?.bytes(self.canister.as_slice())?;
@@ -101,7 +108,11 @@ impl Content<'_> {
 pub fn anonymous_read_time(ingress_expiry: u64) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::with_capacity(128));
     let mut write = || -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        encoder.tag(minicbor::data::Tag::new(55_799))?.map(1)?.str("content")?.map(4)?;
+        encoder
+            .tag(minicbor::data::Tag::new(55_799))?
+            .map(1)?
+            .str("content")?
+            .map(4)?;
         encoder.str("request_type")?.str("read_state")?;
         encoder.str("sender")?.bytes(Principal::anonymous().as_slice())?;
         encoder.str("paths")?.array(1)?.array(1)?.bytes(b"time")?;
@@ -161,7 +172,10 @@ mod tests {
             ("method_name", hash(b"hello")),
             ("arg", hash(b"DIDL\x00\xFD*")),
         ]);
-        assert_eq!(hex::encode(id), "8781291c347db32a9d8c10eb62b710fce5a93be676474c42babc74c51858f94b");
+        assert_eq!(
+            hex::encode(id),
+            "8781291c347db32a9d8c10eb62b710fce5a93be676474c42babc74c51858f94b"
+        );
     }
 
     #[test]

@@ -192,6 +192,16 @@ fn end_to_end() -> Result<()> {
 
 /// Every measurement once, with small parameters: figures are printed, none is judged.
 fn benches() -> Result<()> {
-    let arguments = ["run", "--quiet", "--package", "replicore-cli", "--bin", "replicore", "--", "bench", "--smoke"];
+    let arguments = [
+        "run",
+        "--quiet",
+        "--package",
+        "replicore-cli",
+        "--bin",
+        "replicore",
+        "--",
+        "bench",
+        "--smoke",
+    ];
     shell::run_shown(&mut cargo(&arguments))
 }

@@ -16,7 +16,10 @@ mod tests {
                 checked += 1;
             }
         }
-        assert!(checked > 40, "only {checked} paths were found: is the test looking in the right place?");
+        assert!(
+            checked > 40,
+            "only {checked} paths were found: is the test looking in the right place?"
+        );
     }
 
     fn documents() -> Vec<PathBuf> {
@@ -29,8 +32,24 @@ mod tests {
 
     /// A path from the root of the repository: no spaces, a folder of ours in front.
     fn names_a_path(code: &str) -> bool {
-        let first = Path::new(code).iter().next().and_then(|part| part.to_str()).unwrap_or_default();
-        let ours = ["types", "persistence", "engine", "scheduler", "netstack", "replica", "workloads", "benches", "cli", "xtask", "docs"];
+        let first = Path::new(code)
+            .iter()
+            .next()
+            .and_then(|part| part.to_str())
+            .unwrap_or_default();
+        let ours = [
+            "types",
+            "persistence",
+            "engine",
+            "scheduler",
+            "netstack",
+            "replica",
+            "workloads",
+            "benches",
+            "cli",
+            "xtask",
+            "docs",
+        ];
         code.contains('/') && !code.contains(char::is_whitespace) && ours.contains(&first)
     }
 }

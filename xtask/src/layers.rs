@@ -11,8 +11,10 @@ use std::process::Command;
 struct Layer {
     package: &'static str,
     folder: &'static str,
-    /// Workspace packages it may depend on, tests and build scripts included.
+    /// Workspace packages it may depend on, build scripts included.
     may_use: &'static [&'static str],
+    /// Those that only its tests and examples may use on top.
+    tests_may_use: &'static [&'static str],
     why: &'static str,
 }
 
@@ -23,76 +25,97 @@ const SCHEDULER: &str = "replicore-scheduler";
 const NETSTACK: &str = "replicore-netstack";
 const REPLICA: &str = "replicore";
 const WORKLOADS: &str = "replicore-workloads";
+const BENCHES: &str = "replicore-benches";
 
 const LAYERS: [Layer; 10] = [
     Layer {
         package: TYPES,
         folder: "types",
         may_use: &[],
+        tests_may_use: &[],
         why: "the shared words depend on nothing of ours",
     },
     Layer {
         package: PERSISTENCE,
         folder: "persistence",
         may_use: &[TYPES],
+        tests_may_use: &[],
         why: "pages and logs know no canister",
     },
     Layer {
         package: ENGINE,
         folder: "engine",
         may_use: &[TYPES, PERSISTENCE],
+        tests_may_use: &[],
         why: "one message at a time: no queue, no round, no socket",
     },
     Layer {
         package: SCHEDULER,
         folder: "scheduler",
         may_use: &[TYPES, PERSISTENCE, ENGINE],
+        tests_may_use: &[],
         why: "a round is a function of state and batch, whoever made the batch",
     },
     Layer {
         package: NETSTACK,
         folder: "netstack",
         may_use: &[TYPES],
+        tests_may_use: &[],
         why: "the network knows no state: it talks to a trait that the replica implements",
     },
     Layer {
         package: REPLICA,
         folder: "replica",
         may_use: &[TYPES, PERSISTENCE, ENGINE, SCHEDULER, NETSTACK],
+        tests_may_use: &[WORKLOADS],
         why: "wires the layers below it and is embedded by those above",
     },
     Layer {
         package: WORKLOADS,
         folder: "workloads",
-        may_use: &[TYPES, PERSISTENCE, ENGINE, SCHEDULER, NETSTACK, REPLICA],
-        why: "modelled applications drive a replica; it does not know them",
+        may_use: &[],
+        tests_may_use: &[],
+        why: "modelled clients know an endpoint over HTTP, whoever serves it",
     },
     Layer {
-        package: "replicore-benches",
+        package: BENCHES,
         folder: "benches",
         may_use: &[TYPES, PERSISTENCE, ENGINE, SCHEDULER, NETSTACK, REPLICA, WORKLOADS],
+        tests_may_use: &[],
         why: "measures everything, used by nothing",
     },
     Layer {
         package: "replicore-cli",
         folder: "cli",
-        may_use: &[TYPES, PERSISTENCE, ENGINE, SCHEDULER, NETSTACK, REPLICA, WORKLOADS],
+        may_use: &[
+            TYPES,
+            PERSISTENCE,
+            ENGINE,
+            SCHEDULER,
+            NETSTACK,
+            REPLICA,
+            WORKLOADS,
+            BENCHES,
+        ],
+        tests_may_use: &[],
         why: "the executable: arguments, signals, output; used by nothing",
     },
     Layer {
         package: "xtask",
         folder: "xtask",
         may_use: &[],
+        tests_may_use: &[],
         why: "works on a tree that does not compile",
     },
 ];
 
 /// Folders whose sources forbid unsafe code at the root of their crate.
-const FORBID_UNSAFE: [(&str, &str); 6] = [
+const FORBID_UNSAFE: [(&str, &str); 7] = [
     ("types", "data only"),
     ("scheduler", "decides by values; nothing here is worth a pointer"),
     ("replica", "wires what the lower crates make safe"),
     ("workloads", "a client of public interfaces"),
+    ("benches", "measures what the others do"),
     ("cli", "arguments and output"),
     ("xtask", "runs programs"),
 ];
@@ -164,8 +187,13 @@ fn dependency_violations(metadata: &Value) -> Vec<String> {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        for used in dependencies.iter().filter_map(|dependency| dependency["name"].as_str()) {
-            if ours.contains(&used) && !layer.may_use.contains(&used) {
+        for dependency in dependencies {
+            let Some(used) = dependency["name"].as_str() else {
+                continue;
+            };
+            let is_for_tests = dependency["kind"].as_str() == Some("dev");
+            let may_use = layer.may_use.contains(&used) || (is_for_tests && layer.tests_may_use.contains(&used));
+            if ours.contains(&used) && !may_use {
                 violations.push(format!("{name} uses {used}: {}", layer.why));
             }
         }

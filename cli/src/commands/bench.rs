@@ -39,11 +39,25 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     if !args.json {
         println!("{}", Machine::this().line());
     }
-    replicore_benches::run(&args.ids, &effort, |figure| if args.json { println!("{}", figure.to_json()) } else { print(figure) })?;
+    replicore_benches::run(&args.ids, &effort, |figure| {
+        if args.json {
+            println!("{}", figure.to_json())
+        } else {
+            print(figure)
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn print(figure: &Figure) {
-    let Figure { id, value, unit, low, high, runs, .. } = figure;
+    let Figure {
+        id,
+        value,
+        unit,
+        low,
+        high,
+        runs,
+        ..
+    } = figure;
     println!("{id:34} {value:>12.2} {unit:4} [{low:.2} .. {high:.2}] {runs} runs");
 }

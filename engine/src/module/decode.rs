@@ -94,7 +94,9 @@ pub(super) fn undecodable(reason: impl std::fmt::Display) -> WasmError {
 }
 /// The pointer width that a module's first memory declares, whether the module is valid or not.
 pub fn declared_width(bytes: &[u8]) -> WasmWidth {
-    let Ok(wasm) = decode(bytes) else { return WasmWidth::Wasm32 };
+    let Ok(wasm) = decode(bytes) else {
+        return WasmWidth::Wasm32;
+    };
     for payload in wasmparser::Parser::new(0).parse_all(&wasm) {
         let memory = match payload {
             Ok(wasmparser::Payload::MemorySection(memories)) => memories.into_iter().next().and_then(Result::ok),
@@ -103,9 +105,12 @@ pub fn declared_width(bytes: &[u8]) -> WasmWidth {
             Ok(_) => None,
         };
         if let Some(memory) = memory {
-            return if memory.memory64 { WasmWidth::Wasm64 } else { WasmWidth::Wasm32 };
+            return if memory.memory64 {
+                WasmWidth::Wasm64
+            } else {
+                WasmWidth::Wasm32
+            };
         }
     }
     WasmWidth::Wasm32
 }
-
