@@ -218,10 +218,10 @@ impl<'a> Harness<'a> {
                 Err(error) => return Ok(Answer::HttpError(error.description)),
             }
         }
-        if !step.bypass_filter {
-            if let Err(error) = self.machine.inspect(&message) {
-                return Ok(Answer::Reject(error));
-            }
+        if !step.bypass_filter
+            && let Err(error) = self.machine.inspect(&message)
+        {
+            return Ok(Answer::Reject(error));
         }
         let id = message.message_id;
         self.round(vec![message]);
