@@ -7,12 +7,16 @@
 //! Threads and what they own (all started in [`Replica::start`]):
 //!
 //! ```text
-//! network  (n)  sockets; verification; ingress filter; read_state      -> pool, query queue
+//! network  (n)  sockets; verification; read_state                      -> pool, query queue
 //! round    (1)  takes a batch from the pool, executes it               -> commit
 //! commit   (1)  logs the batch, certifies the round, answers callers   -> published snapshot
-//! query    (n)  queries on the published snapshot
+//! query    (n)  queries and ingress filters on the published snapshot
 //! checkpoint (1) writes snapshots in the background
 //! ```
+//!
+//! A failure or a panic in any of them closes the pool, answers who waits, and shows in [`Replica::failure`].
+//!
+//! `examples/embed.rs` shows the second use, `replicore start` is the first.
 //!
 //! [`Batch`]: replicore_types::Batch
 

@@ -1,4 +1,5 @@
-//! The query threads: queries on the last certified state, in parallel, signed by the node.
+//! The query threads: queries on the last certified state, in parallel, signed by the node. They also run the ingress
+//! filters of canisters, so that no canister's code holds up a network thread.
 
 use crate::certification::{NodeKey, QueryOutcome, sign_query_response};
 use crate::failure::Failure;
@@ -13,17 +14,43 @@ use std::thread::JoinHandle;
 
 type Answer = Responder<Result<QueryReply, ServiceBusy>>;
 
+/// Something else to be done on a query thread: called there with `Ok`, or at once with the bound that is in the way.
+pub type Task = Box<dyn FnOnce(Result<(), ServiceBusy>) + Send>;
+
+enum Work {
+    Query(Query, Answer),
+    Task(Task),
+}
+
+impl Work {
+    fn refuse(self, busy: ServiceBusy) {
+        match self {
+            Self::Query(_, respond) => respond(Err(busy)),
+            Self::Task(task) => task(Err(busy)),
+        }
+    }
+}
+
 /// The way to the query threads; bounded.
 #[derive(Clone)]
-pub struct QueryQueue(Sender<(Query, Answer)>);
+pub struct QueryQueue(Sender<Work>);
 
 impl QueryQueue {
     /// Hands over a query, or answers at once that too many wait.
     pub fn offer(&self, query: Query, respond: Answer) {
-        match self.0.try_send((query, respond)) {
+        self.send(Work::Query(query, respond));
+    }
+
+    /// Hands over a task, or tells it at once that too many wait.
+    pub fn run(&self, task: Task) {
+        self.send(Work::Task(task));
+    }
+
+    fn send(&self, work: Work) {
+        match self.0.try_send(work) {
             Ok(()) => {}
-            Err(TrySendError::Full((_, respond))) => respond(Err(ServiceBusy("queries.waiting_max queries wait"))),
-            Err(TrySendError::Disconnected((_, respond))) => respond(Err(ServiceBusy("the replica is shutting down"))),
+            Err(TrySendError::Full(work)) => work.refuse(ServiceBusy("queries.waiting_max queries wait")),
+            Err(TrySendError::Disconnected(work)) => work.refuse(ServiceBusy("the replica is shutting down")),
         }
     }
 }
@@ -62,13 +89,16 @@ pub fn start(
 }
 
 impl QueryHandler {
-    fn run(&self, queue: &Receiver<(Query, Answer)>) {
+    fn run(&self, queue: &Receiver<Work>) {
         let _watch = self.failure.watch("query");
-        for (query, respond) in queue {
-            respond(match self.published.load() {
-                Some(snapshot) => Ok(self.answer(&snapshot, query)),
-                None => Err(ServiceBusy("no certified state yet")),
-            });
+        for work in queue {
+            match work {
+                Work::Task(task) => task(Ok(())),
+                Work::Query(query, respond) => respond(match self.published.load() {
+                    Some(snapshot) => Ok(self.answer(&snapshot, query)),
+                    None => Err(ServiceBusy("no certified state yet")),
+                }),
+            }
         }
     }
 
@@ -109,7 +139,7 @@ pub fn evaluate(
     certified: Option<&CertifiedSnapshot>,
 ) -> QueryResponse {
     let result = if receiver == CanisterId::MANAGEMENT {
-        management::query(state, source, &method, &argument).map(|reply| WasmResult::Reply(Payload::from(reply)))
+        management::query(state, source, &method, &argument).map(|reply| WasmResult::Reply(reply))
     } else {
         let data_certificate = |canister: CanisterId| certified.map(|snapshot| snapshot.data_certificate(&canister));
         query::execute_query(state, engine, source, receiver, method, argument, &data_certificate)

@@ -11,7 +11,7 @@ use crate::port_file::PortFile;
 use crate::queries::{self, QueryHandler, QueryQueue};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::{Rounds, wall_clock};
-use crate::service::Service;
+use crate::service::{Calls, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
 use replicore_netstack::{CallReply, Server, ServerConfig, ServerHandle, ServiceBusy, SignatureCacheConfig};
@@ -135,18 +135,22 @@ impl Replica {
             node_key,
             failure: Arc::clone(&workers.failure),
         };
-        let service = Service {
+        let calls = Calls {
             published,
             pool: Arc::clone(&workers.pool),
             waiters: Arc::clone(&workers.waiters),
-            queries: workers.start_queries(config, handler)?,
             engine,
-            root_key_der: Arc::clone(&root_key_der),
             call_wait: Duration::from_millis(config.pool.call_wait_ms),
             failure: Arc::clone(&workers.failure),
         };
-        workers.wait_until_fresh(config, &service.published, &snapshot);
+        let queries = workers.start_queries(config, handler)?;
+        workers.wait_until_fresh(config, &calls.published, &snapshot);
         drop(snapshot);
+        let service = Service {
+            calls: Arc::new(calls),
+            queries,
+            root_key_der: Arc::clone(&root_key_der),
+        };
         let server = Server::start(server_config(config), Arc::new(service))
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
         let address = server.local_addr();

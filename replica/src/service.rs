@@ -18,18 +18,24 @@ use std::time::{Duration, Instant};
 
 /// The replica as the network stack sees it.
 pub struct Service {
+    /// Takes calls up.
+    pub calls: Arc<Calls>,
+    /// The query threads.
+    pub queries: QueryQueue,
+    /// DER encoding of the root key.
+    pub root_key_der: Arc<[u8]>,
+}
+
+/// What a call passes on its way into the pool.
+pub struct Calls {
     /// The last certified state.
     pub published: Arc<Published>,
     /// Messages waiting for a batch.
     pub pool: Arc<IngressPool>,
     /// Callers waiting for certificates.
     pub waiters: Arc<Waiters>,
-    /// The query threads.
-    pub queries: QueryQueue,
     /// Runs `canister_inspect_message`.
     pub engine: Arc<Engine>,
-    /// DER encoding of the root key.
-    pub root_key_der: Arc<[u8]>,
     /// How long a v3/v4 call waits.
     pub call_wait: Duration,
     /// Makes the replica unhealthy; learns of a panic on a network thread.
@@ -38,10 +44,10 @@ pub struct Service {
 
 impl ReplicaService for Service {
     fn status(&self) -> StatusReport {
-        let snapshot = self.published.load();
+        let snapshot = self.calls.published.load();
         StatusReport {
             root_key: Arc::clone(&self.root_key_der),
-            healthy: snapshot.is_some() && self.failure.get().is_none(),
+            healthy: snapshot.is_some() && self.calls.failure.get().is_none(),
             certified_height: snapshot.map_or(0, |snapshot| snapshot.state.metadata.height.0),
             implementation: concat!("replicore-", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -52,14 +58,18 @@ impl ReplicaService for Service {
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
-        let _watch = self.failure.watch("network");
-        let Some(snapshot) = self.published.load() else {
+        let _watch = self.calls.failure.watch("network");
+        let Some(snapshot) = self.calls.published.load() else {
             return respond(CallReply::Busy(ServiceBusy("no certified state yet")));
         };
-        match self.admit(&snapshot, message, target) {
-            Err(error) => respond(CallReply::Rejected(error)),
-            Ok(message) => self.enqueue(&snapshot, message, wait, respond),
+        let calls = Arc::clone(&self.calls);
+        if !runs_filter(&snapshot, &message) {
+            return calls.take_up(&snapshot, message, target, wait, respond);
         }
+        self.queries.run(Box::new(move |turn| match turn {
+            Ok(()) => calls.take_up(&snapshot, message, target, wait, respond),
+            Err(busy) => respond(CallReply::Busy(busy)),
+        }));
     }
 
     fn query(&self, query: Query, respond: Responder<Result<QueryReply, ServiceBusy>>) {
@@ -67,15 +77,29 @@ impl ReplicaService for Service {
     }
 
     fn read_state(&self, read: ReadState, respond: Responder<Result<Payload, ReadStateError>>) {
-        let _watch = self.failure.watch("network");
-        respond(match self.published.load() {
+        let _watch = self.calls.failure.watch("network");
+        respond(match self.calls.published.load() {
             Some(snapshot) => snapshot.read_state(&read),
             None => Err(ReadStateError::Unavailable),
         });
     }
 }
 
-impl Service {
+impl Calls {
+    fn take_up(
+        &self,
+        snapshot: &CertifiedSnapshot,
+        message: Ingress,
+        target: Target,
+        wait: bool,
+        respond: Responder<CallReply>,
+    ) {
+        match self.admit(snapshot, message, target) {
+            Err(error) => respond(CallReply::Rejected(error)),
+            Ok(message) => self.enqueue(snapshot, message, wait, respond),
+        }
+    }
+
     /// The checks before the pool: is the message for this subnet and this path, and does the canister take it?
     fn admit(&self, snapshot: &CertifiedSnapshot, mut message: Ingress, target: Target) -> Result<Ingress, UserError> {
         message.effective_canister_id = effective_canister_id(&message, target, snapshot)?;
@@ -117,6 +141,13 @@ impl Service {
             }
         }
     }
+}
+
+/// True where the ingress filter runs code of the canister.
+fn runs_filter(snapshot: &CertifiedSnapshot, message: &Ingress) -> bool {
+    let canister = snapshot.state.canister(&message.receiver);
+    let execution = canister.and_then(|canister| canister.execution.as_ref());
+    execution.is_some_and(|execution| execution.interface.has("canister_inspect_message"))
 }
 
 /// The effective canister id of a call: it must agree with the request path (interface specification, "Effective

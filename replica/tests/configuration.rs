@@ -12,31 +12,29 @@ fn chapter(heading: &str) -> &'static str {
     text[3..].find("\n## ").map_or(text, |end| &text[..end + 3])
 }
 
-fn check(heading: &str, key: &str, value: &toml::Value) {
-    let row = format!("| `{key}` | `{value}` |");
-    assert!(
-        chapter(heading).contains(&row),
-        "docs/CONFIGURATION.md, {heading}: no row {row}"
-    );
+/// Checks the rows of a table and of the tables in it; returns how many there are.
+fn check(heading: &str, path: &str, table: &toml::Table) -> usize {
+    let check_entry = |(key, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(inner) => {
+            let path = format!("{path}{key}");
+            check(&format!("[{path}]"), &format!("{path}."), inner)
+        }
+        value => {
+            let row = format!("| `{key}` | `{value}` |");
+            assert!(
+                chapter(heading).contains(&row),
+                "docs/CONFIGURATION.md, {heading}: no row {row}"
+            );
+            1
+        }
+    };
+    table.iter().map(check_entry).sum()
 }
 
 #[test]
 fn every_key_is_documented_with_its_default() {
     let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
-    let mut keys = 0;
-    for (name, value) in &defaults {
-        match value {
-            toml::Value::Table(section) => {
-                let heading = format!("[{name}]");
-                section.iter().for_each(|(key, value)| check(&heading, key, value));
-                keys += section.len();
-            }
-            value => {
-                check("Top level", name, value);
-                keys += 1;
-            }
-        }
-    }
+    let keys = check("Top level", "", &defaults);
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `")).count();
     // The port file has no default, hence no line in the printed configuration.
     assert_eq!(rows, keys + 1, "a documented key does not exist");

@@ -5,6 +5,7 @@ mod support;
 use candid::{Decode, Encode, Principal};
 use replicore::{Replica, ReplicaError};
 use replicore_netstack::NetBackend;
+use replicore_workloads::CallOutcome;
 use replicore_workloads::agent::{AgentError, fetch_state_root};
 use replicore_workloads::certificate::RequestStatus;
 use replicore_workloads::http::Connection;
@@ -292,6 +293,29 @@ fn a_half_sent_request_does_not_hold_up_stopping_for_long() {
     let start = Instant::now();
     replica.stop().unwrap();
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+/// Accepts calls without an argument.
+const GUARDED: &str = r#"
+(module
+  (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
+  (import "ic0" "accept_message" (func $accept))
+  (import "ic0" "msg_reply" (func $reply))
+  (func (export "canister_inspect_message") (if (i32.eqz (call $arg_size)) (then (call $accept))))
+  (func (export "canister_update open") (call $reply))
+)"#;
+
+#[test]
+fn a_canister_filters_its_calls_before_they_enter_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let client = Client::new(&replica, 7);
+    let canister = client.install(&wat::parse_str(GUARDED).unwrap());
+    let mut agent = client.agent();
+    replied(agent.update(canister, "open", b"").unwrap());
+    let refused = agent.update(canister, "open", b"argument").unwrap();
+    assert!(matches!(refused, CallOutcome::Rejected(4, ..)), "{refused:?}");
+    replica.stop().unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::recovery::{Recovered, RecoveryError, open};
 use replicore_persistence::StateDirectory;
 use replicore_types::Batch;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn config(state_dir: &Path) -> Config {
     Config {
@@ -106,46 +106,38 @@ fn every_durable_batch_comes_back_after_a_crash_at_any_height() {
 fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let directory = tempfile::tempdir().unwrap();
     let mut replica = open(&config(directory.path())).unwrap();
+    let mut older = Vec::new();
     for batch in script::batches(8) {
         let height = batch.height.0;
         commit(&mut replica, batch);
-        if height == 4 || height == 9 {
+        if height == 4 {
+            checkpoint(&replica);
+            older = fs::read(newest_records(directory.path())).unwrap();
+        } else if height == 9 {
             checkpoint(&replica);
         }
     }
     let expected = facts(&replica);
-    let newest = newest_file(&replica.directory.checkpoints());
     drop(replica);
-    let mut bytes = fs::read(&newest).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..].fill(0x55);
-    fs::write(&newest, bytes).unwrap();
+    // A checkpoint is appended to its generation: what differs from before belongs to the newer one alone.
+    let records = newest_records(directory.path());
+    let mut bytes = fs::read(&records).unwrap();
+    let differing = bytes.iter().zip(&older).position(|(new, old)| new != old);
+    let start = differing.unwrap_or(older.len());
+    assert!(start > 0 && start < bytes.len());
+    bytes[start..].fill(0x55);
+    fs::write(&records, bytes).unwrap();
     let (_, passed_to) = CheckpointWriter::open(&StateDirectory::open(directory.path()).unwrap()).unwrap();
     assert_eq!(passed_to.unwrap().metadata.height.0, 4);
-    assert_eq!(
-        facts(&open(&config(directory.path())).unwrap()),
-        expected,
-        "{} damaged",
-        newest.display()
-    );
+    assert_eq!(facts(&open(&config(directory.path())).unwrap()), expected);
 }
 
-/// The file written last, which belongs to the newest checkpoint.
-fn newest_file(directory: &Path) -> std::path::PathBuf {
-    let mut files = Vec::new();
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push((fs::metadata(&path).unwrap().modified().unwrap(), path));
-            }
-        }
-    }
-    files.sort();
-    files.pop().unwrap().1
+/// The records file of the newest generation of checkpoints.
+fn newest_records(state_dir: &Path) -> PathBuf {
+    let files = fs::read_dir(state_dir.join("checkpoints")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let is_records = |path: &PathBuf| path.to_string_lossy().contains("records-");
+    paths.filter(is_records).max().unwrap()
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Script {
         self.messages_made += 1;
         Ingress {
             message_id: MessageId(Sha256::digest(self.messages_made.to_be_bytes()).into()),
-            source: PrincipalId::self_authenticating(&[1; 44]),
+            source: PrincipalId::self_authenticating([1; 44]),
             receiver,
             effective_canister_id: (receiver != CanisterId::MANAGEMENT).then_some(receiver),
             method_name: method.into(),
