@@ -17,6 +17,10 @@ type Answer = Responder<Result<QueryReply, ServiceBusy>>;
 /// Something else to be done on a query thread: called there with `Ok`, or at once with the bound that is in the way.
 pub type Task = Box<dyn FnOnce(Result<(), ServiceBusy>) + Send>;
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are queries, and a query costs no allocation on its way"
+)]
 enum Work {
     Query(Query, Answer),
     Task(Task),
@@ -139,7 +143,7 @@ pub fn evaluate(
     certified: Option<&CertifiedSnapshot>,
 ) -> QueryResponse {
     let result = if receiver == CanisterId::MANAGEMENT {
-        management::query(state, source, &method, &argument).map(|reply| WasmResult::Reply(reply))
+        management::query(state, source, &method, &argument).map(WasmResult::Reply)
     } else {
         let data_certificate = |canister: CanisterId| certified.map(|snapshot| snapshot.data_certificate(&canister));
         query::execute_query(state, engine, source, receiver, method, argument, &data_certificate)
