@@ -100,7 +100,11 @@ pub fn seconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
 pub fn harness_noop(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let iterations = effort.scale(1_000_000);
     let samples = (0..effort.runs).map(|_| {
-        let (elapsed, _) = seconds(|| (0..iterations).for_each(|number| drop(std::hint::black_box(number))));
+        let (elapsed, _) = seconds(|| {
+            (0..iterations).for_each(|number| {
+                std::hint::black_box(number);
+            })
+        });
         elapsed / iterations as f64 * 1e9
     });
     Ok(vec![Figure::of(
