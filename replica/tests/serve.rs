@@ -215,6 +215,7 @@ fn heartbeats_come_at_the_configured_interval_and_idle_time_stays_fresh() {
     let mut config = config(directory.path(), NetBackend::Auto);
     config.rounds.idle_interval_ms = 100;
     config.rounds.freshness_ms = 50;
+    config.subnet.heartbeat_interval_ms = 0;
     let replica = Replica::start(&config).unwrap();
     let client = Client::new(&replica, 4);
     // Nothing is installed: only freshness moves the certified time, hence the root.

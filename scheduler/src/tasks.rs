@@ -5,12 +5,19 @@ use crate::state::{CanisterState, RoundTurn, SystemTask};
 use replicore_engine::Execute;
 use replicore_types::CanisterId;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl<E: Execute> Round<'_, E> {
     /// Gives heartbeat and timer to the canisters whose turn it is.
     pub fn add_tasks(&mut self) {
         let now = self.context.time;
-        let mut candidates: BTreeSet<CanisterId> = self.state.activity.heartbeats().collect();
+        let interval = Duration::from_millis(u64::from(self.context.subnet.heartbeat_interval_ms));
+        let heartbeats_are_due = now.since(self.state.metadata.heartbeats_at) >= interval;
+        let mut candidates = BTreeSet::new();
+        if heartbeats_are_due {
+            self.state.metadata.heartbeats_at = now;
+            candidates.extend(self.state.activity.heartbeats());
+        }
         candidates.extend(self.state.activity.due_timers(now));
         // A management call of this round may have installed code, or made a timer due.
         candidates.extend(self.state.touched.iter().copied());
@@ -21,7 +28,7 @@ impl<E: Execute> Round<'_, E> {
             let Some(canister) = self.state.canister(&id) else {
                 continue;
             };
-            let has_heartbeat = canister.exports("canister_heartbeat");
+            let has_heartbeat = heartbeats_are_due && canister.exports("canister_heartbeat");
             let has_timer = canister.exports("canister_global_timer")
                 && canister.system.global_timer.is_some_and(|deadline| deadline <= now);
             if !(has_heartbeat || has_timer) {

@@ -87,6 +87,9 @@ pub struct SubnetConfig {
     pub rate_limits: bool,
     /// The management interface in force.
     pub interface: InterfaceVersion,
+    /// Least time between two heartbeats of a canister, in milliseconds of batch time; zero means every round. Rounds
+    /// follow the load, and a heartbeat is charged for: without a least time load would multiply it.
+    pub heartbeat_interval_ms: u32,
     /// Threshold keys that it holds.
     pub threshold_keys: ThresholdKeys,
 }
@@ -99,6 +102,7 @@ impl Default for SubnetConfig {
             cost_schedule: CostSchedule::Normal,
             rate_limits: true,
             interface: InterfaceVersion::default(),
+            heartbeat_interval_ms: 1_000,
             threshold_keys: ThresholdKeys::default(),
         }
     }

@@ -94,6 +94,7 @@ impl<'a> Harness<'a> {
             },
             rate_limits: !subnet.no_rate_limit,
             interface: InterfaceVersion::May2026,
+            heartbeat_interval_ms: 0,
             threshold_keys: ThresholdKeys {
                 ecdsa_secp256k1: subnet.chain_keys,
                 schnorr_ed25519: subnet.chain_keys,

@@ -17,7 +17,13 @@ fn engine() -> Arc<Engine> {
 }
 
 fn machine(cores: usize) -> StateMachine {
-    let genesis = StateMachine::for_test(SubnetConfig::default(), engine());
+    let genesis = StateMachine::for_test(
+        SubnetConfig {
+            heartbeat_interval_ms: 0,
+            ..SubnetConfig::default()
+        },
+        engine(),
+    );
     StateMachine::new(
         genesis.state().clone(),
         Arc::clone(genesis.engine()),

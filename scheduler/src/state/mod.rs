@@ -90,6 +90,8 @@ pub struct SystemMetadata {
     pub memory_taken: NumBytes,
     /// Sum of the compute allocations.
     pub compute_allocation_taken: u64,
+    /// Batch time at which heartbeats were given out last.
+    pub heartbeats_at: Time,
     /// Counters for `/subnet/<id>/metrics`.
     pub metrics: SubnetMetrics,
 }
@@ -191,6 +193,7 @@ impl ReplicatedState {
             known_modules: OrdSet::new(),
             memory_taken: NumBytes::ZERO,
             compute_allocation_taken: 0,
+            heartbeats_at: Time(0),
             metrics: SubnetMetrics::default(),
         };
         let mut state = Self::empty(metadata, IngressHistory::default(), SubnetState::default());

@@ -25,6 +25,7 @@ impl World {
     pub fn new(canisters: u64, entry_points: &[&str]) -> Self {
         let subnet = SubnetConfig {
             subnet_type: SubnetType::Application,
+            heartbeat_interval_ms: 0,
             ..SubnetConfig::default()
         };
         let mut state = ReplicatedState::genesis(Genesis {
