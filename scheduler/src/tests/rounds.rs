@@ -185,7 +185,11 @@ fn tasks_and_messages_take_turns_as_in_the_reference() {
 fn heartbeats_keep_their_distance_however_many_rounds_there_are() {
     let mut world = World::new(1, &["canister_heartbeat"]);
     world.state.metadata.subnet.heartbeat_interval_ms = 1_000;
-    let mut beats = |milliseconds: u64| world.round_after(milliseconds * 1_000_000, Vec::new()).messages_executed;
+    let mut beats = |milliseconds: u64| {
+        world
+            .round_after(milliseconds * 1_000_000, Vec::new())
+            .messages_executed
+    };
     let executed: Vec<u64> = [1_000, 1, 500, 499, 999, 1, 3_000].map(&mut beats).into();
     assert_eq!(executed, [1, 0, 0, 1, 0, 1, 1]);
 }
