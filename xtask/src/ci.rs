@@ -106,15 +106,24 @@ pub fn run(options: &Options) -> Result<()> {
     }
     println!("==== summary");
     for (name, elapsed, result) in &results {
-        let verdict = if result.is_ok() { "pass" } else { "FAIL" };
-        println!("{verdict}  {name:<12} {:>5} s", elapsed.as_secs());
+        let seconds = elapsed.as_secs();
+        match result {
+            Ok(()) => println!("pass  {name:<12} {seconds:>5} s"),
+            Err(error) => println!("FAIL  {name:<12} {seconds:>5} s  {error}"),
+        }
     }
-    let failed = results.iter().filter(|(_, _, result)| result.is_err()).count();
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(format!("{failed} stages failed"))
+    let failed: Vec<&str> = results
+        .iter()
+        .filter(|(_, _, result)| result.is_err())
+        .map(|(name, _, _)| *name)
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
     }
+    Err(format!(
+        "failed: {0}; `cargo xtask ci {0}` runs what failed again",
+        failed.join(" ")
+    ))
 }
 
 fn cargo(arguments: &[&str]) -> Command {
