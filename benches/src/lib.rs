@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 mod engine;
 mod machine;
 mod measure;
@@ -16,20 +17,27 @@ pub use machine::Machine;
 pub use measure::{Effort, Figure};
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// Why a figure could not be measured.
 #[derive(Debug)]
-pub struct BenchError(String);
+pub enum BenchError {
+    /// Something went wrong: the suite ends.
+    Failed(String),
+    /// What the figure compares with is not installed here: the suite goes on without the figure and says so.
+    LeftOut(String),
+}
 
 impl BenchError {
     fn new(what: impl fmt::Display) -> Self {
-        Self(what.to_string())
+        Self::Failed(what.to_string())
     }
 }
 
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let (Self::Failed(what) | Self::LeftOut(what)) = self;
+        f.write_str(what)
     }
 }
 
@@ -62,12 +70,28 @@ pub fn ids() -> impl Iterator<Item = &'static str> {
     MEASUREMENTS.iter().flat_map(|(ids, _)| ids.iter().copied())
 }
 
+/// What a run tells as it goes.
+pub trait Report {
+    /// A figure is there.
+    fn figure(&mut self, figure: &Figure);
+
+    /// A measurement gave no figure, and why: something it compares with is not installed on this machine.
+    fn left_out(&mut self, ids: &[&str], why: &str);
+
+    /// A measurement took longer than its share.
+    fn overran(&mut self, ids: &[&str], elapsed: Duration, share: Duration) {
+        let _ = (ids, elapsed, share);
+    }
+}
+
 /// Measures the figures whose id is one of `wanted` or begins with one of them (all where nothing is named), and hands
 /// each to `report` as soon as it is there.
 ///
+/// The time of the whole ([`Effort`]) is shared out as it goes: what one measurement leaves over, the later ones have.
+///
 /// # Errors
 /// A name that matches no figure, or a measurement that failed.
-pub fn run(wanted: &[String], effort: &Effort, mut report: impl FnMut(&Figure)) -> Result<(), BenchError> {
+pub fn run(wanted: &[String], effort: &Effort, report: &mut impl Report) -> Result<(), BenchError> {
     let matches = |id: &str| wanted.is_empty() || wanted.iter().any(|name| id.starts_with(name.as_str()));
     if let Some(unknown) = wanted
         .iter()
@@ -79,10 +103,30 @@ pub fn run(wanted: &[String], effort: &Effort, mut report: impl FnMut(&Figure)) 
             known.join(", ")
         )));
     }
-    for (_, measurement) in MEASUREMENTS.iter().filter(|(ids, _)| ids.iter().any(|id| matches(id))) {
-        for figure in measurement(effort)?.iter().filter(|figure| matches(figure.id)) {
-            report(figure);
+    let chosen: Vec<_> = MEASUREMENTS
+        .iter()
+        .filter(|(ids, _)| ids.iter().any(|id| matches(id)))
+        .collect();
+    let begin = Instant::now();
+    for (position, (ids, measurement)) in chosen.iter().enumerate() {
+        let left = effort.whole.saturating_sub(begin.elapsed());
+        let share = left / (chosen.len() - position) as u32;
+        let own = effort.begin(share);
+        let start = Instant::now();
+        let figures = match measurement(&own) {
+            Err(BenchError::LeftOut(why)) => {
+                report.left_out(ids, &why);
+                continue;
+            }
+            result => result?,
+        };
+        if start.elapsed() > own.budget {
+            report.overran(ids, start.elapsed(), own.budget);
         }
+        figures
+            .iter()
+            .filter(|figure| matches(figure.id))
+            .for_each(|figure| report.figure(figure));
     }
     Ok(())
 }
@@ -91,23 +135,49 @@ pub fn run(wanted: &[String], effort: &Effort, mut report: impl FnMut(&Figure)) 
 mod tests {
     use super::*;
 
+    #[derive(Default)]
+    struct Seen {
+        figures: Vec<Figure>,
+        left_out: Vec<String>,
+    }
+
+    impl Report for Seen {
+        fn figure(&mut self, figure: &Figure) {
+            self.figures.push(figure.clone());
+        }
+
+        fn left_out(&mut self, ids: &[&str], why: &str) {
+            assert!(!why.is_empty(), "{ids:?}");
+            self.left_out.extend(ids.iter().map(|id| (*id).to_owned()));
+        }
+    }
+
     #[test]
     fn every_measurement_works_and_gives_the_figures_it_names() {
-        let mut measured = Vec::new();
-        run(&[], &Effort::smoke(), |figure| {
+        let mut seen = Seen::default();
+        run(&[], &Effort::smoke(), &mut seen).unwrap();
+        for figure in &seen.figures {
             assert!(figure.value.is_finite() && figure.value >= 0.0, "{figure:?}");
             assert!(figure.low <= figure.value && figure.value <= figure.high, "{figure:?}");
-            measured.push(figure.id);
-        })
-        .unwrap();
-        assert_eq!(measured, ids().collect::<Vec<_>>());
+        }
+        let present = ids().filter(|id| !seen.left_out.iter().any(|left_out| left_out == id));
+        let measured: Vec<_> = seen.figures.iter().map(|figure| figure.id).collect();
+        assert_eq!(measured, present.collect::<Vec<_>>());
     }
 
     #[test]
     fn unknown_names_are_refused() {
-        let error = run(&["no.such".into()], &Effort::smoke(), |_| {})
+        let error = run(&["no.such".into()], &Effort::smoke(), &mut Seen::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains("scheduler.empty_round_us"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_unique_and_of_a_layer() {
+        let mut known: Vec<_> = ids().collect();
+        known.sort_unstable();
+        assert!(known.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(known.iter().all(|id| id.contains('.')));
     }
 }

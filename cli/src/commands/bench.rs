@@ -2,8 +2,13 @@
 
 use super::CliError;
 use clap::Args;
-use replicore_benches::{Effort, Figure, Machine};
+use replicore_benches::baseline::{self, Baseline, Verdict};
+use replicore_benches::{Effort, Figure, Machine, Report};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Options of `replicore bench`.
 #[derive(Debug, Args)]
@@ -11,7 +16,7 @@ pub struct BenchArgs {
     /// Figures to measure: ids, or the beginnings of ids. All where none is named.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// One JSON object a line.
+    /// One JSON object a line on standard output; everything else goes to standard error.
     #[arg(long)]
     json: bool,
     /// The whole suite within five minutes on two cores.
@@ -20,6 +25,16 @@ pub struct BenchArgs {
     /// Only that every measurement works.
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
+    /// Compare with the figures of this file, as `--save` or `--json` wrote them; the exit code is non-zero if one is worse
+    /// beyond noise.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Compare although the baseline was taken on another machine or with another build profile.
+    #[arg(long, requires = "baseline")]
+    any_machine: bool,
+    /// Write the machine's stamp and the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// List the ids and measure nothing.
     #[arg(long)]
     list: bool,
@@ -36,20 +51,92 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
         (_, true) => Effort::quick(),
         _ => Effort::full(),
     };
-    if !args.json {
-        println!("{}", Machine::this().line());
-    }
-    replicore_benches::run(&args.ids, &effort, |figure| {
-        if args.json {
-            println!("{}", figure.to_json())
-        } else {
-            print(figure)
+    let machine = Machine::this();
+    let mut printer = Printer {
+        json: args.json,
+        baseline: args.baseline.as_deref().map(Baseline::load).transpose()?,
+        figures: Vec::new(),
+        worse: Vec::new(),
+    };
+    printer.say(&machine.line());
+    check_machine(args, printer.baseline.as_ref(), &machine)?;
+    replicore_benches::run(&args.ids, &effort, &mut printer)?;
+    if let Some(path) = &args.save {
+        let mut file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        writeln!(file, "{}", baseline::stamp_line(&machine))?;
+        for figure in &printer.figures {
+            writeln!(file, "{}", figure.to_json())?;
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    }
+    if printer.worse.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("worse than the baseline beyond noise: {}", printer.worse.join(", "));
+    Ok(ExitCode::FAILURE)
 }
 
-fn print(figure: &Figure) {
+fn check_machine(args: &BenchArgs, baseline: Option<&Baseline>, machine: &Machine) -> Result<(), CliError> {
+    let Some(stamp) = baseline.and_then(Baseline::machine) else {
+        return Ok(());
+    };
+    if args.any_machine || stamp.is_comparable(machine) {
+        return Ok(());
+    }
+    let other = stamp.line();
+    Err(format!("the baseline was taken elsewhere ({other}); --any-machine compares nevertheless").into())
+}
+
+/// Prints figures as they come and remembers them.
+struct Printer {
+    json: bool,
+    baseline: Option<Baseline>,
+    figures: Vec<Figure>,
+    worse: Vec<&'static str>,
+}
+
+impl Printer {
+    /// For people: standard output belongs to the figures where they are JSON.
+    fn say(&self, text: &str) {
+        if self.json {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
+}
+
+impl Report for Printer {
+    fn figure(&mut self, figure: &Figure) {
+        let verdict = self.baseline.as_ref().map(|baseline| baseline.judge(figure));
+        if let Some(Verdict::Worse(_)) = verdict {
+            self.worse.push(figure.id);
+        }
+        if self.json {
+            println!("{}", figure.to_json());
+        }
+        if !self.json || verdict.is_some() {
+            self.say(&line(figure, verdict));
+        }
+        self.figures.push(figure.clone());
+    }
+
+    fn left_out(&mut self, ids: &[&str], why: &str) {
+        self.say(&format!("{}: left out: {why}", ids.join(", ")));
+    }
+
+    fn overran(&mut self, ids: &[&str], elapsed: Duration, share: Duration) {
+        if !self.json && share > Duration::from_secs(1) {
+            eprintln!(
+                "{}: took {:.1} s of its {:.1} s",
+                ids.join(", "),
+                elapsed.as_secs_f64(),
+                share.as_secs_f64()
+            );
+        }
+    }
+}
+
+fn line(figure: &Figure, verdict: Option<Verdict>) -> String {
     let Figure {
         id,
         value,
@@ -57,7 +144,19 @@ fn print(figure: &Figure) {
         low,
         high,
         runs,
+        against,
         ..
     } = figure;
-    println!("{id:34} {value:>12.2} {unit:4} [{low:.2} .. {high:.2}] {runs} runs");
+    let mut text = format!("{id:38} {value:>12.2} {unit:4} [{low:.2} .. {high:.2}] {runs} runs");
+    for (name, other) in against {
+        text += &format!("; {name} {other:.2}");
+    }
+    match verdict {
+        Some(Verdict::New) => text += "; not in the baseline",
+        Some(Verdict::Same(ratio)) => text += &format!("; {ratio:.2} of the baseline"),
+        Some(Verdict::Better(ratio)) => text += &format!("; {ratio:.2} of the baseline: better"),
+        Some(Verdict::Worse(ratio)) => text += &format!("; {ratio:.2} of the baseline: WORSE"),
+        None => {}
+    }
+    text
 }
