@@ -150,7 +150,8 @@ fn mutable_globals(parsed: &Parsed<'_>) -> Result<Vec<(u32, GlobalValue)>, WasmE
 
 type Result_<T> = Result<T, Error<TooManyLocals>>;
 
-/// Moves references to defined functions behind the added imports; all else is encoded as it was.
+/// Moves references to defined functions behind the added imports and makes `externref` a `funcref`, see
+/// [`super::rewrite`]; all else is encoded as it was.
 struct Shift {
     imported: u32,
 }
@@ -163,6 +164,13 @@ impl Reencode for Shift {
             function
         } else {
             function + HOST_FUNCTIONS
+        })
+    }
+
+    fn abstract_heap_type(&mut self, ty: wasmparser::AbstractHeapType) -> Result_<wasm_encoder::AbstractHeapType> {
+        Ok(match ty {
+            wasmparser::AbstractHeapType::Extern => wasm_encoder::AbstractHeapType::Func,
+            other => utils::abstract_heap_type(self, other),
         })
     }
 }

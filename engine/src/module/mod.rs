@@ -12,7 +12,9 @@
 //! Departures from the production replica, none of which a canister can observe:
 //! - stable memory stays host functions instead of a second Wasm memory;
 //! - pages written are recorded by marks in a second memory instead of page faults;
-//! - `memory.grow` asks the host before it grows instead of afterwards.
+//! - `memory.grow` asks the host before it grows instead of afterwards;
+//! - `externref`, of which a canister never has any but null, is encoded as `funcref`, so that the Wasm engine needs no
+//!   garbage collector. (Of two function types that differ in nothing else, `call_indirect` takes one for the other.)
 
 mod compile_charge;
 mod cost;

@@ -6,6 +6,7 @@
 //! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
+//! extern     externref -> funcref: nothing gives a canister a reference from outside, so that every one is null
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
@@ -14,7 +15,7 @@ use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
 use wasm_encoder::reencode::{Error, Reencode};
-use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, MemArgTarget, ValType};
+use wasm_encoder::{BlockType, Encode, Function, HeapType, Instruction, MemArg, MemArgTarget, ValType};
 use wasmparser::{FunctionBody, Operator};
 
 /// Index of the memory of marks.
@@ -226,6 +227,11 @@ impl<'a> Rewriter<'a> {
             Operator::MemoryCopy { .. } => self.bulk(charge, original, layout.address(), layout.address()),
             Operator::MemoryInit { .. } => self.bulk(charge, original, ValType::I32, ValType::I32),
             Operator::MemoryGrow { .. } => self.grow(original),
+            Operator::RefNull { .. } => self.emit(&[Instruction::RefNull(HeapType::FUNC)]),
+            Operator::TypedSelect { .. } => self.emit(&[Instruction::TypedSelect(ValType::FUNCREF)]),
+            Operator::Block { .. } => self.emit(&[Instruction::Block(BlockType::Result(ValType::FUNCREF))]),
+            Operator::Loop { .. } => self.emit(&[Instruction::Loop(BlockType::Result(ValType::FUNCREF))]),
+            Operator::If { .. } => self.emit(&[Instruction::If(BlockType::Result(ValType::FUNCREF))]),
             _ => {
                 if let Some((ty, offset)) = stored(operator) {
                     self.store(ty, offset, original);
@@ -350,6 +356,20 @@ fn changes(operator: &Operator<'_>) -> bool {
         Call { .. } | ReturnCall { .. } | RefFunc { .. } | MemoryGrow { .. }
     ) || is_bulk(operator)
         || stored(operator).is_some()
+        || names_externref(operator)
+}
+
+/// True where the operator carries the type `externref`.
+fn names_externref(operator: &Operator<'_>) -> bool {
+    use wasmparser::{BlockType, ValType};
+    match operator {
+        Operator::RefNull { hty } => *hty == wasmparser::HeapType::EXTERN,
+        Operator::TypedSelect { ty } => *ty == ValType::EXTERNREF,
+        Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
+            *blockty == BlockType::Type(ValType::EXTERNREF)
+        }
+        _ => false,
+    }
 }
 
 fn is_bulk(operator: &Operator<'_>) -> bool {

@@ -190,6 +190,23 @@ fn bulk_operations_pay_their_size_and_mark_their_range() {
 }
 
 #[test]
+fn external_references_are_null() {
+    let mut running = Running::of(
+        "(module (type $t (func (param externref) (result i32))) (table 1 funcref) (elem (i32.const 0) $null)
+           (elem externref (ref.null extern))
+           (func $null (type $t) (local externref)
+             (local.set 1 (if (result externref) (ref.is_null (local.get 0))
+               (then (block (result externref) (local.get 0))) (else unreachable)))
+             (ref.is_null (select (result externref) (local.get 1) (ref.null extern) (i32.const 0))))
+           (func (export \"canister_update u\")
+             (if (i32.eqz (call_indirect (type $t) (loop (result externref) (ref.null extern)) (i32.const 0)))
+               (then unreachable))))",
+    );
+    // u: 1 + 1 + 1 + 10 + 1 + 2; the callee: 1 + 1 + 5 + 2, then 1, behind the if 1 + 1 + 1 + 1 + 1 + 5.
+    assert_eq!(running.cost("canister_update u"), (16 + 9 + 1 + 10, false));
+}
+
+#[test]
 fn growth_asks_the_host_first() {
     let mut running = Running::of(
         "(module (memory 1) (global $g (export \"g\") (mut i32) (i32.const 0)) (func (export \"canister_update u\")
