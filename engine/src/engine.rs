@@ -2,7 +2,7 @@
 
 use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache};
 use crate::meter::Meter;
-use crate::module::{FunctionNames, symbols};
+use crate::module::{self, FunctionNames, symbols};
 use crate::stable_memory::StableMemory;
 use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
 use crate::trap::{self, Failure, TrapCode};
@@ -42,8 +42,6 @@ pub struct EngineConfig {
     pub warm_query_canisters_max: usize,
     /// Query instances of one canister, hence queries of one canister that run warm at the same time.
     pub query_instances_per_canister_max: usize,
-    /// Stack of Wasm code in bytes: deeper recursion traps.
-    pub wasm_stack_bytes: usize,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
     pub cache_folder: Option<PathBuf>,
 }
@@ -55,7 +53,6 @@ impl Default for EngineConfig {
             warm_canisters_max: 1_000,
             warm_query_canisters_max: 500,
             query_instances_per_canister_max: 4,
-            wasm_stack_bytes: 5 * 1024 * 1024 - 64,
             cache_folder: None,
         }
     }
@@ -94,7 +91,7 @@ impl Engine {
     /// When the settings do not fit this machine.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
-        let engine = wasmtime::Engine::new(&wasmtime_config(&config)).map_err(error)?;
+        let engine = wasmtime::Engine::new(&wasmtime_config()).map_err(error)?;
         Ok(Self {
             modules: ModuleCache::new(engine, config.modules_max, config.cache_folder.clone()).map_err(error)?,
             warm: InstancePool::new(config.warm_canisters_max, 1),
@@ -435,7 +432,7 @@ fn finished_with(result: Result<Option<replicore_types::WasmResult>, ExecutionEr
     }))
 }
 
-fn wasmtime_config(settings: &EngineConfig) -> Config {
+fn wasmtime_config() -> Config {
     let mut config = Config::new();
     config
         .wasm_multi_memory(true)
@@ -450,11 +447,15 @@ fn wasmtime_config(settings: &EngineConfig) -> Config {
         .memory_reservation(HEAP_RESERVATION_BYTES)
         .memory_may_move(false)
         .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
-        .max_wasm_stack(settings.wasm_stack_bytes)
-        .async_stack_size(settings.wasm_stack_bytes + HOST_STACK_BYTES);
+        .max_wasm_stack(MACHINE_STACK_BYTES)
+        .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
     config
 }
 
+/// Address space for the stack of Wasm code: more than any code needs that the stack rule lets run, so that the rule
+/// and not the machine decides. Only what is touched takes memory.
+const MACHINE_STACK_BYTES: usize =
+    module::STACK_BYTES as usize * module::MACHINE_FACTOR + module::MACHINE_RESERVE_BYTES;
 /// Stack for host functions below the Wasm code's.
 const HOST_STACK_BYTES: usize = 1024 * 1024;
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use wasmtime::{Engine, Module};
 
 /// Changes when instrumentation changes, so that code made from differently instrumented modules is not found.
-const INSTRUMENTATION_VERSION: u32 = 2;
+const INSTRUMENTATION_VERSION: u32 = 3;
 
 /// A folder of machine code that only this program writes.
 pub(super) struct DiskCache {

@@ -1,7 +1,8 @@
-//! The two host functions that instrumented code calls besides the System API.
+//! The host functions that instrumented code calls besides the System API.
 
 use crate::module::symbols;
 use crate::system_api::{Host, HostState, try_grow_heap};
+use crate::trap::{Failure, TrapCode};
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
 use replicore_types::{WASM_PAGE_BYTES, fees::WasmWidth};
 use std::future::Future;
@@ -20,6 +21,13 @@ pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
                 PauseOnce::default().await;
                 Ok::<i64, wasmtime::Error>(counter)
             })
+        },
+    )?;
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::STACK_OVERFLOW,
+        |mut caller: Caller<'_, HostState>| -> wasmtime::Result<()> {
+            Err(Host::new(&mut caller).fail(Failure::Trapped(TrapCode::StackOverflow)))
         },
     )?;
     linker.func_wrap(

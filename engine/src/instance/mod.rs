@@ -16,7 +16,7 @@ mod pool;
 pub(crate) use compiled::{Compiled, ModuleCache};
 pub(crate) use pool::InstancePool;
 
-use crate::module::symbols;
+use crate::module::{STACK_BYTES, symbols};
 use crate::system_api::{Exports, HostState, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
@@ -78,6 +78,7 @@ impl Instance {
             heap: instance.get_memory(&mut store, symbols::HEAP),
             marks: instance.get_memory(&mut store, symbols::MARKS),
             counter: instance.get_global(&mut store, symbols::COUNTER),
+            stack: instance.get_global(&mut store, symbols::STACK),
         };
         store.data_mut().exports = exports;
         let globals = compiled
@@ -147,11 +148,14 @@ impl Instance {
         self.restore_globals()
     }
 
-    /// Puts the message in and sets the counter.
+    /// Puts the message in, sets the counter and empties the stack.
     pub(crate) fn begin(&mut self, running: Box<Running>) -> wasmtime::Result<()> {
         let counter = running.meter.initial_counter();
         if let Some(global) = self.store.data().exports.counter {
             global.set(&mut self.store, Val::I64(counter))?;
+        }
+        if let Some(global) = self.store.data().exports.stack {
+            global.set(&mut self.store, Val::I32(STACK_BYTES as i32))?;
         }
         self.store.data_mut().running = Some(running);
         Ok(())

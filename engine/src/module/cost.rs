@@ -80,7 +80,7 @@ pub(super) fn cost(operator: &Operator<'_>, width: WasmWidth) -> u64 {
 }
 
 /// True for loads and stores, those of vectors and lanes included.
-fn accesses_memory(operator: &Operator<'_>) -> bool {
+pub(super) fn accesses_memory(operator: &Operator<'_>) -> bool {
     use Operator::*;
     matches!(
         operator,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! types     original, then ours
-//! imports   original, then two host functions        -> defined functions move up by two
+//! imports   original, then three host functions      -> defined functions move up by three
 //! memories  heap (capped), marks
-//! globals   original, then the instruction counter
-//! exports   methods, entry points, start; heap, marks, table, counter, mutable globals
+//! globals   original, then the instruction counter, then what is left of the stack
+//! exports   methods, entry points, start; heap, marks, table, counter, stack, mutable globals
 //! functions original with charges and marks, then helpers
 //! data      active segments emptied: they are the initial heap
 //! ```
@@ -32,7 +32,7 @@ use wasm_encoder::{
 use wasmparser::{DataKind, ExternalKind, Operator};
 
 /// Host functions that instrumentation adds to the imports.
-pub(super) const HOST_FUNCTIONS: u32 = 2;
+pub(super) const HOST_FUNCTIONS: u32 = 3;
 
 /// An active data segment: bytes of the initial heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,8 +194,10 @@ impl<'m, 'a> Assembly<'m, 'a> {
             imported_functions: imported,
             out_of_instructions: imported,
             try_grow_memory: imported + 1,
+            stack_overflow: imported + 2,
             first_helper: imported + HOST_FUNCTIONS + defined,
             counter: parsed.globals.len() as u32,
+            stack: parsed.globals.len() as u32 + 1,
         };
         Self {
             module,
@@ -258,6 +260,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
         for (name, which) in [
             (symbols::OUT_OF_INSTRUCTIONS, LONG_TO_LONG),
             (symbols::TRY_GROW_MEMORY, LONGS_TO_INT),
+            (symbols::STACK_OVERFLOW, NOTHING),
         ] {
             imports.import(symbols::HOST_MODULE, name, EntityType::Function(self.our_type(which)));
         }
@@ -316,12 +319,13 @@ impl<'m, 'a> Assembly<'m, 'a> {
         for global in &self.parsed.globals {
             utils::parse_global(&mut self.shift, &mut globals, global.clone())?;
         }
-        let counter = GlobalType {
-            val_type: ValType::I64,
+        let mutable = |val_type| GlobalType {
+            val_type,
             mutable: true,
             shared: false,
         };
-        globals.global(counter, &ConstExpr::i64_const(0));
+        globals.global(mutable(ValType::I64), &ConstExpr::i64_const(0));
+        globals.global(mutable(ValType::I32), &ConstExpr::i32_const(0));
         Ok(globals)
     }
 
@@ -343,6 +347,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             exports.export(symbols::TABLE, ExportKind::Table, 0);
         }
         exports.export(symbols::COUNTER, ExportKind::Global, self.layout.counter);
+        exports.export(symbols::STACK, ExportKind::Global, self.layout.stack);
         for (index, global) in (0..).zip(&self.parsed.globals) {
             if global.ty.mutable {
                 exports.export(&symbols::global(index), ExportKind::Global, index);
@@ -361,14 +366,14 @@ impl<'m, 'a> Assembly<'m, 'a> {
 
     fn code(&mut self) -> Result_<CodeSection> {
         let mut code = CodeSection::new();
-        for (type_index, body) in self.parsed.functions.iter().zip(&self.parsed.bodies) {
+        let frames = &self.module.frames;
+        for ((type_index, body), frame) in self.parsed.functions.iter().zip(&self.parsed.bodies).zip(frames) {
             let parameters = self
                 .parsed
                 .function_type(*type_index)
                 .map_or(0, |function| function.params().len());
-            code.function(
-                &Rewriter::new(self.layout, self.module.wasm, parameters as u32).rewrite(body, &mut self.shift)?,
-            );
+            let rewriter = Rewriter::new(self.layout, self.module.wasm, parameters as u32, *frame, frames);
+            code.function(&rewriter.rewrite(body, &mut self.shift)?);
         }
         for helper in helper_bodies(self.layout).iter().take(self.helper_count()) {
             code.function(helper);
@@ -407,5 +412,6 @@ const OUR_TYPES: [(&[ValType], &[ValType]); 5] = [
 ];
 const LONG_TO_LONG: usize = 0;
 const LONGS_TO_INT: usize = 1;
+const NOTHING: usize = 2;
 /// Types of the helpers: refill, charge, mark.
 const HELPER_TYPES: [usize; 3] = [2, 3, 4];

@@ -9,9 +9,10 @@
 //! order of the production replica, with its error texts; instrumentation gives every instruction the published cost,
 //! charged at the same points, so that instruction counts agree wherever a canister can observe them.
 //!
-//! Departures from the production replica, none of which a canister can observe:
+//! Departures from the production replica; a canister can observe at most how deep it may recurse:
 //! - stable memory stays host functions instead of a second Wasm memory;
 //! - pages written are recorded by marks in a second memory instead of page faults;
+//! - where the stack ends is decided by a rule of our own, see `frames`, instead of machine code;
 //! - `memory.grow` asks the host before it grows instead of afterwards;
 //! - `externref`, of which a canister never has any but null, is encoded as `funcref`, so that the Wasm engine needs no
 //!   garbage collector. (Of two function types that differ in nothing else, `call_indirect` takes one for the other.)
@@ -20,6 +21,7 @@ mod compile_charge;
 mod cost;
 mod decode;
 mod error;
+mod frames;
 mod helpers;
 mod imports;
 mod instrument;
@@ -32,6 +34,7 @@ mod validate;
 pub use compile_charge::{CompileCharge, refusal_charge};
 pub use decode::{declared_width, decode};
 pub use error::WasmError;
+pub use frames::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
 pub use names::FunctionNames;
 pub use validate::{ValidatedModule, validate};
@@ -48,6 +51,11 @@ pub mod symbols {
     /// let it grow, 0 to make `memory.grow` answer -1; ends the execution with an error where the growth breaks a
     /// limit. It must answer 0 where the sum is above [`super::HeapLayout::maximum_pages`], before it books anything.
     pub const TRY_GROW_MEMORY: &str = "try_grow_memory";
+    /// Host function `() -> ()`: called where the stack is used up; must end the execution with an error.
+    pub const STACK_OVERFLOW: &str = "stack_overflow";
+    /// Export of what is left of the stack: a mutable `i32` global, to be set to [`super::STACK_BYTES`] before the
+    /// instance is entered.
+    pub const STACK: &str = "__replicore.stack";
     /// Export of the instruction counter: a mutable `i64` global that counts down.
     pub const COUNTER: &str = "__replicore.counter";
     /// Export of the heap, where the module has one.

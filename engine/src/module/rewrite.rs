@@ -6,10 +6,13 @@
 //! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
+//! entry      left = stack - frame; if left < 0: stack_overflow()        in functions that are counted, see `frames`
+//! call       stack = left; call                                         of functions that are counted
 //! extern     externref -> funcref: nothing gives a canister a reference from outside, so that every one is null
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
+use super::frames::Frame;
 use super::helpers::counter_test;
 use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
@@ -44,10 +47,13 @@ pub(super) struct Layout {
     pub imported_functions: u32,
     pub out_of_instructions: u32,
     pub try_grow_memory: u32,
+    pub stack_overflow: u32,
     /// Index of the first of the helpers: refill, charge, mark.
     pub first_helper: u32,
     /// Index of the instruction counter.
     pub counter: u32,
+    /// Index of what is left of the stack.
+    pub stack: u32,
 }
 
 impl Layout {
@@ -86,6 +92,8 @@ enum Role {
     Address,
     Value,
     Length,
+    /// Stack left for what this function calls. Lives throughout.
+    Left,
 }
 
 /// Rewrites one function.
@@ -94,6 +102,9 @@ pub(super) struct Rewriter<'a> {
     wasm: &'a [u8],
     code: Vec<u8>,
     parameters: u32,
+    frame: Frame,
+    /// Frames of all functions that the module defines.
+    frames: &'a [Frame],
     /// Parameters and locals, ours included.
     locals: u32,
     ours: BTreeMap<(Role, u8), u32>,
@@ -102,12 +113,14 @@ pub(super) struct Rewriter<'a> {
 
 impl<'a> Rewriter<'a> {
     /// `wasm` is the original module, `parameters` their number in the function's type.
-    pub fn new(layout: Layout, wasm: &'a [u8], parameters: u32) -> Self {
+    pub fn new(layout: Layout, wasm: &'a [u8], parameters: u32, frame: Frame, frames: &'a [Frame]) -> Self {
         Self {
             layout,
             wasm,
             code: Vec::new(),
             parameters,
+            frame,
+            frames,
             locals: parameters,
             ours: BTreeMap::new(),
             added: Vec::new(),
@@ -137,6 +150,9 @@ impl<'a> Rewriter<'a> {
     }
 
     fn operators(&mut self, body: &FunctionBody<'_>) -> Result<(), Error<TooManyLocals>> {
+        if self.frame.counted {
+            self.enter();
+        }
         let mut charges = self.charges(body)?.into_iter().peekable();
         let mut reader = body.get_operators_reader()?;
         // Start of the bytes that are still to be copied.
@@ -215,10 +231,26 @@ impl<'a> Rewriter<'a> {
         let layout = self.layout;
         match operator {
             Operator::Call { function_index } => {
+                if self.counts(*function_index) {
+                    self.pass_on_stack(0);
+                }
                 self.emit(&[Instruction::Call(layout.function(*function_index))]);
             }
             Operator::ReturnCall { function_index } => {
+                if self.frame.counted && self.counts(*function_index) {
+                    self.pass_on_stack(self.frame.bytes);
+                }
                 self.emit(&[Instruction::ReturnCall(layout.function(*function_index))]);
+            }
+            Operator::CallIndirect { .. } => {
+                self.pass_on_stack(0);
+                self.code.extend_from_slice(original);
+            }
+            Operator::ReturnCallIndirect { .. } => {
+                if self.frame.counted {
+                    self.pass_on_stack(self.frame.bytes);
+                }
+                self.code.extend_from_slice(original);
             }
             Operator::RefFunc { function_index } => {
                 self.emit(&[Instruction::RefFunc(layout.function(*function_index))]);
@@ -238,6 +270,39 @@ impl<'a> Rewriter<'a> {
                 }
             }
         }
+    }
+
+    /// Takes the function's frame off the stack, if there is room for it.
+    fn enter(&mut self) {
+        let left = self.local(Role::Left, ValType::I32);
+        self.emit(&[
+            Instruction::GlobalGet(self.layout.stack),
+            Instruction::I32Const(self.frame.bytes as i32),
+            Instruction::I32Sub,
+            Instruction::LocalTee(left),
+            Instruction::I32Const(0),
+            Instruction::I32LtS,
+            Instruction::If(BlockType::Empty),
+            Instruction::Call(self.layout.stack_overflow),
+            Instruction::Unreachable,
+            Instruction::End,
+        ]);
+    }
+
+    /// True where the function with this original index takes from the stack.
+    fn counts(&self, function: u32) -> bool {
+        let defined = function.checked_sub(self.layout.imported_functions);
+        defined.is_some_and(|defined| self.frames[defined as usize].counted)
+    }
+
+    /// Tells the next function what is left, `returned` bytes of this one's frame included.
+    fn pass_on_stack(&mut self, returned: u32) {
+        let left = self.local(Role::Left, ValType::I32);
+        self.emit(&[Instruction::LocalGet(left)]);
+        if returned > 0 {
+            self.emit(&[Instruction::I32Const(returned as i32), Instruction::I32Add]);
+        }
+        self.emit(&[Instruction::GlobalSet(self.layout.stack)]);
     }
 
     fn store(&mut self, ty: ValType, offset: u64, original: &[u8]) {
@@ -353,7 +418,12 @@ fn changes(operator: &Operator<'_>) -> bool {
     use Operator::*;
     matches!(
         operator,
-        Call { .. } | ReturnCall { .. } | RefFunc { .. } | MemoryGrow { .. }
+        Call { .. }
+            | CallIndirect { .. }
+            | ReturnCall { .. }
+            | ReturnCallIndirect { .. }
+            | RefFunc { .. }
+            | MemoryGrow { .. }
     ) || is_bulk(operator)
         || stored(operator).is_some()
         || names_externref(operator)

@@ -8,6 +8,7 @@ mod sections;
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::{Advice, WasmError};
+use super::frames::{self, Frame};
 use super::instrument::DataSegment;
 use super::names::FunctionNames;
 use super::parsed::Parsed;
@@ -15,7 +16,7 @@ use crate::{CustomSection, MethodKind, ModuleInterface};
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::WASM_CODE_SECTION_BYTES_MAX;
 use std::collections::BTreeMap;
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, WasmFeatures};
 
 /// What canister modules may use of Wasm. No relaxed SIMD, threads, exceptions or garbage collection: determinism.
 /// Several memories are for the instrumented module only.
@@ -37,6 +38,8 @@ pub struct ValidatedModule<'a> {
     pub(super) parsed: Parsed<'a>,
     pub(super) data_segments: Vec<DataSegment<'a>>,
     pub(super) drops_data_segments: bool,
+    /// The stack that every defined function takes.
+    pub(super) frames: Vec<Frame>,
     interface: ModuleInterface,
     compile_charge: CompileCharge,
 }
@@ -68,13 +71,7 @@ impl<'a> ValidatedModule<'a> {
 /// IC0505 for a module that breaks a rule; IC0521 for one that the Wasm engine underneath would not instantiate.
 pub fn validate(wasm: &[u8]) -> Result<ValidatedModule<'_>, WasmError> {
     check_code_section_size(wasm)?;
-    Validator::new_with_features(FEATURES)
-        .validate_all(wasm)
-        .map_err(|error| {
-            WasmError::invalid(format_args!(
-                "Wasmtime failed to validate wasm module wasmtime::Module::validate() failed with {error}"
-            ))
-        })?;
+    let frames = frames::validate(wasm, FEATURES)?;
     let parsed = Parsed::new(wasm)?;
     sections::check_imports(&parsed)?;
     let (methods, system_entry_points) = sections::check_exports(&parsed)?;
@@ -98,6 +95,7 @@ pub fn validate(wasm: &[u8]) -> Result<ValidatedModule<'_>, WasmError> {
         parsed,
         data_segments,
         drops_data_segments,
+        frames,
         interface,
         compile_charge,
     })

@@ -46,6 +46,7 @@ pub(crate) struct Exports {
     pub(crate) heap: Option<Memory>,
     pub(crate) marks: Option<Memory>,
     pub(crate) counter: Option<Global>,
+    pub(crate) stack: Option<Global>,
 }
 
 /// One message in execution.

@@ -23,10 +23,13 @@
   (type (;6;) (func (param i64 i64)))
   (import "__replicore" "out_of_instructions" (func (;0;) (type 2) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;1;) (type 3) (param i64 i64) (result i32)))
+  (import "__replicore" "stack_overflow" (func (;2;) (type 4)))
   (global (;0;) (mut i64) i64.const 0)
-  (export "canister_query gcd" (func 3))
+  (global (;1;) (mut i32) i32.const 0)
+  (export "canister_query gcd" (func 4))
   (export "__replicore.counter" (global 0))
-  (func (;2;) (type 0) (param i32 i32) (result i32)
+  (export "__replicore.stack" (global 1))
+  (func (;3;) (type 0) (param i32 i32) (result i32)
     global.get 0
     i64.const 1
     i64.sub
@@ -35,7 +38,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
     loop (result i32) ;; label = @1
       global.get 0
@@ -46,7 +49,7 @@
       i64.const 0
       i64.lt_s
       if ;; label = @2
-        call 4
+        call 5
       end
       local.get 1
       i32.eqz
@@ -71,7 +74,18 @@
       end
     end
   )
-  (func (;3;) (type 1)
+  (func (;4;) (type 1)
+    (local i32)
+    global.get 1
+    i32.const 16
+    i32.sub
+    local.tee 0
+    i32.const 0
+    i32.lt_s
+    if ;; label = @1
+      call 2
+      unreachable
+    end
     global.get 0
     i64.const 9
     i64.sub
@@ -80,19 +94,19 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
     i32.const 12
     i32.const 18
-    call 2
+    call 3
     drop
   )
-  (func (;4;) (type 4)
+  (func (;5;) (type 4)
     global.get 0
     call 0
     global.set 0
   )
-  (func (;5;) (type 5) (param i64)
+  (func (;6;) (type 5) (param i64)
     (local i64)
     global.get 0
     local.get 0
@@ -110,7 +124,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
   )
 )

@@ -24,22 +24,35 @@
   (import "ic0" "msg_reply" (func (;0;) (type 0)))
   (import "__replicore" "out_of_instructions" (func (;1;) (type 1) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;2;) (type 2) (param i64 i64) (result i32)))
+  (import "__replicore" "stack_overflow" (func (;3;) (type 3)))
   (table (;0;) 2 funcref)
   (memory (;0;) 1 10)
   (memory (;1;) 16 16)
   (global (;0;) (mut i32) i32.const 3)
   (global (;1;) i64 i64.const 4)
   (global (;2;) (mut i64) i64.const 0)
-  (export "canister_update main" (func 3))
-  (export "__replicore.start" (func 3))
+  (global (;3;) (mut i32) i32.const 0)
+  (export "canister_update main" (func 4))
+  (export "__replicore.start" (func 4))
   (export "__replicore.heap" (memory 0))
   (export "__replicore.marks" (memory 1))
   (export "__replicore.table" (table 0))
   (export "__replicore.counter" (global 2))
+  (export "__replicore.stack" (global 3))
   (export "__replicore.global.0" (global 0))
-  (elem (;0;) (i32.const 0) func 3 0)
-  (func (;3;) (type 0)
-    (local i32)
+  (elem (;0;) (i32.const 0) func 4 0)
+  (func (;4;) (type 0)
+    (local i32 i32)
+    global.get 3
+    i32.const 32
+    i32.sub
+    local.tee 0
+    i32.const 0
+    i32.lt_s
+    if ;; label = @1
+      call 3
+      unreachable
+    end
     global.get 2
     i64.const 319
     i64.sub
@@ -48,17 +61,17 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
     i32.const 2
-    local.set 0
+    local.set 1
     memory.size
     i64.extend_i32_u
-    local.get 0
+    local.get 1
     i64.extend_i32_u
     call 2
     if (result i32) ;; label = @1
-      local.get 0
+      local.get 1
       memory.grow
     else
       i32.const -1
@@ -66,14 +79,16 @@
     drop
     call 0
     i32.const 1
+    local.get 0
+    global.set 3
     call_indirect (type 0)
   )
-  (func (;4;) (type 3)
+  (func (;5;) (type 3)
     global.get 2
     call 1
     global.set 2
   )
-  (func (;5;) (type 4) (param i64)
+  (func (;6;) (type 4) (param i64)
     (local i64)
     global.get 2
     local.get 0
@@ -91,10 +106,10 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
   )
-  (func (;6;) (type 5) (param i64 i64)
+  (func (;7;) (type 5) (param i64 i64)
     (local i32 i32)
     local.get 1
     i64.eqz

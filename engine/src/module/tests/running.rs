@@ -1,7 +1,7 @@
 //! Instrumented modules at work in the Wasm engine: what is counted, what is marked, what the host is asked.
 
 use super::prepare;
-use crate::module::symbols;
+use crate::module::{STACK_BYTES, symbols};
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, Val};
 
 /// Enough that nothing runs out.
@@ -52,6 +52,13 @@ impl Running {
             )
             .unwrap();
         linker
+            .func_wrap(
+                symbols::HOST_MODULE,
+                symbols::STACK_OVERFLOW,
+                || -> wasmtime::Result<()> { Err(wasmtime::Error::msg("the stack is used up")) },
+            )
+            .unwrap();
+        linker
             .define_unknown_imports_as_default_values(&mut store, &module)
             .unwrap();
         let instance = linker.instantiate(&mut store, &module).unwrap();
@@ -61,6 +68,8 @@ impl Running {
     fn set_counter(&mut self, value: i64) {
         let counter = self.instance.get_global(&mut self.store, symbols::COUNTER).unwrap();
         counter.set(&mut self.store, Val::I64(value)).unwrap();
+        let stack = self.instance.get_global(&mut self.store, symbols::STACK).unwrap();
+        stack.set(&mut self.store, Val::I32(STACK_BYTES as i32)).unwrap();
     }
 
     fn counter(&mut self) -> i64 {
