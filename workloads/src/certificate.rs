@@ -1,7 +1,8 @@
 //! Certificates, checked as agents check them: the tree's root signed with the root key, the status found in the tree.
 
-use ic_cbor::CertificateToCbor;
-use ic_certification::{Certificate, HashTree, LookupResult};
+use ic_certification::LookupResult;
+use ic_certification::certificate::Certificate;
+use ic_certification::hash_tree::HashTree;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Mutex;
@@ -9,6 +10,9 @@ use std::sync::Mutex;
 /// DER prefix of a BLS12-381 public key in G2.
 const BLS_DER_PREFIX_BYTES: usize = 37;
 const DOMAIN: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+
+/// The tag that says "this is CBOR" (RFC 8949, 3.4.6).
+const SELF_DESCRIBED: [u8; 3] = [0xd9, 0xd9, 0xf7];
 
 /// What a certificate says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,13 +107,13 @@ impl Verifier {
         Ok(certificate.tree.digest())
     }
 
-    fn verify_signature(&self, certificate: &Certificate) -> Result<(), Untrusted> {
+    fn verify_signature(&self, certificate: &Certificate<&[u8]>) -> Result<(), Untrusted> {
         let root = certificate.tree.digest();
         let verified = || self.verified.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !root[0].is_multiple_of(self.one_in) || verified().contains(&root) {
             return Ok(());
         }
-        let signature = blst::min_sig::Signature::from_bytes(&certificate.signature)
+        let signature = blst::min_sig::Signature::from_bytes(certificate.signature)
             .map_err(|error| Untrusted(format!("the signature is malformed: {error:?}")))?;
         let message = [b"\x0Dic-state-root", &root[..]].concat();
         let result = signature.verify(true, &message, DOMAIN, &[], &self.public_key, false);
@@ -125,11 +129,12 @@ impl Verifier {
     }
 }
 
-fn decode(certificate: &[u8]) -> Result<Certificate, Untrusted> {
-    Certificate::from_cbor(certificate).map_err(|error| Untrusted(error.to_string()))
+fn decode(certificate: &[u8]) -> Result<Certificate<&[u8]>, Untrusted> {
+    let untagged = certificate.strip_prefix(&SELF_DESCRIBED).unwrap_or(certificate);
+    minicbor_serde::from_slice(untagged).map_err(|error| Untrusted(error.to_string()))
 }
 
-fn lookup(tree: &HashTree, request_id: &[u8; 32], label: &str) -> Option<Vec<u8>> {
+fn lookup(tree: &HashTree<&[u8]>, request_id: &[u8; 32], label: &str) -> Option<Vec<u8>> {
     match tree.lookup_path([&b"request_status"[..], &request_id[..], label.as_bytes()]) {
         LookupResult::Found(value) => Some(value.to_vec()),
         _ => None,

@@ -1,7 +1,8 @@
 //! Who signs.
 
 use candid::Principal;
-use ed25519_zebra::{SigningKey, VerificationKey};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use std::sync::Arc;
 
 /// DER prefix of an Ed25519 public key (RFC 8410).
 const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -9,7 +10,7 @@ const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 
 /// An Ed25519 user.
 #[derive(Clone)]
 pub struct Identity {
-    key: SigningKey,
+    key: Arc<Ed25519KeyPair>,
     public_key_der: Vec<u8>,
     principal: Principal,
 }
@@ -17,12 +18,11 @@ pub struct Identity {
 impl Identity {
     /// The identity of a 32-byte secret: the same secret is the same user.
     pub fn from_secret(secret: [u8; 32]) -> Self {
-        let key = SigningKey::from(secret);
-        let public_key: [u8; 32] = VerificationKey::from(&key).into();
-        let public_key_der = [&ED25519_DER_PREFIX[..], &public_key].concat();
+        let key = Ed25519KeyPair::from_seed_unchecked(&secret).expect("a seed of 32 bytes is a key");
+        let public_key_der = [&ED25519_DER_PREFIX[..], key.public_key().as_ref()].concat();
         let principal = Principal::self_authenticating(&public_key_der);
         Self {
-            key,
+            key: Arc::new(key),
             public_key_der,
             principal,
         }
@@ -47,6 +47,8 @@ impl Identity {
 
     /// Signs bytes.
     pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
-        self.key.sign(bytes).into()
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.key.sign(bytes).as_ref());
+        signature
     }
 }
