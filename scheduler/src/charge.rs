@@ -24,7 +24,7 @@ impl<E: Execute> Round<'_, E> {
             .collect();
         let subnet = self.context.subnet;
         for id in due {
-            if self.is_paused(&id) {
+            if self.state.is_between_slices(&id) {
                 // What a message between slices sees must not change; its canister pays when it has ended.
                 continue;
             }

@@ -41,6 +41,10 @@ pub fn next_wave(last: usize, heaviest_instructions: u64, left_instructions: u64
 /// Instructions that management calls may use in one iteration; the call that exceeds it is the last one.
 pub const MANAGEMENT_ITERATION_INSTRUCTIONS_MAX: u64 = 500_000_000;
 
+/// Instructions of management calls and of the code install under way beyond which a round takes up no further call:
+/// however many installs come, canisters keep their own part of the round.
+pub const MANAGEMENT_ROUND_INSTRUCTIONS_MAX: u64 = 2_000_000_000;
+
 /// What a management call counts for beside the instructions it reports.
 pub const MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS: u64 = 500_000;
 

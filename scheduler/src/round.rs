@@ -1,7 +1,7 @@
 //! One round: the phases in order.
 //!
 //! ```text
-//! expire -> induct -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
+//! expire -> induct -> install under way -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
 //! ```
 //! The bracket is an iteration; it repeats while something can run and the round's limits last.
 
@@ -32,6 +32,7 @@ pub fn execute_round<E: Execute>(
     round.answer_waiting(batch.randomness, batch.consensus_responses);
     round.deliver_outbound();
     round.induct(batch.messages);
+    round.resume_install();
     round.execute();
     round.stop_canisters();
     round.charge();
@@ -55,8 +56,10 @@ pub(crate) struct Round<'a, E> {
     exhausted: BTreeSet<CanisterId>,
     /// Canisters that executed something.
     executed: BTreeSet<CanisterId>,
-    /// The longest turn of every iteration so far, and management calls.
+    /// The longest turn of every iteration so far.
     pub path_instructions: u64,
+    /// Instructions of management calls, overhead included.
+    pub management_instructions: u64,
     /// Instructions of all canisters, overhead included.
     pub total_instructions: u64,
     /// Stands in the state for a canister that is out with a worker.
@@ -88,6 +91,7 @@ impl<'a, E: Execute> Round<'a, E> {
             exhausted: BTreeSet::new(),
             executed: BTreeSet::new(),
             path_instructions: 0,
+            management_instructions: 0,
             total_instructions: 0,
             placeholder: Arc::new(CanisterState::new(nobody)),
         }
@@ -120,7 +124,7 @@ impl<'a, E: Execute> Round<'a, E> {
         let runnable: Vec<CanisterId> = std::mem::take(&mut self.ready)
             .into_iter()
             .filter(|id| !self.exhausted.contains(id))
-            .filter(|id| self.state.canister(id).is_some_and(CanisterState::is_runnable))
+            .filter(|id| self.state.canister(id).is_some_and(|canister| self.may_run(canister)))
             .collect();
         let order = round_schedule::order(&self.state, runnable);
         self.context.subnet_memory_taken = self.state.activity.memory_taken();
@@ -167,6 +171,19 @@ impl<'a, E: Execute> Round<'a, E> {
                 total: heaviest.total.max(weight.total),
             }
         })
+    }
+
+    /// True where the canister has something to execute and nothing holds it up.
+    fn may_run(&self, canister: &CanisterState) -> bool {
+        let id = canister.id();
+        let installs = self
+            .state
+            .subnet
+            .long_install
+            .as_ref()
+            .is_some_and(|install| install.canister == id);
+        let is_limited = self.context.subnet.rate_limits && canister.system.is_rate_limited(self.context.height);
+        canister.is_runnable() && !installs && !is_limited
     }
 
     fn take_out(&mut self, id: CanisterId) -> Option<Seat> {
@@ -236,13 +253,6 @@ impl<'a, E: Execute> Round<'a, E> {
         }
     }
 
-    /// True where the canister has a message between slices: management calls about it wait.
-    pub fn is_paused(&self, id: &CanisterId) -> bool {
-        self.state
-            .canister(id)
-            .is_some_and(|canister| canister.paused.is_some())
-    }
-
     /// Statuses into the history, priorities, index and the certified tree.
     fn end(mut self) -> (ReplicatedState, RoundStats) {
         let now = self.context.time;
@@ -283,9 +293,8 @@ impl<'a, E: Execute> Round<'a, E> {
 
     /// True where tasks may be given to the canister.
     pub fn runs_tasks(&self, id: &CanisterId) -> bool {
-        self.state
-            .canister(id)
-            .is_some_and(|canister| canister.paused.is_none() && canister.system.status == CanisterStatus::Running)
+        let is_running = |canister: &CanisterState| canister.system.status == CanisterStatus::Running;
+        self.state.canister(id).is_some_and(is_running) && !self.state.is_between_slices(id)
     }
 }
 

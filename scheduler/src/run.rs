@@ -14,7 +14,7 @@ use crate::state::{
     StartingPoint, SystemTask, WorkItem,
 };
 use replicore_engine::{Call, Execute, ExecutionOutcome, InstructionLimits, PausedExecution, WorkDone};
-use replicore_types::{IngressState, IngressStatus, MessageId, OS_PAGE_BYTES, Response};
+use replicore_types::{IngressState, IngressStatus, MessageId, NumBytes, OS_PAGE_BYTES, Response};
 use std::sync::Arc;
 
 /// What a turn did beside changing its canister.
@@ -55,6 +55,10 @@ impl<E: Execute> Runner<'_, E> {
         while !turn.slice_used && path + turn.path_instructions < ROUND_PATH_INSTRUCTIONS_MAX {
             let Some(item) = next_item(canister) else { break };
             self.start(canister, item, &mut turn);
+        }
+        if turn.heap_delta_bytes > 0 {
+            let written = NumBytes(turn.heap_delta_bytes);
+            canister.system.add_heap_delta_debit(written, self.context.height);
         }
         if turn.instructions > 0 {
             turn.path_instructions += PATH_TURN_INSTRUCTIONS;
@@ -251,8 +255,10 @@ impl Turn {
     fn finished(&mut self, done: &WorkDone, done_before: u64) {
         self.count(done.instructions.0.saturating_sub(done_before));
         self.failed += u32::from(done.result.is_err());
-        let pages = done.stats.heap_pages_dirtied + done.stats.stable_pages_dirtied;
-        self.heap_delta_bytes += pages * OS_PAGE_BYTES as u64;
+        if done.result.is_ok() {
+            let pages = done.stats.heap_pages_dirtied + done.stats.stable_pages_dirtied;
+            self.heap_delta_bytes += pages * OS_PAGE_BYTES as u64;
+        }
     }
 
     /// Records a new status of an ingress message.

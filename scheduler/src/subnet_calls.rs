@@ -1,7 +1,9 @@
 //! Calls of the management canister: when they run, and how their answers find their way.
 
-use crate::limits::{MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS, MANAGEMENT_ITERATION_INSTRUCTIONS_MAX};
-use crate::management::{self, Answer};
+use crate::limits::{
+    MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS, MANAGEMENT_ITERATION_INSTRUCTIONS_MAX, MANAGEMENT_ROUND_INSTRUCTIONS_MAX,
+};
+use crate::management::{self, Answer, ManagementWork};
 use crate::round::Round;
 use crate::state::{CallOrigin, CanisterStatus, StopContext, SubnetCallContext, SubnetCallKind, SubnetMessage};
 use rand::{RngCore, SeedableRng};
@@ -25,12 +27,15 @@ impl<E: Execute> Round<'_, E> {
         let mut waiting = VecDeque::new();
         let mut blocked: BTreeSet<CanisterId> = BTreeSet::new();
         let (mut spent, mut executed) = (0, false);
-        while spent < MANAGEMENT_ITERATION_INSTRUCTIONS_MAX {
+        while spent < MANAGEMENT_ITERATION_INSTRUCTIONS_MAX
+            && self.management_instructions < MANAGEMENT_ROUND_INSTRUCTIONS_MAX
+        {
             let Some(message) = self.state.subnet.inbox.pop_front() else {
                 break;
             };
+            let installs = self.state.subnet.long_install.is_some() && management::is_install(&message);
             if let Some(id) = about(&message)
-                && (blocked.contains(&id) || self.is_paused(&id))
+                && (installs || blocked.contains(&id) || self.state.is_between_slices(&id))
             {
                 blocked.insert(id);
                 waiting.push_back(message);
@@ -58,6 +63,23 @@ impl<E: Execute> Round<'_, E> {
             };
             self.set_status(ingress.message_id, status);
         }
+        self.finish_management_work(work, touched_before)
+    }
+
+    /// Executes the next slice of the code install that is under way.
+    pub fn resume_install(&mut self) {
+        let touched_before = std::mem::take(&mut self.state.touched);
+        match management::resume_install(&mut self.state, self.engine) {
+            Some(work) => {
+                self.finish_management_work(work, touched_before);
+            }
+            None => self.state.touched = touched_before,
+        }
+    }
+
+    /// Delivers answers, wakes whom the work has changed, and counts it. Management work is on no canister's path, so
+    /// that installs hold nobody up.
+    fn finish_management_work(&mut self, work: ManagementWork, touched_before: BTreeSet<CanisterId>) -> u64 {
         for answer in work.answers {
             self.deliver_answer(answer);
         }
@@ -67,7 +89,7 @@ impl<E: Execute> Round<'_, E> {
         }
         self.state.touched.extend(touched);
         let instructions = work.instructions.0 + MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS;
-        self.path_instructions += work.instructions.0;
+        self.management_instructions += instructions;
         self.total_instructions += instructions;
         self.stats.instructions += work.instructions.0;
         instructions
@@ -131,7 +153,7 @@ impl<E: Execute> Round<'_, E> {
             let CanisterStatus::Stopping(contexts) = &canister.system.status else {
                 continue;
             };
-            let is_idle = canister.system.calls.is_idle() && canister.paused.is_none();
+            let is_idle = canister.system.calls.is_idle() && !self.state.is_between_slices(&id);
             if is_idle {
                 self.finish_stop(id);
             } else if contexts.iter().any(|context| is_overdue(context, now)) {

@@ -61,7 +61,7 @@ pub enum WasmWidth {
 
 /// A fee as it is taken and as it is counted. The free schedule takes nothing but counts what the normal one would take,
 /// so that consumption is comparable between subnets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Fee {
     /// Cycles that leave the balance.
     pub taken: Cycles,

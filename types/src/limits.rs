@@ -32,6 +32,12 @@ pub const INSPECT_MESSAGE_INSTRUCTIONS_MAX: u64 = 200_000_000;
 pub const INSTALL_CODE_INSTRUCTIONS_MAX: u64 = 300_000_000_000;
 /// The same on system subnets.
 pub const SYSTEM_INSTALL_CODE_INSTRUCTIONS_MAX: u64 = 1_000_000_000_000;
+/// Instructions after which a code install on a system subnet pauses until the next round; elsewhere it is
+/// [`SLICE_INSTRUCTIONS_MAX`].
+pub const SYSTEM_INSTALL_CODE_SLICE_INSTRUCTIONS_MAX: u64 = 5_000_000_000;
+/// What one round works off of a canister's debit of install instructions: until it is gone the canister takes no
+/// further install, and while it is this or more the canister executes nothing.
+pub const INSTALL_CODE_INSTRUCTIONS_PER_ROUND: u64 = 2_000_000_000;
 /// One round, per scheduler core.
 pub const ROUND_INSTRUCTIONS_MAX: u64 = 4_000_000_000;
 
@@ -110,6 +116,9 @@ pub const SUBNET_MEMORY_RESERVED_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 pub const SUBNET_MEMORY_SHARES: u64 = 4;
 /// Bytes written (changed pages) after which a round stops starting messages.
 pub const HEAP_DELTA_PER_ROUND_BYTES_MAX: u64 = 200 * 1024 * 1024;
+/// What one round works off of a canister's debit of written bytes: while it is this or more the canister executes
+/// nothing.
+pub const HEAP_DELTA_PER_CANISTER_AND_ROUND_BYTES: u64 = 75 * 1024 * 1024;
 /// Compute allocations that one subnet promises, in percent of a core.
 pub const COMPUTE_ALLOCATION_TOTAL_MAX: u64 = 299;
 

@@ -1,7 +1,7 @@
 //! What a canister occupies, what that costs to keep, and what of its balance is free to spend.
 
 use super::error;
-use crate::state::{CanisterState, CyclesUseCase, LowMemoryHook, ReplicatedState, SystemState};
+use crate::state::{CanisterState, CyclesUseCase, LowMemoryHook, ReplicatedState, SystemMetadata, SystemState};
 use replicore_engine::ExecutionState;
 use replicore_types::fees::{MemoryReservation, WasmWidth, available_share};
 use replicore_types::limits::{CHUNK_BYTES_MAX, WASM32_HEAP_BYTES_MAX};
@@ -139,11 +139,16 @@ pub(crate) struct Growth {
 impl Growth {
     /// Growth of one canister of `state`.
     pub fn new(state: &ReplicatedState, before: NumBytes, after: NumBytes) -> Self {
+        Self::on(&state.metadata, before, after)
+    }
+
+    /// Growth of one canister of a subnet.
+    pub fn on(metadata: &SystemMetadata, before: NumBytes, after: NumBytes) -> Self {
         Self {
             before,
             after,
-            available: subnet_available_memory(state),
-            taken: state.metadata.memory_taken,
+            available: available_share(metadata.memory_taken),
+            taken: metadata.memory_taken,
         }
     }
 

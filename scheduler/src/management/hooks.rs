@@ -2,102 +2,127 @@
 //! thrown away.
 
 use super::error;
-use super::footprint::{self, Footprint};
-use crate::state::{CanisterState, CyclesUseCase, ReplicatedState, SystemMetadata, SystemState};
+use super::footprint::Footprint;
+use crate::state::{CanisterState, CyclesUseCase, SystemMetadata, SystemState};
 use replicore_engine::{
     Call, CallContextView, EntryPoint, Execute, ExecutionOutcome, InstructionLimits, LogRecord, MemoryView,
-    SystemChanges, SystemView, WorkDone,
+    PausedExecution, SystemChanges, SystemView,
 };
-use replicore_types::{CallbackId, NumBytes, NumInstructions, PrincipalId, UserError};
+use replicore_types::fees::available_share;
+use replicore_types::limits::{SLICE_INSTRUCTIONS_MAX, SYSTEM_INSTALL_CODE_SLICE_INSTRUCTIONS_MAX};
+use replicore_types::{CallbackId, NumBytes, NumInstructions, PrincipalId, SubnetType, UserError};
 use std::sync::Arc;
 
-/// What hooks of one `install_code` share.
-pub(crate) struct Hooks<'a, E> {
-    engine: &'a E,
-    metadata: SystemMetadata,
-    available: NumBytes,
+/// What hooks of one `install_code` share, from the first slice to the last.
+pub(crate) struct Hooks {
+    /// The subnet as it was when the call began: what a hook sees does not depend on the rounds that it takes.
+    pub metadata: SystemMetadata,
     caller: PrincipalId,
-    /// Instructions of everything so far, compiling included.
+    /// Instructions of everything that has ended, compiling included.
     pub used: NumInstructions,
     /// What all of it together may use.
     limit: NumInstructions,
+    /// After how many instructions a hook pauses until the next round.
+    slice: NumInstructions,
     /// Log records of hooks, those of a failed one included.
     pub log: Vec<LogRecord>,
+    /// The hook between two slices.
+    paused: Option<PausedExecution>,
 }
 
-impl<'a, E: Execute> Hooks<'a, E> {
+/// How far a hook came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HookProgress {
+    /// It ended, or there is none.
+    Ended,
+    /// It used up its slice: run it again in the next round.
+    Paused,
+}
+
+impl Hooks {
     /// Nothing has run yet.
-    pub fn new(engine: &'a E, state: &ReplicatedState, caller: PrincipalId, limit: NumInstructions) -> Self {
+    pub fn new(metadata: SystemMetadata, caller: PrincipalId, limit: NumInstructions) -> Self {
+        let slice = match metadata.subnet.subnet_type {
+            SubnetType::System => SYSTEM_INSTALL_CODE_SLICE_INSTRUCTIONS_MAX,
+            SubnetType::Application | SubnetType::VerifiedApplication | SubnetType::CloudEngine => {
+                SLICE_INSTRUCTIONS_MAX
+            }
+        };
         Self {
-            engine,
-            metadata: state.metadata.clone(),
-            available: footprint::subnet_available_memory(state),
+            metadata,
             caller,
             used: NumInstructions::ZERO,
             limit,
+            slice: NumInstructions(slice),
             log: Vec::new(),
+            paused: None,
         }
     }
 
-    /// Runs `entry_point` on `canister`, if its module exports `name`, and applies what it changes. `bounded` says
-    /// whether the canister's own limit of the heap holds.
+    /// Instructions of everything so far, those of a paused hook included.
+    pub fn executed(&self) -> NumInstructions {
+        let paused = self
+            .paused
+            .as_ref()
+            .map_or(NumInstructions::ZERO, |paused| paused.instructions);
+        self.used + paused
+    }
+
+    /// Runs `entry_point` on `canister`, if its module exports `name`, and applies what it changes once it has ended;
+    /// goes on with it where it is paused. `bounded` says whether the canister's own limit of the heap holds.
     ///
     /// # Errors
     /// Why the hook failed, as the caller of `install_code` reads it. `canister` is as before, its log aside.
-    pub fn run(
+    pub fn run<E: Execute>(
         &mut self,
+        engine: &E,
         canister: &mut CanisterState,
         name: &str,
         entry_point: EntryPoint,
         bounded: bool,
-    ) -> Result<(), UserError> {
-        if !canister
+    ) -> Result<HookProgress, UserError> {
+        let view = self.view(canister, bounded);
+        let Some(execution) = canister
             .execution
-            .as_ref()
-            .is_some_and(|execution| execution.interface.has(name))
-        {
-            return Ok(());
-        }
-        let done = self.execute(canister, entry_point, bounded);
+            .as_mut()
+            .filter(|execution| execution.interface.has(name))
+        else {
+            return Ok(HookProgress::Ended);
+        };
+        let outcome = match self.paused.take() {
+            Some(paused) => engine.resume(execution, paused),
+            None => {
+                let message = self.limit - self.used;
+                let limits = InstructionLimits {
+                    message,
+                    slice: self.slice.min(message),
+                };
+                let call = Call {
+                    entry_point,
+                    caller: self.caller,
+                    caller_info: None,
+                    call_context: CallContextView::default(),
+                    message_id: None,
+                    view: &view,
+                };
+                engine.execute(execution, call, limits)
+            }
+        };
+        let done = match outcome {
+            ExecutionOutcome::Finished(done) => *done,
+            ExecutionOutcome::Paused(paused) => {
+                self.paused = Some(paused);
+                return Ok(HookProgress::Paused);
+            }
+        };
         self.used += done.instructions;
         self.log.extend(done.changes.log.iter().cloned());
-        let id = canister.system.canister_id;
         match done.result {
             Ok(_) => {
                 apply(&mut canister.system, done.changes);
-                Ok(())
+                Ok(HookProgress::Ended)
             }
-            Err(failure) => Err(error::from_canister(id, &failure.error)),
-        }
-    }
-
-    fn execute(&self, canister: &mut CanisterState, entry_point: EntryPoint, bounded: bool) -> WorkDone {
-        let view = self.view(canister, bounded);
-        let left = self.limit - self.used;
-        let limits = InstructionLimits {
-            message: left,
-            slice: left,
-        };
-        let call = Call {
-            entry_point,
-            caller: self.caller,
-            caller_info: None,
-            call_context: CallContextView::default(),
-            message_id: None,
-            view: &view,
-        };
-        let Some(execution) = canister.execution.as_mut() else {
-            return nothing_done();
-        };
-        let mut outcome = self.engine.execute(execution, call, limits);
-        loop {
-            match outcome {
-                ExecutionOutcome::Finished(done) => {
-                    // The memories may differ from those of any warm instance that the canister has.
-                    return *done;
-                }
-                ExecutionOutcome::Paused(paused) => outcome = self.engine.resume(execution, paused),
-            }
+            Err(failure) => Err(error::from_canister(canister.system.canister_id, &failure.error)),
         }
     }
 
@@ -125,7 +150,7 @@ impl<'a, E: Execute> Hooks<'a, E> {
                 wasm_memory_threshold: settings.wasm_memory_threshold,
                 memory_usage: Footprint::of(canister).total(),
                 message_memory_usage: NumBytes(system.queues.message_bytes()),
-                subnet_available_memory: self.available,
+                subnet_available_memory: available_share(self.metadata.memory_taken),
                 subnet_memory_usage: self.metadata.memory_taken,
             },
             certified_data: system.certified_data.clone(),
@@ -139,15 +164,6 @@ impl<'a, E: Execute> Hooks<'a, E> {
             root_key: self.metadata.root_key.clone(),
             subnet: self.metadata.subnet,
         }
-    }
-}
-
-fn nothing_done() -> WorkDone {
-    WorkDone {
-        result: Ok(None),
-        changes: SystemChanges::default(),
-        instructions: NumInstructions::ZERO,
-        stats: replicore_engine::ExecutionStats::default(),
     }
 }
 

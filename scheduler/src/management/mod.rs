@@ -17,6 +17,7 @@ pub(crate) mod footprint;
 mod hooks;
 mod info;
 mod install;
+mod install_attempt;
 mod lifecycle;
 mod logs;
 mod methods;
@@ -29,6 +30,7 @@ mod status;
 mod subnet_info;
 mod work;
 
+pub(crate) use install_attempt::Attempt;
 pub(crate) use lifecycle::{remove_code, stop_answer};
 pub use methods::effective_canister_id;
 pub use query::query;
@@ -73,6 +75,24 @@ pub fn execute<E: Execute>(message: &SubnetMessage, state: &mut ReplicatedState,
     let result = dispatch(name, payload, &mut work);
     settings::charge_delayed_ingress_fee(message, work.state);
     work.finish(result)
+}
+
+/// Executes the next slice of the code install that is under way; `None` where there is none.
+pub fn resume_install<E: Execute>(state: &mut ReplicatedState, engine: &E) -> Option<ManagementWork> {
+    let paused = state.subnet.long_install.take()?;
+    let message = paused.message.clone();
+    let mut work = Work::new(&message, state, engine);
+    let result = install::resume(&mut work, paused);
+    Some(work.finish(result))
+}
+
+/// True for calls that install code: one of them waits while another one is between slices.
+pub(crate) fn is_install(message: &SubnetMessage) -> bool {
+    let name = match message {
+        SubnetMessage::Ingress(ingress) => ingress.method_name.as_str(),
+        SubnetMessage::Request(request) => request.method_name.as_str(),
+    };
+    methods::rule_of(name).is_ok_and(|rule| matches!(rule.method, Method::InstallCode | Method::InstallChunkedCode))
 }
 
 fn dispatch<E: Execute>(name: &str, payload: &Payload, work: &mut Work<'_, E>) -> Result<Reply, UserError> {

@@ -175,8 +175,8 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
         return Err(error::out_of_cycles(id, missing));
     }
     let origin = work.change_origin(args.sender_canister_version);
-    let (prepared, compiling) = match prepare_known(work.engine, work.state, &snapshot.execution.module) {
-        Ok((prepared, compiling)) => (Ok(prepared), compiling),
+    let (prepared, compiling) = match prepare_known(work.engine, work.state, &snapshot.execution.module, None) {
+        Ok(known) => (Ok(known.prepared), known.instructions),
         Err((cause, compiling)) => (Err(cause), compiling),
     };
     let used = instructions + compiling;

@@ -5,6 +5,7 @@ mod call_context;
 mod canister;
 mod codec;
 mod ingress_history;
+mod paused_install;
 mod queues;
 mod system;
 
@@ -15,6 +16,7 @@ pub use call_context::{
 pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
 pub use codec::{CanisterParts, CodecError, state_hash};
 pub use ingress_history::IngressHistory;
+pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
 pub use system::*;
@@ -159,6 +161,8 @@ pub struct SubnetState {
     pub outbound: VecDeque<Arc<Request>>,
     /// Responses delivered in the next round.
     pub responses: VecDeque<Arc<Response>>,
+    /// The code install that goes on in the next round: there is at most one.
+    pub long_install: Option<PausedInstall>,
 }
 
 /// What a new subnet starts from.
@@ -239,7 +243,7 @@ impl ReplicatedState {
                 .values()
                 .any(|context| context.kind == SubnetCallKind::RawRand)
         };
-        if has_mail || self.activity.is_anything_runnable() || waits_for_randomness() {
+        if has_mail || subnet.long_install.is_some() || self.activity.is_anything_runnable() || waits_for_randomness() {
             return NextRound::Now;
         }
         if self.activity.heartbeats().next().is_some() || self.activity.stopping().next().is_some() {
@@ -267,6 +271,17 @@ impl ReplicatedState {
         let canister = self.canisters.get_mut(id)?;
         self.touched.insert(*id);
         Some(Arc::make_mut(canister))
+    }
+
+    /// True where the canister has a message or a code install between slices: it starts nothing else, and management
+    /// calls about it wait.
+    pub(crate) fn is_between_slices(&self, id: &CanisterId) -> bool {
+        let installs = self
+            .subnet
+            .long_install
+            .as_ref()
+            .is_some_and(|install| install.canister == *id);
+        installs || self.canister(id).is_some_and(|canister| canister.paused.is_some())
     }
 
     /// Adds a canister, or replaces it.

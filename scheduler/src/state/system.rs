@@ -3,7 +3,10 @@
 use crate::state::{CallContextManager, CanisterQueues};
 use replicore_engine::{ExecutionState, LogRecord};
 use replicore_types::fees::Fee;
-use replicore_types::limits::{CANISTER_HISTORY_MAX, LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT};
+use replicore_types::limits::{
+    CANISTER_HISTORY_MAX, HEAP_DELTA_PER_CANISTER_AND_ROUND_BYTES, INSTALL_CODE_INSTRUCTIONS_PER_ROUND,
+    LOG_BYTES_DEFAULT, WASM_MEMORY_LIMIT_DEFAULT,
+};
 use replicore_types::{
     CallbackId, CanisterId, Cycles, Height, MessageId, NumBytes, NumInstructions, Payload, PrincipalId, Time,
 };
@@ -187,6 +190,15 @@ impl ConsumedCycles {
     /// What was consumed for a use case.
     pub fn get(&self, use_case: CyclesUseCase) -> Cycles {
         self.0[use_case as usize]
+    }
+
+    /// This, with what was added between `before` and `after`.
+    pub fn plus_change(&self, before: &Self, after: &Self) -> Self {
+        let mut sum = *self;
+        for ((sum, before), after) in sum.0.iter_mut().zip(&before.0).zip(&after.0) {
+            *sum += *after - *before;
+        }
+        sum
     }
 
     /// All of it.
@@ -518,8 +530,10 @@ pub struct SystemState {
     pub install_code_debit: NumInstructions,
     /// Height of the last change of `install_code_debit`: every round since has worked off its share.
     pub install_code_debit_at: Height,
-    /// Written bytes still to be worked off under the rate limit.
+    /// Written bytes that were still to be worked off under the rate limit at `heap_delta_debit_at`.
     pub heap_delta_debit: NumBytes,
+    /// Height of the last change of `heap_delta_debit`: every round since has worked off its share.
+    pub heap_delta_debit_at: Height,
 }
 
 impl SystemState {
@@ -553,12 +567,43 @@ impl SystemState {
             install_code_debit: NumInstructions::ZERO,
             install_code_debit_at: Height(0),
             heap_delta_debit: NumBytes::ZERO,
+            heap_delta_debit_at: Height(0),
         }
     }
 
     /// True for a controller.
     pub fn is_controller(&self, principal: &PrincipalId) -> bool {
         self.settings.controllers.contains(principal)
+    }
+
+    /// Install instructions that the rounds up to `height` have not worked off.
+    pub fn open_install_debit(&self, height: Height) -> NumInstructions {
+        let rounds = height.0.saturating_sub(self.install_code_debit_at.0);
+        self.install_code_debit - NumInstructions(rounds.saturating_mul(INSTALL_CODE_INSTRUCTIONS_PER_ROUND))
+    }
+
+    /// Written bytes that the rounds up to `height` have not worked off.
+    pub fn open_heap_delta_debit(&self, height: Height) -> NumBytes {
+        let rounds = height.0.saturating_sub(self.heap_delta_debit_at.0);
+        self.heap_delta_debit - NumBytes(rounds.saturating_mul(HEAP_DELTA_PER_CANISTER_AND_ROUND_BYTES))
+    }
+
+    /// Adds to the debit of install instructions.
+    pub fn add_install_debit(&mut self, used: NumInstructions, height: Height) {
+        self.install_code_debit = self.open_install_debit(height) + used;
+        self.install_code_debit_at = height;
+    }
+
+    /// Adds to the debit of written bytes.
+    pub fn add_heap_delta_debit(&mut self, written: NumBytes, height: Height) {
+        self.heap_delta_debit = self.open_heap_delta_debit(height) + written;
+        self.heap_delta_debit_at = height;
+    }
+
+    /// True where the canister executes nothing in the round of `height`: it has installed or written too much lately.
+    pub fn is_rate_limited(&self, height: Height) -> bool {
+        self.open_install_debit(height).0 >= INSTALL_CODE_INSTRUCTIONS_PER_ROUND
+            || self.open_heap_delta_debit(height).0 >= HEAP_DELTA_PER_CANISTER_AND_ROUND_BYTES
     }
 
     /// Takes a fee from the balance and counts it as consumed. The caller has checked that the balance holds it.

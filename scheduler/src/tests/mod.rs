@@ -1,6 +1,7 @@
 //! Rounds with a scriptable engine: the same on any number of cores, exact in cycles, and true to the rules of calls.
 
 mod calls;
+mod installs;
 mod queries;
 mod rounds;
 mod stub;

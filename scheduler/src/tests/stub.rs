@@ -76,6 +76,9 @@ pub fn execution_state(entry_points: &[&str]) -> ExecutionState {
     }
 }
 
+/// Instructions of every `canister_pre_upgrade`, beside the base: more than a slice.
+pub const PRE_UPGRADE_WORK: u64 = 3_000_000_000;
+
 /// Instructions of a message without work.
 pub const BASE: u64 = 1_000;
 
@@ -115,6 +118,10 @@ impl Stub {
             | EntryPoint::Query { argument, .. }
             | EntryPoint::CompositeQuery { argument, .. } => postcard::from_bytes(argument).unwrap_or_default(),
             EntryPoint::Callback { closure, .. } | EntryPoint::Cleanup { closure, .. } => interned(closure),
+            EntryPoint::Init(argument) | EntryPoint::PostUpgrade(argument) => {
+                postcard::from_bytes(argument).unwrap_or_default()
+            }
+            EntryPoint::PreUpgrade => vec![Action::Work(PRE_UPGRADE_WORK), Action::Write],
             EntryPoint::Heartbeat | EntryPoint::GlobalTimer | EntryPoint::OnLowWasmMemory => vec![Action::Write],
             _ => Vec::new(),
         }
@@ -138,7 +145,8 @@ impl Stub {
 
 impl Execute for Stub {
     fn prepare(&self, module: &CanisterModule, _: SubnetType) -> Result<PreparedModule, (UserError, NumInstructions)> {
-        let mut initial = execution_state(&[]);
+        // Modules are told apart by their bytes alone; hooks do what the argument says.
+        let mut initial = execution_state(&["canister_init", "canister_pre_upgrade", "canister_post_upgrade"]);
         initial.module = module.clone();
         Ok(PreparedModule {
             interface: initial.interface.clone(),
