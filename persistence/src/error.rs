@@ -75,6 +75,18 @@ impl PersistenceError {
         }
     }
 
+    /// The same error, saying what in the state it concerns.
+    pub(crate) fn in_place(self, place: &str) -> Self {
+        match self {
+            Self::Damaged { file, offset, what } => Self::Damaged {
+                file,
+                offset,
+                what: format!("{place}: {what}"),
+            },
+            other => other,
+        }
+    }
+
     pub(crate) fn refused(file: &Path, what: impl Into<String>) -> Self {
         Self::Refused {
             file: file.to_path_buf(),

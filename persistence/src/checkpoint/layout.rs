@@ -51,10 +51,11 @@ impl Layout {
         let create = |path: PathBuf| self.disk.create(&path).map_err(PersistenceError::io(&path, "create"));
         let (pages, records) = (create(self.pages_path(number))?, create(self.records_path(number))?);
         self.sync_directory()?;
-        self.with_mappings(number, pages, records)
+        self.with_mappings(number, pages, records, 0)
     }
 
-    pub(super) fn open_generation(&self, number: u64) -> Result<GenerationFiles> {
+    /// `found_pages_end` is where the pages end that a superblock names.
+    pub(super) fn open_generation(&self, number: u64, found_pages_end: u64) -> Result<GenerationFiles> {
         let open = |path: PathBuf| {
             self.disk.open(&path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => PersistenceError::damaged(&path, 0, "a checkpoint names this file"),
@@ -62,7 +63,7 @@ impl Layout {
             })
         };
         let (pages, records) = (open(self.pages_path(number))?, open(self.records_path(number))?);
-        self.with_mappings(number, pages, records)
+        self.with_mappings(number, pages, records, found_pages_end)
     }
 
     fn with_mappings(
@@ -70,6 +71,7 @@ impl Layout {
         number: u64,
         pages: Arc<dyn DiskFile>,
         records: Arc<dyn DiskFile>,
+        found_pages_end: u64,
     ) -> Result<GenerationFiles> {
         let mapped = |file: &Arc<dyn DiskFile>, path: PathBuf| {
             file.mappable()
@@ -80,6 +82,11 @@ impl Layout {
             number,
             pages: mapped(&pages, self.pages_path(number))?,
             records: mapped(&records, self.records_path(number))?,
+            pages_file: Arc::clone(&pages),
+            records_file: Arc::clone(&records),
+            pages_path: self.pages_path(number),
+            records_path: self.records_path(number),
+            found_pages_end,
         });
         Ok(GenerationFiles {
             generation,
@@ -111,12 +118,11 @@ impl Layout {
         Ok(())
     }
 
-    pub(super) fn loader(&self, generation: &Arc<Generation>, superblock: Superblock) -> Loader {
-        Loader {
+    pub(super) fn loader(&self, generation: &Arc<Generation>, superblock: Superblock) -> Arc<Loader> {
+        Arc::new(Loader {
             generation: generation.clone(),
             superblock,
-            records_path: self.records_path(generation.number),
-        }
+        })
     }
 
     /// The highest number of a generation's file, used or not.

@@ -1,15 +1,17 @@
-//! From a commit record to a state: everything but pages is checked, pages are left where they are.
+//! From a commit record to a state: items and the roots of their memories are read and checked; the nodes below and the
+//! pages are left where they are until somebody needs them.
 
 use super::blob::Blob;
 use super::format::{ItemRecord, record_checksum};
 use super::format::{Kind, MemoryReference, Reader, RecordHeader, Reference, RootRecord, Superblock, bucket_of};
 use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, StoredLeaf, StoredNode};
+use super::unread::UnreadNode;
 use super::{Buckets, CheckpointItem, empty_buckets};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Interior, LEVEL_MAX, Leaf, Node};
 use crate::page_map::{Digest, PageMap};
+use crate::sys::mapping::straddles;
 use replicore_types::OS_PAGE_BYTES;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// A checkpoint's content, with where its buckets are.
@@ -25,21 +27,20 @@ pub(super) struct Loaded {
 pub(super) struct Loader {
     pub generation: Arc<Generation>,
     pub superblock: Superblock,
-    pub records_path: PathBuf,
 }
 
-struct Record<'a> {
+struct Record {
     header: RecordHeader,
-    body: &'a [u8],
+    body: Vec<u8>,
 }
 
 impl Loader {
     /// # Errors
     /// Damage.
-    pub(super) fn load(&self) -> Result<Loaded> {
+    pub(super) fn load(self: &Arc<Self>) -> Result<Loaded> {
         let offset = self.superblock.root_offset;
         let body = self.record(offset, Kind::Root)?.body;
-        let root = RootRecord::decode(body).ok_or_else(|| self.damaged(offset, "the root of a checkpoint"))?;
+        let root = RootRecord::decode(&body).ok_or_else(|| self.damaged(offset, "the root of a checkpoint"))?;
         let mut loaded = Loaded {
             height: root.height,
             state_hash: root.state_hash,
@@ -54,8 +55,9 @@ impl Loader {
         Ok(loaded)
     }
 
-    fn load_bucket(&self, number: usize, offset: u64, loaded: &mut Loaded) -> Result<()> {
-        let mut reader = Reader(self.record(offset, Kind::Bucket)?.body);
+    fn load_bucket(self: &Arc<Self>, number: usize, offset: u64, loaded: &mut Loaded) -> Result<()> {
+        let body = self.record(offset, Kind::Bucket)?.body;
+        let mut reader = Reader(&body);
         while !reader.is_empty() {
             let item = ItemRecord::read_from(&mut reader).filter(|item| bucket_of(&item.key) == number);
             let item = item.ok_or_else(|| self.damaged(offset, "a bucket of items"))?;
@@ -82,33 +84,37 @@ impl Loader {
         Ok(Blob::stored(reference.digest, self.stored(reference.offset), len))
     }
 
-    fn memory(&self, memory: MemoryReference) -> Result<PageMap> {
+    fn memory(self: &Arc<Self>, memory: MemoryReference) -> Result<PageMap> {
         let Some(root) = memory.root else {
             return Ok(PageMap::default());
         };
         if memory.level > LEVEL_MAX {
             return Err(self.damaged(root.offset, "the root of a memory"));
         }
-        let node = self.node(root, memory.level)?;
+        let unread = UnreadNode::new(self, root, memory.level);
+        // Its size is asked for at once.
+        unread.try_read()?;
         Ok(PageMap {
-            root: Some(node),
+            root: Some(Arc::new(Node::Unread(unread))),
             level: memory.level,
         })
     }
 
-    fn node(&self, reference: Reference, level: u32) -> Result<Arc<Node>> {
+    /// Reads one node; its children stay unread.
+    ///
+    /// # Errors
+    /// Damage, or what the disk says.
+    pub(super) fn node(self: &Arc<Self>, reference: Reference, level: u32) -> Result<Node> {
         let offset = reference.offset;
-        let record = self.record(offset, Kind::Node)?;
-        let present = record.header.present;
-        let entries = present.count_ones() as usize;
-        if u32::from(record.header.level) != level || entries == 0 || record.body.len() != entries * NODE_ENTRY_BYTES {
+        let Record { header, body } = self.record(offset, Kind::Node)?;
+        let entries = header.present.count_ones() as usize;
+        if u32::from(header.level) != level || entries == 0 || body.len() != entries * NODE_ENTRY_BYTES {
             return Err(self.damaged(offset, format!("a node of level {level}")));
         }
-        let stored = self.stored(offset);
         let digest = OnceLock::from(reference.digest);
-        let mut reader = Reader(record.body);
+        let mut reader = Reader(&body);
         let mut children: [Option<Arc<Node>>; FANOUT] = Default::default();
-        for slot in (0..FANOUT).filter(|slot| present >> slot & 1 == 1) {
+        for slot in (0..FANOUT).filter(|slot| header.present >> slot & 1 == 1) {
             let entry = reader
                 .reference()
                 .ok_or_else(|| self.damaged(offset, "an entry of a node"))?;
@@ -120,25 +126,26 @@ impl Loader {
             if entry.offset >= offset {
                 return Err(self.damaged(offset, "a child that lies before its parent"));
             }
-            children[slot] = Some(self.node(entry, level - 1)?);
+            children[slot] = Some(Arc::new(Node::Unread(UnreadNode::new(self, entry, level - 1))));
         }
-        let node = if level == 0 {
-            Node::Leaf(Leaf {
-                base: Some(StoredLeaf { node: stored, present }),
-                digest,
-                ..Leaf::default()
-            })
-        } else {
-            Node::Interior(Interior {
-                digest,
-                stored: Some(stored),
-                ..Interior::over(children)
-            })
-        };
-        if node.page_count() != record.header.page_count {
+        if level == 0 && header.page_count != entries as u64 {
             return Err(self.damaged(offset, "a node over that many pages"));
         }
-        Ok(Arc::new(node))
+        let stored = self.stored(offset);
+        Ok(match level {
+            0 => Node::Leaf(Leaf {
+                base: Some(StoredLeaf::new(stored, header.present)),
+                digest,
+                ..Leaf::default()
+            }),
+            _ => Node::Interior(Interior {
+                children,
+                page_count: header.page_count,
+                frame_count: 0,
+                digest,
+                stored: Some(stored),
+            }),
+        })
     }
 
     fn check_page(&self, page_offset: u64, record_offset: u64) -> Result<()> {
@@ -150,30 +157,25 @@ impl Loader {
         Ok(())
     }
 
-    fn record(&self, offset: u64, kind: Kind) -> Result<Record<'_>> {
+    /// Reads a record through the file rather than the mapping, so that a disk that fails is an error and not a signal.
+    fn record(&self, offset: u64, kind: Kind) -> Result<Record> {
         let wrong = || self.damaged(offset, format!("a record of kind {kind:?} with a right checksum"));
-        let header_end = offset
-            .checked_add(RECORD_HEADER_BYTES as u64)
-            .filter(|end| *end <= self.superblock.records_end);
-        header_end.ok_or_else(wrong)?;
-        let header = self
-            .generation
-            .records
-            .bytes(offset, RECORD_HEADER_BYTES)
-            .ok_or_else(wrong)?;
-        let mut reader = Reader(&header[8..]);
+        let ends_inside = |len: u64| {
+            let end = offset.checked_add(RECORD_HEADER_BYTES as u64)?.checked_add(len)?;
+            (end <= self.superblock.records_end && !straddles(offset, end - offset)).then_some(())
+        };
+        ends_inside(0).ok_or_else(wrong)?;
+        let mut bytes = vec![0; RECORD_HEADER_BYTES];
+        self.read(&mut bytes, offset)?;
+        let mut reader = Reader(&bytes[8..]);
         let (Some(body_len), Some(page_count)) = (reader.u64(), reader.u64()) else {
             return Err(wrong());
         };
-        let end = offset
-            .checked_add(RECORD_HEADER_BYTES as u64)
-            .and_then(|start| start.checked_add(body_len));
-        end.filter(|end| *end <= self.superblock.records_end)
-            .ok_or_else(wrong)?;
-        let len = RECORD_HEADER_BYTES + body_len as usize;
-        let bytes = self.generation.records.bytes(offset, len).ok_or_else(wrong)?;
+        ends_inside(body_len).ok_or_else(wrong)?;
+        bytes.resize(RECORD_HEADER_BYTES + body_len as usize, 0);
+        self.read(&mut bytes[RECORD_HEADER_BYTES..], offset + RECORD_HEADER_BYTES as u64)?;
         let checksum = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
-        if checksum != record_checksum(bytes, self.generation.number, offset) || bytes[0] != kind as u8 {
+        if checksum != record_checksum(&bytes, self.generation.number, offset) || bytes[0] != kind as u8 {
             return Err(wrong());
         }
         let present = u16::from_le_bytes([bytes[2], bytes[3]]);
@@ -183,13 +185,17 @@ impl Loader {
             present,
             page_count,
         };
-        Ok(Record {
-            header,
-            body: &bytes[RECORD_HEADER_BYTES..],
-        })
+        let body = bytes.split_off(RECORD_HEADER_BYTES);
+        Ok(Record { header, body })
     }
 
-    fn stored(&self, offset: u64) -> StoredNode {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let generation = &self.generation;
+        let read = generation.records_file.read_at(buffer, offset);
+        read.map_err(PersistenceError::io(&generation.records_path, "read"))
+    }
+
+    pub(super) fn stored(&self, offset: u64) -> StoredNode {
         StoredNode {
             generation: self.generation.clone(),
             offset,
@@ -197,6 +203,6 @@ impl Loader {
     }
 
     pub(super) fn damaged(&self, offset: u64, expected: impl AsRef<str>) -> PersistenceError {
-        PersistenceError::damaged(&self.records_path, offset, format!("expected {}", expected.as_ref()))
+        PersistenceError::damaged(&self.generation.records_path, offset, format!("expected {}", expected.as_ref()))
     }
 }

@@ -19,6 +19,7 @@ mod open;
 pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unread;
 mod verify;
 mod write;
 

@@ -88,7 +88,14 @@ impl Verifier<'_> {
 
     /// Checks a node against the digest that its parent has for it.
     fn check_node(&mut self, node: &Node, level: u32, prefix: u64, name: &str) -> Result<()> {
-        let children = match node {
+        let read = match node {
+            Node::Unread(unread) => unread
+                .try_read()
+                .map_err(|error| error.in_place(&format!("a node of {name}")))?,
+            read => read,
+        };
+        let children = match read {
+            Node::Unread(_) => unreachable!("read above"),
             Node::Leaf(leaf) => {
                 self.check_pages(leaf, prefix, name)?;
                 node_digest(0, (0..FANOUT).filter_map(|slot| Some((slot, leaf.page_digest(slot)?))))
@@ -111,22 +118,12 @@ impl Verifier<'_> {
     }
 
     fn check_pages(&mut self, leaf: &Leaf, prefix: u64, name: &str) -> Result<()> {
-        for slot in 0..FANOUT {
-            let (Some(page), Some(digest)) = (leaf.page(slot), leaf.page_digest(slot)) else {
-                continue;
-            };
-            if blake3::hash(page).as_bytes() != digest {
-                let offset = leaf.base.as_ref().and_then(|base| base.page_offset(slot)).unwrap_or(0);
-                let what = format!(
-                    "page {} of {name} does not match its digest",
-                    PageMap::child_prefix(prefix, slot)
-                );
-                return Err(PersistenceError::damaged(
-                    &self.layout.pages_path(self.generation),
-                    offset,
-                    what,
-                ));
-            }
+        let Some(base) = &leaf.base else { return Ok(()) };
+        for slot in (0..FANOUT).filter(|slot| base.present >> slot & 1 == 1) {
+            base.check_page(slot).map_err(|error| {
+                let page = PageMap::child_prefix(prefix, slot);
+                error.in_place(&format!("page {page} of {name}"))
+            })?;
             self.report.pages += 1;
             self.report.bytes += OS_PAGE_BYTES as u64;
         }

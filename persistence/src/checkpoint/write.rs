@@ -186,9 +186,10 @@ impl Writer {
         {
             return Ok(before.clone());
         }
-        match &**node {
+        match node.read() {
             Node::Leaf(leaf) => self.store_leaf(leaf, before),
             Node::Interior(interior) => self.store_interior(interior, level, before),
+            Node::Unread(_) => unreachable!("read here"),
         }
     }
 
@@ -197,7 +198,7 @@ impl Writer {
         let (mut body, mut present): (Vec<u8>, Mask) = (Vec::with_capacity(FANOUT * NODE_ENTRY_BYTES), 0);
         for (slot, child) in interior.children.iter().enumerate() {
             let Some(child) = child else { continue };
-            let child_before = match before.map(|before| &**before) {
+            let child_before = match before.map(|before| before.read()) {
                 Some(Node::Interior(before)) => before.children[slot].as_ref(),
                 _ => None,
             };
@@ -229,7 +230,7 @@ impl Writer {
     }
 
     fn store_leaf(&mut self, leaf: &Leaf, before: Option<&Arc<Node>>) -> Result<Arc<Node>> {
-        let before = match before.map(|before| &**before) {
+        let before = match before.map(|before| before.read()) {
             Some(Node::Leaf(before)) => before.base.as_ref().filter(|base| self.holds(Some(&base.node))),
             _ => None,
         };
@@ -270,7 +271,7 @@ impl Writer {
         };
         let digest = OnceLock::from(*leaf.digest());
         Ok(Arc::new(Node::Leaf(Leaf {
-            base: Some(StoredLeaf { node, present }),
+            base: Some(StoredLeaf::new(node, present)),
             digest,
             ..Leaf::default()
         })))
@@ -301,7 +302,7 @@ fn node_at_level(map: &PageMap, level: u32) -> Option<Arc<Node>> {
     raised.raise_root(level);
     let mut node = raised.root?;
     for _ in level..map.level {
-        let Node::Interior(interior) = &*node else { return None };
+        let Node::Interior(interior) = node.read() else { return None };
         node = interior.children[0].clone()?;
     }
     Some(node)

@@ -29,7 +29,7 @@ impl PageMap {
                     stack.pop();
                     continue;
                 }
-                let (here, node, prefix) = (*slot, *node, *prefix << FANOUT_BITS | *slot as u64);
+                let (here, node, prefix) = (*slot, node.read(), *prefix << FANOUT_BITS | *slot as u64);
                 *slot += 1;
                 match node {
                     Node::Leaf(leaf) => {
@@ -40,6 +40,7 @@ impl PageMap {
                     Node::Interior(interior) => {
                         stack.extend(interior.children[here].as_deref().map(|child| (child, prefix, 0)));
                     }
+                    Node::Unread(_) => unreachable!("read above"),
                 }
             }
             None
@@ -75,7 +76,8 @@ impl PageMap {
         let mut pending: Option<FileRun<'a>> = None;
         let mut stack: Vec<(&'a Node, u64)> = self.root.as_deref().map(|root| (root, 0)).into_iter().collect();
         while let Some((node, prefix)) = stack.pop() {
-            match node {
+            match node.read() {
+                Node::Unread(_) => unreachable!("read here"),
                 Node::Interior(interior) => {
                     for (slot, child) in interior.children.iter().enumerate().rev() {
                         stack.extend(
@@ -186,7 +188,7 @@ impl<'a> Side<'a> {
                 }
             };
         }
-        match self.node {
+        match self.node.map(Node::read) {
             Some(Node::Interior(interior)) => Self {
                 node: interior.children[slot].as_deref(),
                 level: level - 1,
@@ -199,7 +201,7 @@ impl<'a> Side<'a> {
     }
 
     fn page(self, slot: usize) -> Option<&'a Page> {
-        match self.node {
+        match self.node.map(Node::read) {
             Some(Node::Leaf(leaf)) => leaf.page(slot),
             _ => None,
         }

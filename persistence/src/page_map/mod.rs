@@ -56,9 +56,12 @@ impl PageMap {
         loop {
             match node {
                 Node::Leaf(leaf) => return leaf.page(child_of(index.0, 0)),
-                Node::Interior(interior) => node = interior.children[child_of(index.0, level)].as_deref()?,
+                Node::Interior(interior) => {
+                    node = interior.children[child_of(index.0, level)].as_deref()?;
+                    level -= 1;
+                }
+                Node::Unread(unread) => node = unread.read(),
             }
-            level -= 1;
         }
     }
 
@@ -148,7 +151,7 @@ impl PageMap {
 
     fn lower_root(&mut self) {
         while self.level > 0 {
-            let only_child = match self.root.as_deref() {
+            let only_child = match self.root.as_deref().map(Node::read) {
                 None => None,
                 Some(Node::Interior(interior)) if interior.children[1..].iter().all(Option::is_none) => {
                     interior.children[0].clone()
@@ -166,7 +169,7 @@ fn apply_to(place: &mut Option<Arc<Node>>, level: u32, writes: &mut [Write]) {
     if writes.is_empty() || (place.is_none() && writes.iter().all(|(_, frame)| frame.is_none())) {
         return;
     }
-    let node = Arc::make_mut(place.get_or_insert_with(|| Arc::new(Node::empty(level))));
+    let node = Node::make_mut(place.get_or_insert_with(|| Arc::new(Node::empty(level))));
     match node {
         Node::Leaf(leaf) => {
             for (index, frame) in writes {
@@ -183,6 +186,7 @@ fn apply_to(place: &mut Option<Arc<Node>>, level: u32, writes: &mut [Write]) {
                 rest = beyond;
             }
         }
+        Node::Unread(_) => unreachable!("made mutable, so read"),
     }
     if node.page_count() == 0 {
         *place = None;

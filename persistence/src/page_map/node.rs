@@ -6,6 +6,7 @@
 
 use super::{Digest, Page};
 use crate::checkpoint::stored::{StoredLeaf, StoredNode};
+use crate::checkpoint::unread::UnreadNode;
 use crate::sys::frame::Frame;
 use std::sync::{Arc, OnceLock};
 
@@ -33,6 +34,8 @@ pub(crate) fn level_for(index: u64) -> u32 {
 pub(crate) enum Node {
     Interior(Interior),
     Leaf(Leaf),
+    /// In a checkpoint's file, and read from there when it is first needed: opening a state reads no tree.
+    Unread(UnreadNode),
 }
 
 /// A node with children on the level below; never without one.
@@ -67,10 +70,27 @@ impl Node {
         }
     }
 
+    /// The node itself, whether or not it was read before: an interior node or a leaf.
+    pub(crate) fn read(&self) -> &Node {
+        match self {
+            Node::Unread(unread) => unread.read(),
+            read => read,
+        }
+    }
+
+    /// The node at `place`, read and held by nobody else.
+    pub(crate) fn make_mut(place: &mut Arc<Node>) -> &mut Node {
+        if let Node::Unread(unread) = &**place {
+            *place = Arc::new(unread.read().clone());
+        }
+        Arc::make_mut(place)
+    }
+
     pub(crate) fn page_count(&self) -> u64 {
         match self {
             Node::Interior(interior) => interior.page_count,
             Node::Leaf(leaf) => u64::from(leaf.present().count_ones()),
+            Node::Unread(unread) => unread.read().page_count(),
         }
     }
 
@@ -78,6 +98,7 @@ impl Node {
         match self {
             Node::Interior(interior) => interior.frame_count,
             Node::Leaf(leaf) => u64::from(leaf.in_memory.count_ones()),
+            Node::Unread(_) => 0,
         }
     }
 
@@ -85,6 +106,7 @@ impl Node {
         match self {
             Node::Interior(interior) => interior.digest(level),
             Node::Leaf(leaf) => leaf.digest(),
+            Node::Unread(unread) => unread.digest(),
         }
     }
 
@@ -97,6 +119,7 @@ impl Node {
                 .as_ref()
                 .filter(|_| leaf.overridden == 0)
                 .map(|base| &base.node),
+            Node::Unread(unread) => Some(unread.stored()),
         }
     }
 
@@ -105,6 +128,7 @@ impl Node {
         match self {
             Node::Interior(interior) => interior.digest.get(),
             Node::Leaf(leaf) => leaf.digest.get(),
+            Node::Unread(unread) => Some(unread.digest()),
         }
     }
 }

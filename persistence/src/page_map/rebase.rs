@@ -51,9 +51,9 @@ fn rebase_to(place: &mut Option<Arc<Node>>, snapshot: &Option<Arc<Node>>, stored
     let (Some(node), Some(snapshot), Some(stored)) = (place, snapshot, stored) else {
         return;
     };
-    match (&**snapshot, &**stored) {
+    match (snapshot.read(), stored.read()) {
         (Node::Interior(snapshot), Node::Interior(stored)) => {
-            let Node::Interior(interior) = Arc::make_mut(node) else {
+            let Node::Interior(interior) = Node::make_mut(node) else {
                 unreachable!("level {level} holds interior nodes")
             };
             let (digest, place) = (interior.digest.clone(), interior.stored.clone());
@@ -67,7 +67,7 @@ fn rebase_to(place: &mut Option<Arc<Node>>, snapshot: &Option<Arc<Node>>, stored
             (interior.digest, interior.stored) = (digest, place);
         }
         (Node::Leaf(snapshot), Node::Leaf(stored)) => {
-            if let Node::Leaf(leaf) = &**node
+            if let Node::Leaf(leaf) = node.read()
                 && let Some(rebased) = rebase_leaf(leaf, snapshot, stored)
             {
                 *node = Arc::new(Node::Leaf(rebased));
