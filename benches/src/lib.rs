@@ -11,6 +11,7 @@ mod engine;
 mod machine;
 mod measure;
 mod netstack;
+mod persistence;
 mod scheduler;
 
 pub use machine::Machine;
@@ -51,6 +52,14 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["harness.noop_ns"], measure::harness_noop),
     (&["engine.noop_update_us"], engine::noop_update),
     (&["engine.host_call_ns"], engine::host_call),
+    (&["persistence.page_commit_us"], persistence::page_commit),
+    (
+        &["persistence.checkpoint_page_us", "persistence.checkpoint_256_ms"],
+        persistence::checkpoint,
+    ),
+    (&["persistence.checkpoint_stall_ms"], persistence::checkpoint_stall),
+    (&["persistence.group_commit_ratio"], persistence::group_commit),
+    (&["persistence.log_append_ratio"], persistence::log_append),
     (
         &["scheduler.empty_round_us", "scheduler.single_update_round_us"],
         scheduler::small_rounds,

@@ -203,6 +203,10 @@ impl Loader {
     }
 
     pub(super) fn damaged(&self, offset: u64, expected: impl AsRef<str>) -> PersistenceError {
-        PersistenceError::damaged(&self.generation.records_path, offset, format!("expected {}", expected.as_ref()))
+        PersistenceError::damaged(
+            &self.generation.records_path,
+            offset,
+            format!("expected {}", expected.as_ref()),
+        )
     }
 }

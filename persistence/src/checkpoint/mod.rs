@@ -35,7 +35,7 @@ use layout::{GenerationFiles, Layout};
 use parking_lot::Mutex;
 use replicore_types::OS_PAGE_BYTES;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use stored::{NODE_ENTRY_BYTES, RECORD_HEADER_BYTES};
 use write::{Appender, BlobUse, Writer};
@@ -343,6 +343,9 @@ impl CheckpointStore {
         }
         let system = writer.store_blob(&request.system)?;
         let root_offset = write_root(&mut writer, request, &system, &bucket_offsets)?;
+        // Both are on their way to the disk before the first is waited for.
+        writer.pages.flush()?;
+        writer.records.flush()?;
         writer.pages.sync()?;
         writer.records.sync()?;
         let superblock = Superblock {
@@ -421,25 +424,13 @@ impl CheckpointStore {
 
     /// A writer behind the last checkpoint. What a crash left there is overwritten: no superblock names it.
     fn writer_at(&self, files: &GenerationFiles, last: Option<&Last>) -> Result<Writer> {
-        let appender = |file: &Arc<dyn DiskFile>, path: PathBuf, end: u64| -> Result<Appender> {
-            let allocated = file.bytes_len().map_err(PersistenceError::io(&path, "read"))?;
-            let allocation_bytes = self.options.allocation_bytes;
-            Ok(Appender {
-                file: file.clone(),
-                path,
-                allocation_bytes,
-                allocated,
-                flushed: end,
-                waiting: Vec::new(),
-            })
-        };
-        let number = files.generation.number;
+        let (number, step) = (files.generation.number, self.options.allocation_bytes);
         let (pages_end, records_end) =
             last.map_or((0, 0), |last| (last.superblock.pages_end, last.superblock.records_end));
         Ok(Writer {
             generation: files.generation.clone(),
-            pages: appender(&files.pages, self.layout.pages_path(number), pages_end)?,
-            records: appender(&files.records, self.layout.records_path(number), records_end)?,
+            pages: Appender::new(&files.pages, self.layout.pages_path(number), pages_end, step)?,
+            records: Appender::new(&files.records, self.layout.records_path(number), records_end, step)?,
             blobs: last.map_or_else(BTreeMap::new, |last| last.blobs.clone()),
             pages_written: 0,
         })

@@ -211,7 +211,11 @@ impl Added {
             read => read,
         };
         match node {
-            Node::Interior(interior) => interior.children.iter().flatten().try_for_each(|child| self.check(child)),
+            Node::Interior(interior) => interior
+                .children
+                .iter()
+                .flatten()
+                .try_for_each(|child| self.check(child)),
             Node::Leaf(leaf) => leaf.base.as_ref().map_or(Ok(()), |base| self.check_pages(base)),
             Node::Unread(_) => unreachable!("read above"),
         }

@@ -80,7 +80,12 @@ impl StoredLeaf {
         if offset < generation.found_pages_end && self.checked.load(Ordering::Relaxed) >> slot & 1 == 0 {
             self.check_page(slot).unwrap_or_else(|error| panic!("{error}"));
         }
-        Some(generation.pages.page(offset).expect("page offsets were checked at load"))
+        Some(
+            generation
+                .pages
+                .page(offset)
+                .expect("page offsets were checked at load"),
+        )
     }
 
     /// Compares a page with its digest. Reads the file rather than the mapping, so that a disk that fails is an error

@@ -59,6 +59,10 @@ impl DiskFile for File {
         files::allocate(self, len)
     }
 
+    fn begin_sync(&self, offset: u64, len: u64) {
+        files::begin_writeback(self, offset, len);
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }

@@ -74,6 +74,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// What the file system says, above all a full disk.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
+    /// Lets the disk begin with what was written at `offset`, so that a later [`DiskFile::sync`] finds less to do. Promises
+    /// nothing: a failure shows at the sync.
+    fn begin_sync(&self, _offset: u64, _len: u64) {}
+
     /// Makes the content durable.
     ///
     /// # Errors

@@ -45,6 +45,9 @@ pub struct PageMap {
     pub(crate) level: u32,
 }
 
+/// From this many pages in memory on, a second thread helps with hashing: starting one costs as much as 50 pages.
+const SHARED_WORK_FRAMES: u64 = 512;
+
 impl PageMap {
     /// The page at `index`; `None` reads as zeros.
     pub fn get(&self, index: PageIndex) -> Option<&Page> {
@@ -102,6 +105,12 @@ impl PageMap {
     /// zeros counts as absent. Costs time for what changed since it was last asked for.
     pub fn digest(&self) -> Digest {
         match &self.root {
+            Some(root) if root.cached_digest().is_none() && root.frame_count() >= SHARED_WORK_FRAMES => {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| root.digest_from_the_end(self.level));
+                    *root.digest(self.level)
+                })
+            }
             Some(root) => *root.digest(self.level),
             None => node_digest(0, std::iter::empty()),
         }

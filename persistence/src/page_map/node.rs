@@ -110,6 +110,20 @@ impl Node {
         }
     }
 
+    /// Computes the digest from the last page to the first, to meet another thread that goes the other way. A node's own
+    /// digest is begun only when those below are there, so that the other thread waits for one node at most.
+    pub(crate) fn digest_from_the_end(&self, level: u32) {
+        if self.cached_digest().is_some() {
+            return;
+        }
+        if let Node::Interior(interior) = self {
+            for child in interior.children.iter().rev().flatten() {
+                child.digest_from_the_end(level - 1);
+            }
+        }
+        self.digest(level);
+    }
+
     /// Where a checkpoint holds exactly this node, if one does.
     pub(crate) fn stored_node(&self) -> Option<&StoredNode> {
         match self {

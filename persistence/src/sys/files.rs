@@ -25,6 +25,16 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
     }
 }
 
+/// Asks the kernel to begin writing a range of `file` to the disk.
+pub(crate) fn begin_writeback(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else {
+        return;
+    };
+    // SAFETY: a plain system call on a descriptor that `file` keeps open. It is a hint: a failure of the disk is reported
+    // by the sync that follows, which is the one that counts.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Takes the advisory lock of `file` without waiting: true where it is ours now, false where another process has it.
 /// The lock goes with the last descriptor of the open file.
 ///

@@ -47,9 +47,9 @@ impl Frame {
     /// A frame with the same bytes as `page`.
     pub(crate) fn copy_of(page: &Page) -> Self {
         let bytes = take_idle().0;
-        // SAFETY: `bytes` points to a whole page that belongs to us alone (it left the idle list or is new), and
-        // `page` is borrowed, hence elsewhere. A copy through raw pointers never reads the uninitialised target.
-        unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), bytes.as_ptr().cast::<u8>(), OS_PAGE_BYTES) };
+        // SAFETY: `bytes` points to a whole page, aligned to one, that belongs to us alone (it left the idle list or is
+        // new), and `page` is borrowed, hence elsewhere.
+        unsafe { copy_page(page, bytes) };
         Self {
             bytes,
             digest: OnceLock::new(),
@@ -87,6 +87,36 @@ impl fmt::Debug for Frame {
 /// Page frames that this process holds in memory now, over all page maps; times 4096 it is bytes.
 pub fn frames_in_use() -> u64 {
     IN_USE.load(Ordering::Relaxed)
+}
+
+/// Copies a page past the cache. A free frame was last written long ago, so that an ordinary copy would first read it
+/// from memory: 650 ns a page instead of 400 where memories are larger than the cache, 140 instead of 260 where all of
+/// them fit into it.
+///
+/// # Safety
+/// `target` is valid for writing a page, aligned to one, and does not overlap `page`. It need not be initialised.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_page(page: &Page, target: NonNull<Page>) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    let (source, target) = (page.as_ptr().cast::<__m128i>(), target.as_ptr().cast::<__m128i>());
+    for word in 0..OS_PAGE_BYTES / size_of::<__m128i>() {
+        // SAFETY: `word` counts the 16-byte words of a page, the target is aligned to more than 16 bytes, loads need no
+        // alignment, and SSE2 belongs to the architecture.
+        unsafe { _mm_stream_si128(target.add(word), _mm_loadu_si128(source.add(word))) };
+    }
+    // SAFETY: an instruction of the architecture without operands. Streaming stores are not ordered with those that
+    // publish the frame to other threads; the fence orders them.
+    unsafe { _mm_sfence() };
+}
+
+/// Copies a page.
+///
+/// # Safety
+/// `target` is valid for writing a page and does not overlap `page`. It need not be initialised.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_page(page: &Page, target: NonNull<Page>) {
+    // SAFETY: as the caller promises.
+    unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), target.as_ptr().cast::<u8>(), OS_PAGE_BYTES) };
 }
 
 fn take_idle() -> Slot {

@@ -1,0 +1,428 @@
+//! Pages, checkpoints and the batch log on the disk of the temporary directory. Raw writes of the same bytes to a file
+//! beside them, in the same run, say what the disk gives.
+
+use crate::BenchError;
+use crate::measure::{Effort, Figure, seconds};
+use replicore_persistence::{
+    BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
+    FileDisk, PageDelta, PageIndex, PageMap, WrittenCheckpoint,
+};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tempfile::TempDir;
+
+const PAGE_BYTES: usize = 4096;
+
+/// Numbers that are the same in every run.
+struct Sequence(u64);
+
+impl Sequence {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 20) % bound
+    }
+
+    fn page(&mut self) -> [u8; PAGE_BYTES] {
+        let mut page = [0; PAGE_BYTES];
+        for word in page.chunks_exact_mut(8) {
+            word.copy_from_slice(&self.below(u64::MAX).to_le_bytes());
+        }
+        page
+    }
+}
+
+/// A page as a canister's memory has it: aligned.
+#[derive(Clone, Copy)]
+#[repr(align(4096))]
+struct AlignedPage([u8; PAGE_BYTES]);
+
+/// A memory with random pages, and random writes to it.
+struct Memory {
+    map: PageMap,
+    pages: u64,
+    sequence: Sequence,
+    page: AlignedPage,
+}
+
+impl Memory {
+    fn new(pages: u64) -> Self {
+        let mut sequence = Sequence(7);
+        let mut memory = Self {
+            map: PageMap::default(),
+            pages,
+            page: AlignedPage(sequence.page()),
+            sequence,
+        };
+        (0..pages).for_each(|index| memory.write_one(index));
+        memory
+    }
+
+    /// Chunks keep the list of writes small while a large memory is filled.
+    fn write_one(&mut self, index: u64) {
+        let mut delta = PageDelta::default();
+        delta.insert(PageIndex(index), &self.next_page().0);
+        self.map.apply(delta);
+    }
+
+    /// A page that no other has: cheap to make, because making it is not what is measured.
+    fn next_page(&mut self) -> &AlignedPage {
+        let at = self.sequence.below(PAGE_BYTES as u64 / 8) as usize * 8;
+        let word = self.sequence.below(u64::MAX);
+        self.page.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        &self.page
+    }
+
+    /// `count` pages anywhere, ascending as the scan of a memory finds them.
+    fn places(&mut self, count: u64) -> Vec<u64> {
+        let mut places: Vec<u64> = (0..count).map(|_| self.sequence.below(self.pages)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Writes `places` as a round does. The seconds it took, without making the pages.
+    fn commit(&mut self, places: &[u64]) -> f64 {
+        let mut pages = Vec::with_capacity(places.len());
+        for _ in places {
+            pages.push(*self.next_page());
+        }
+        seconds(|| {
+            let mut delta = PageDelta::default();
+            for (place, page) in places.iter().zip(&pages) {
+                delta.insert(PageIndex(*place), &page.0);
+            }
+            self.map.apply(delta);
+        })
+        .0
+    }
+}
+
+/// `persistence.page_commit_us`: one of 256 random pages that a round changed, copied into the next version of a memory
+/// of 256 MiB while the last version is still read; 64 rounds a sample, then a checkpoint, as a replica works.
+pub fn page_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let mut stored = Stored::new(effort.scale(65_536))?;
+    let samples = effort.samples(|| {
+        let (mut elapsed, mut pages) = (0.0, 0);
+        for _ in 0..effort.scale(64) {
+            let published = stored.memory.map.clone();
+            let places = stored.memory.places(256);
+            elapsed += stored.memory.commit(&places);
+            pages += places.len();
+            drop(published);
+        }
+        stored.checkpoint()?;
+        Ok(elapsed / pages as f64 * 1e6)
+    })?;
+    let root = hex::encode(stored.memory.map.digest());
+    Ok(vec![Figure::of("persistence.page_commit_us", "us", samples, root)])
+}
+
+/// A store with one memory in it.
+struct Stored {
+    store: CheckpointStore,
+    memory: Memory,
+    height: u64,
+    directory: TempDir,
+}
+
+impl Stored {
+    fn new(pages: u64) -> Result<Self, BenchError> {
+        let directory = tempfile::tempdir().map_err(BenchError::new)?;
+        let mut stored = Self {
+            store: open_store(directory.path())?,
+            memory: Memory::new(pages),
+            height: 0,
+            directory,
+        };
+        stored.checkpoint()?;
+        Ok(stored)
+    }
+
+    fn checkpoint(&mut self) -> Result<f64, BenchError> {
+        let request = self.request();
+        let (elapsed, written) = seconds(|| self.store.write(request));
+        self.rebase(written.map_err(BenchError::new)?);
+        Ok(elapsed)
+    }
+
+    fn request(&mut self) -> CheckpointRequest {
+        self.height += 1;
+        let item = CheckpointItem {
+            metadata: self.height.to_le_bytes().to_vec().into(),
+            blobs: Vec::new(),
+            memories: vec![self.memory.map.clone()],
+        };
+        CheckpointRequest {
+            height: self.height,
+            state_hash: [0; 32],
+            system: Vec::new().into(),
+            items: CheckpointItems::All(BTreeMap::from([(vec![1], item)])),
+        }
+    }
+
+    fn rebase(&mut self, written: WrittenCheckpoint) {
+        for memory in written.memories {
+            self.memory.map = self.memory.map.rebase(&memory.snapshot, &memory.stored);
+        }
+    }
+}
+
+fn open_store(directory: &Path) -> Result<CheckpointStore, BenchError> {
+    let (store, _) =
+        CheckpointStore::open(Arc::new(FileDisk), directory, CheckpointOptions::default()).map_err(BenchError::new)?;
+    Ok(store)
+}
+
+/// `persistence.checkpoint_page_us` and `persistence.checkpoint_256_ms`: from 4,096 (256) dirty pages of a memory of
+/// 256 MiB to a checkpoint that is hashed and durable; for the first, per page. Beside it the same pages written raw,
+/// one after another, and synced.
+pub fn checkpoint(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let mut stored = Stored::new(effort.scale(65_536))?;
+    let raw = RawFile::create(stored.directory.path(), effort.scale(64 << 20))?;
+    let mut figures = Vec::new();
+    for (id, unit, pages, per) in [
+        (
+            "persistence.checkpoint_page_us",
+            "us",
+            effort.scale(4_096),
+            1e6 / effort.scale(4_096) as f64,
+        ),
+        ("persistence.checkpoint_256_ms", "ms", 256, 1e3),
+    ] {
+        let bytes = vec![5; pages as usize * PAGE_BYTES];
+        let mut raw_samples = Vec::new();
+        let samples = effort.samples(|| {
+            let places = stored.memory.places(pages);
+            stored.memory.commit(&places);
+            raw_samples.push(raw.write(&bytes)? * per);
+            Ok(stored.checkpoint()? * per)
+        })?;
+        let root = hex::encode(stored.memory.map.digest());
+        figures.push(Figure::of(id, unit, samples, root).against("raw_write", raw_samples));
+    }
+    Ok(figures)
+}
+
+/// `persistence.checkpoint_stall_ms`: how much longer the longest round takes while a checkpoint of 1 GiB of dirty pages
+/// is written beside it than the longest of as many rounds without. A round writes 64 pages, publishes the version
+/// and makes 16 KiB of batch durable.
+pub fn checkpoint_stall(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let pages = effort.scale(262_144);
+    let mut stored = Stored::new(pages)?;
+    let mut rounds = StallRounds::new(stored.directory.path())?;
+    let (mut quiet_samples, mut checkpoint_samples) = (Vec::new(), Vec::new());
+    let mut short = *effort;
+    short.runs = short.runs.min(5);
+    let samples = short.samples(|| {
+        stored.memory.commit(&(0..pages).collect::<Vec<_>>());
+        let request = stored.request();
+        let done = AtomicBool::new(false);
+        let (busy, written) = std::thread::scope(|scope| {
+            let store = &stored.store;
+            let done = &done;
+            let writer = scope.spawn(move || {
+                let written = seconds(|| store.write(request));
+                done.store(true, Ordering::Release);
+                written
+            });
+            let busy = rounds.run(&mut stored.memory, |_| done.load(Ordering::Acquire));
+            (busy, writer.join())
+        });
+        let (elapsed, written) = written.map_err(|_| BenchError::new("the checkpoint thread panicked"))?;
+        let mut busy = busy?;
+        // Taking over what was written is a part of a round, too.
+        let written = written.map_err(BenchError::new)?;
+        let (takeover, ()) = seconds(|| stored.rebase(written));
+        busy.longest = busy.longest.max(takeover);
+        let quiet = rounds.run(&mut stored.memory, |count| count >= busy.count)?;
+        quiet_samples.push(quiet.longest * 1e3);
+        checkpoint_samples.push(elapsed * 1e3);
+        Ok(((busy.longest - quiet.longest) * 1e3).max(0.0))
+    })?;
+    // How many rounds there are depends on the disk, so there is no root to compare.
+    Ok(vec![
+        Figure::of("persistence.checkpoint_stall_ms", "ms", samples, String::new())
+            .against("longest_round_without_ms", quiet_samples)
+            .against("checkpoint_ms", checkpoint_samples),
+    ])
+}
+
+struct StallRounds {
+    log: BatchLog,
+    height: u64,
+}
+
+struct Longest {
+    longest: f64,
+    count: u64,
+}
+
+impl StallRounds {
+    fn new(directory: &Path) -> Result<Self, BenchError> {
+        let log = open_log(&directory.join("log"))?;
+        Ok(Self { log, height: 0 })
+    }
+
+    fn run(&mut self, memory: &mut Memory, is_over: impl Fn(u64) -> bool) -> Result<Longest, BenchError> {
+        let batch = vec![3; 16 << 10];
+        let mut longest = Longest { longest: 0.0, count: 0 };
+        let mut published = memory.map.clone();
+        while !is_over(longest.count) {
+            let places = memory.places(64);
+            let start = Instant::now();
+            memory.commit(&places);
+            self.height += 1;
+            self.log.append(self.height, &batch).map_err(BenchError::new)?;
+            self.log.sync().map_err(BenchError::new)?;
+            published = memory.map.clone();
+            longest.longest = longest.longest.max(start.elapsed().as_secs_f64());
+            longest.count += 1;
+        }
+        drop(published);
+        Ok(longest)
+    }
+}
+
+fn open_log(directory: &Path) -> Result<BatchLog, BenchError> {
+    std::fs::create_dir_all(directory).map_err(BenchError::new)?;
+    let (log, _) =
+        BatchLog::open(Arc::new(FileDisk), directory, BatchLogOptions::default()).map_err(BenchError::new)?;
+    Ok(log)
+}
+
+/// `persistence.group_commit_ratio`: batches made durable one group at a time, of 4, 16 and 64 KiB in turn, against
+/// write and fdatasync of the same bytes to a file whose blocks are all written already; the rate of the one over that
+/// of the other.
+pub fn group_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let directory = tempfile::tempdir().map_err(BenchError::new)?;
+    let mut log = open_log(&directory.path().join("log"))?;
+    let raw = RawFile::create(directory.path(), 64 << 20)?;
+    let (mut height, groups) = (0, effort.scale(300));
+    let (mut all, mut all_raw) = (Vec::new(), Vec::new());
+    let samples = effort.samples(|| {
+        let (mut ours, mut theirs) = (0.0, 0.0);
+        for number in 0..groups {
+            let bytes = vec![number as u8; (4096 << (2 * (number % 3))) as usize - 128];
+            height += 1;
+            let (elapsed, synced) = seconds(|| log.append(height, &bytes).and_then(|()| log.sync()));
+            synced.map_err(BenchError::new)?;
+            ours += elapsed;
+            all.push(elapsed * 1e6);
+            let bytes = vec![number as u8; bytes.len() + 128];
+            let elapsed = raw.write(&bytes)?;
+            theirs += elapsed;
+            all_raw.push(elapsed * 1e6);
+        }
+        Ok(theirs / ours)
+    })?;
+    let mut figure = Figure::of("persistence.group_commit_ratio", "x", samples, String::new())
+        .against("p99_us", vec![quantile(&mut all, 0.99)])
+        .against("raw_p99_us", vec![quantile(&mut all_raw, 0.99)]);
+    figure = figure.against("p50_us", all).against("raw_p50_us", all_raw);
+    Ok(vec![figure])
+}
+
+/// `persistence.log_append_ratio`: bytes a second through the log in groups of 8 MiB, each synced, against a plain
+/// sequential write of the same bytes in pieces of 1 MiB with one sync at the end.
+pub fn log_append(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let directory = tempfile::tempdir().map_err(BenchError::new)?;
+    let mut log = open_log(&directory.path().join("log"))?;
+    let bytes = effort.scale(256 << 20).max(8 << 20);
+    let raw = RawFile::create(directory.path(), bytes)?;
+    let (batch, piece) = (vec![9; (1 << 20) - 128], vec![9; 1 << 20]);
+    let mut height = 0;
+    let (mut rates, mut raw_rates) = (Vec::new(), Vec::new());
+    let samples = effort.samples(|| {
+        let (ours, appended) = seconds(|| {
+            for _ in 0..bytes >> 23 {
+                for _ in 0..8 {
+                    height += 1;
+                    log.append(height, &batch)?;
+                }
+                log.sync()?;
+            }
+            log.truncate_before(height)
+        });
+        appended.map_err(BenchError::new)?;
+        let theirs = raw.write_sequentially(&piece, bytes >> 20)?;
+        rates.push(bytes as f64 / 1e6 / ours);
+        raw_rates.push(bytes as f64 / 1e6 / theirs);
+        Ok(theirs / ours)
+    })?;
+    let figure = Figure::of("persistence.log_append_ratio", "x", samples, String::new());
+    Ok(vec![
+        figure
+            .against("megabytes_per_second", rates)
+            .against("raw_megabytes_per_second", raw_rates),
+    ])
+}
+
+/// A file whose blocks are all written and that is overwritten.
+struct RawFile {
+    file: File,
+    len: u64,
+    next: std::cell::Cell<u64>,
+}
+
+impl RawFile {
+    fn create(directory: &Path, len: u64) -> Result<Self, BenchError> {
+        let len = len.max(1 << 20);
+        let mut options = OpenOptions::new();
+        let file = options
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(directory.join("raw"));
+        let file = file.map_err(BenchError::new)?;
+        let zeros = vec![0; 1 << 20];
+        for offset in (0..len).step_by(zeros.len()) {
+            file.write_all_at(&zeros, offset).map_err(BenchError::new)?;
+        }
+        file.sync_all().map_err(BenchError::new)?;
+        Ok(Self {
+            file,
+            len,
+            next: std::cell::Cell::new(0),
+        })
+    }
+
+    /// Writes behind the last piece and syncs: seconds.
+    fn write(&self, bytes: &[u8]) -> Result<f64, BenchError> {
+        let offset = match self.next.get() {
+            offset if offset + bytes.len() as u64 > self.len => 0,
+            offset => offset,
+        };
+        self.next.set(offset + bytes.len() as u64);
+        let (elapsed, written) = seconds(|| {
+            self.file
+                .write_all_at(bytes, offset)
+                .and_then(|()| self.file.sync_data())
+        });
+        written.map_err(BenchError::new)?;
+        Ok(elapsed)
+    }
+
+    fn write_sequentially(&self, piece: &[u8], count: u64) -> Result<f64, BenchError> {
+        let (elapsed, written) = seconds(|| {
+            for number in 0..count {
+                self.file.write_all_at(piece, number * piece.len() as u64)?;
+            }
+            self.file.sync_data()
+        });
+        written.map_err(BenchError::new)?;
+        Ok(elapsed)
+    }
+}
+
+fn quantile(samples: &mut [f64], quantile: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[((samples.len() - 1) as f64 * quantile) as usize]
+}
