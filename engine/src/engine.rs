@@ -1,8 +1,8 @@
 //! The engine: from a call to its outcome.
 
-use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache};
+use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
 use crate::meter::Meter;
-use crate::module::{self, FunctionNames, symbols};
+use crate::module::{FunctionNames, symbols};
 use crate::stable_memory::StableMemory;
 use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
 use crate::trap::{self, Failure, TrapCode};
@@ -19,18 +19,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use wasmtime::{Config, Trap, WasmBacktrace};
+use wasmtime::{Trap, WasmBacktrace};
 
 /// Instructions for a heap page whose content changed.
 const PAGE_CHANGED: u64 = 1_000;
 /// The same for wasm64 modules.
 const PAGE_CHANGED_WASM64: u64 = 4_000;
-/// Frames collected from the engine; those of helpers are left out before the text is cut to its own bound.
-const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// Memory is reserved as address space for the largest heap, so that a heap never moves and 32-bit addresses need no
-/// bounds checks.
-const HEAP_RESERVATION_BYTES: u64 = replicore_types::limits::WASM64_HEAP_BYTES_MAX;
-
 /// Bounds of one engine. No result depends on them.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -42,6 +36,8 @@ pub struct EngineConfig {
     pub warm_query_canisters_max: usize,
     /// Query instances of one canister, hence queries of one canister that run warm at the same time.
     pub query_instances_per_canister_max: usize,
+    /// Which compilers make the code of modules.
+    pub tiers: Tiers,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
     pub cache_folder: Option<PathBuf>,
 }
@@ -53,6 +49,7 @@ impl Default for EngineConfig {
             warm_canisters_max: 1_000,
             warm_query_canisters_max: 500,
             query_instances_per_canister_max: 4,
+            tiers: Tiers::Both,
             cache_folder: None,
         }
     }
@@ -91,9 +88,8 @@ impl Engine {
     /// When the settings do not fit this machine.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
-        let engine = wasmtime::Engine::new(&wasmtime_config()).map_err(error)?;
         Ok(Self {
-            modules: ModuleCache::new(engine, config.modules_max, config.cache_folder.clone()).map_err(error)?,
+            modules: ModuleCache::new(config.tiers, config.modules_max, config.cache_folder.clone()).map_err(error)?,
             warm: InstancePool::new(config.warm_canisters_max, 1),
             queries: InstancePool::new(config.warm_query_canisters_max, config.query_instances_per_canister_max),
         })
@@ -102,6 +98,11 @@ impl Engine {
     /// Instances that are warm now, for replicated messages and for queries.
     pub fn warm_instances(&self) -> (usize, usize) {
         (self.warm.len(), self.queries.len())
+    }
+
+    /// Returns when no better code is being made in the background: from then on messages run on the best there is.
+    pub fn finish_compiling(&self) {
+        self.modules.wait_until_idle();
     }
 
     fn pool(&self, mode: Mode) -> &InstancePool {
@@ -120,7 +121,7 @@ impl Engine {
         at: Place,
     ) -> Result<(Box<Instance>, bool), Failure> {
         let broken = |error: wasmtime::Error| Failure::Engine(format!("{error:#}"));
-        if let Some(mut instance) = self.pool(at.mode).take(at.canister, state) {
+        if let Some(mut instance) = self.pool(at.mode).take(at.canister, state, &compiled) {
             let warm = instance.holds(state.warm_version);
             instance.bring_to(state).map_err(broken)?;
             return Ok((instance, warm));
@@ -431,33 +432,6 @@ fn finished_with(result: Result<Option<replicore_types::WasmResult>, ExecutionEr
         stats: ExecutionStats::default(),
     }))
 }
-
-fn wasmtime_config() -> Config {
-    let mut config = Config::new();
-    config
-        .wasm_multi_memory(true)
-        .wasm_memory64(true)
-        .wasm_bulk_memory(true)
-        .wasm_simd(true)
-        .wasm_relaxed_simd(false)
-        .wasm_tail_call(true)
-        // Eager canonicalisation is what makes float results the same on every machine.
-        .cranelift_nan_canonicalization(true)
-        .cranelift_opt_level(wasmtime::OptLevel::Speed)
-        .memory_reservation(HEAP_RESERVATION_BYTES)
-        .memory_may_move(false)
-        .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
-        .max_wasm_stack(MACHINE_STACK_BYTES)
-        .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
-    config
-}
-
-/// Address space for the stack of Wasm code: more than any code needs that the stack rule lets run, so that the rule
-/// and not the machine decides. Only what is touched takes memory.
-const MACHINE_STACK_BYTES: usize =
-    module::STACK_BYTES as usize * module::MACHINE_FACTOR + module::MACHINE_RESERVE_BYTES;
-/// Stack for host functions below the Wasm code's.
-const HOST_STACK_BYTES: usize = 1024 * 1024;
 
 /// Instances travel between threads with their store.
 const fn assert_send<T: Send>() {}

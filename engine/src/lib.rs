@@ -36,6 +36,8 @@ pub use execution_state::{
     CanisterModule, CustomSection, CustomSectionVisibility, ExecutionState, GlobalValue, MethodKind, ModuleInterface,
     WasmMemory,
 };
+#[cfg(feature = "wasm")]
+pub use instance::Tiers;
 pub use outcome::{
     Callback, CyclesBurned, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord, OutgoingCall, PausedExecution,
     SystemChanges, WorkDone,

@@ -23,11 +23,13 @@ fn machine_code_is_kept_on_disk() {
     let wasm = wat::parse_str(MODULE).expect("the test's module parses");
     let mut instructions = Vec::new();
     for _ in 0..2 {
-        let mut canister = Canister::with_engine(engine(), wasm.clone());
+        let engine = engine();
+        let mut canister = Canister::with_engine(Arc::clone(&engine), wasm.clone());
         let done = canister.update("go", b"");
         reply(&done);
         instructions.push(done.instructions);
-        assert_eq!(std::fs::read_dir(&folder).expect("the folder exists").count(), 1);
+        engine.finish_compiling();
+        assert_eq!(std::fs::read_dir(&folder).expect("the folder exists").count(), 2);
     }
     assert_eq!(instructions[0], instructions[1]);
     std::fs::remove_dir_all(&folder).expect("the folder can be removed");

@@ -3,6 +3,7 @@
 //! Bounds that change results are not here: they are part of the protocol (`replicore_types::limits`) or of the
 //! replicated state (`[subnet]`, fixed when a state directory is created).
 
+use replicore_engine::Tiers;
 use replicore_netstack::{NetBackend, NetLimits};
 use replicore_types::{SubnetConfig, limits};
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,8 @@ pub struct EngineSettings {
     pub compiled_modules_max: usize,
     /// Whether compiled modules are kept in the state directory across restarts.
     pub compilation_cache: bool,
+    /// Which compilers make the code of modules.
+    pub tiers: Tiers,
 }
 
 impl Default for Config {
@@ -166,6 +169,7 @@ impl Default for EngineSettings {
             warm_instances_max: 500,
             compiled_modules_max: 500,
             compilation_cache: true,
+            tiers: Tiers::default(),
         }
     }
 }

@@ -154,6 +154,7 @@ fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         modules_max: NonZeroUsize::new(settings.compiled_modules_max).unwrap_or(NonZeroUsize::MIN),
         warm_canisters_max: settings.warm_instances_max,
         warm_query_canisters_max: settings.warm_instances_max,
+        tiers: settings.tiers,
         cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
     }

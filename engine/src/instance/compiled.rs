@@ -1,25 +1,32 @@
 //! Modules as they are executed, and the cache of them.
+//!
+//! ```text
+//! first message   in memory? | on disk? | baseline code, and a request for better | optimised code
+//! in background   optimised code -> memory and disk: messages that begin from then on run on it
+//! ```
 
-use crate::module::{self, FunctionNames, HeapLayout, refusal_charge};
-use crate::system_api::{self, HostState};
+use super::background::Background;
+use super::disk_cache::DiskCache;
+use super::prepared::Prepared;
+use super::tiers::{Tier, TierEngine, Tiers};
+use crate::module::{self, FunctionNames, ValidatedModule, refusal_charge};
+use crate::system_api::HostState;
 use crate::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
 use lru::LruCache;
 use parking_lot::Mutex;
-use replicore_persistence::{PageDelta, PageIndex};
-use replicore_types::fees::WasmWidth;
-use replicore_types::{ErrorCode, NumInstructions, OS_PAGE_BYTES, UserError};
-use std::collections::BTreeMap;
+use replicore_types::{ErrorCode, NumInstructions, UserError};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use wasmtime::{InstancePre, Linker, Module};
-
-use super::disk_cache::DiskCache;
-use super::host;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wasmtime::{InstancePre, Module};
 
 /// A module ready to be instantiated.
 pub(crate) struct Compiled {
     pub(crate) hash: [u8; 32],
+    pub(crate) tier: Tier,
+    /// Better code has been asked for.
+    requested: AtomicBool,
     pub(crate) interface: Arc<ModuleInterface>,
     pub(crate) instance_pre: InstancePre<HostState>,
     pub(crate) function_names: FunctionNames,
@@ -63,124 +70,163 @@ impl Compiled {
             warm_version: version,
         }
     }
+
+    fn new(hash: [u8; 32], prepared: &Prepared<'_>, machine: &Module, tier: &TierEngine) -> wasmtime::Result<Self> {
+        Ok(Self {
+            hash,
+            tier: tier.tier,
+            requested: AtomicBool::new(false),
+            instance_pre: tier.linker(prepared.interface.width).instantiate_pre(machine)?,
+            interface: Arc::new(prepared.interface.clone()),
+            function_names: prepared.function_names.clone(),
+            initial_heap: prepared.initial_heap(),
+            initial_globals: prepared.globals.clone().into(),
+            global_exports: prepared.global_exports.clone(),
+            drops_data_segments: prepared.drops_data_segments,
+            compile_instructions: prepared.compile_charge.full(),
+            compile_instructions_known: prepared.compile_charge.known(),
+        })
+    }
 }
 
 /// Compiles modules and keeps them, in memory by recency and on disk where a folder is given.
-///
-/// This is where a second compiler tier would stand: the key is the module, and what is found under it may be replaced
-/// by better code at any time between messages.
 pub(crate) struct ModuleCache {
-    engine: wasmtime::Engine,
-    linkers: [Linker<HostState>; 2],
-    compiled: Mutex<LruCache<[u8; 32], Arc<Compiled>>>,
-    disk: Option<DiskCache>,
+    shared: Arc<Shared>,
+    background: Option<Background<CanisterModule>>,
 }
 
+/// What the background thread shares with those that execute.
+struct Shared {
+    tiers: Tiers,
+    /// `None` where the baseline compiler is not wanted or does not know this machine.
+    baseline: Option<TierEngine>,
+    optimised: TierEngine,
+    compiled: Mutex<LruCache<[u8; 32], Arc<Compiled>>>,
+}
+
+/// Why a module is refused, and what the attempt costs.
+type Refusal = (UserError, NumInstructions);
+
 impl ModuleCache {
-    pub(crate) fn new(
-        engine: wasmtime::Engine,
-        modules_max: NonZeroUsize,
-        folder: Option<PathBuf>,
-    ) -> wasmtime::Result<Self> {
-        let linker = |width| -> wasmtime::Result<Linker<HostState>> {
-            let mut linker = Linker::new(&engine);
-            system_api::link(&mut linker, width)?;
-            host::link(&mut linker)?;
-            Ok(linker)
-        };
-        Ok(Self {
-            linkers: [linker(WasmWidth::Wasm32)?, linker(WasmWidth::Wasm64)?],
+    pub(crate) fn new(tiers: Tiers, modules_max: NonZeroUsize, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
+        // Baseline code that is about to be replaced is not worth a file.
+        let baseline_folder = folder.clone().filter(|_| tiers == Tiers::Baseline);
+        let shared = Arc::new(Shared {
+            tiers,
+            baseline: TierEngine::new(Tier::Baseline, baseline_folder).ok(),
+            optimised: TierEngine::new(Tier::Optimised, folder)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
-            disk: folder.map(|folder| DiskCache::new(folder, &engine)),
-            engine,
-        })
+        });
+        let worker = Arc::clone(&shared);
+        let background = (tiers == Tiers::Both)
+            .then(|| Background::start("module-compiler", move |module| worker.improve(&module)))
+            .flatten();
+        Ok(Self { shared, background })
     }
 
     /// The executable form of a module, compiled if need be.
-    pub(crate) fn get(&self, module: &CanisterModule) -> Result<Arc<Compiled>, (UserError, NumInstructions)> {
-        if let Some(compiled) = self.compiled.lock().get(&module.hash) {
-            return Ok(compiled.clone());
+    pub(crate) fn get(&self, module: &CanisterModule) -> Result<Arc<Compiled>, Refusal> {
+        let known = self.shared.compiled.lock().get(&module.hash).cloned();
+        let compiled = match known {
+            Some(compiled) => compiled,
+            None => self.shared.keep(self.shared.first_code(module)?),
+        };
+        if compiled.tier == Tier::Baseline
+            && let Some(background) = &self.background
+            && !compiled.requested.swap(true, Ordering::Relaxed)
+            && !background.try_add(module.clone())
+        {
+            compiled.requested.store(false, Ordering::Relaxed);
         }
-        let compiled = Arc::new(self.compile(module)?);
-        self.compiled.lock().push(module.hash, compiled.clone());
         Ok(compiled)
     }
 
-    fn compile(&self, module: &CanisterModule) -> Result<Compiled, (UserError, NumInstructions)> {
+    /// Returns when no better code is being made.
+    pub(crate) fn wait_until_idle(&self) {
+        if let Some(background) = &self.background {
+            background.wait_until_idle();
+        }
+    }
+}
+
+impl Shared {
+    /// The tiers in the order in which they are tried: what one cannot compile the other does, so that a module is
+    /// refused by both or by none.
+    fn order(&self) -> impl Iterator<Item = &TierEngine> {
+        let (first, second) = match self.tiers {
+            Tiers::Both | Tiers::Baseline => (self.baseline.as_ref(), Some(&self.optimised)),
+            Tiers::Optimised => (Some(&self.optimised), self.baseline.as_ref()),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Code that is there soonest.
+    fn first_code(&self, module: &CanisterModule) -> Result<Compiled, Refusal> {
+        if let Some(compiled) = self.order().find_map(|tier| load(tier, module)) {
+            return Ok(compiled);
+        }
         let refused = |error: UserError| (error, refusal_charge(&module.bytes));
         let wasm = module::decode(&module.bytes).map_err(|error| refused(error.error))?;
         let validated = module::validate(&wasm).map_err(|error| refused(error.error))?;
-        let interface = Arc::new(validated.interface().clone());
-        let instrumented = module::instrument(&validated).map_err(|error| refused(error.error))?;
-        let machine = self.machine_code(module, &instrumented.wasm).map_err(refused)?;
-        let linker = match interface.width {
-            WasmWidth::Wasm32 => &self.linkers[0],
-            WasmWidth::Wasm64 => &self.linkers[1],
+        let mut error = None;
+        for tier in self.order() {
+            match compile(tier, module, &validated) {
+                Ok(compiled) => return Ok(compiled),
+                Err(refusal) => error = Some(refusal),
+            }
+        }
+        Err(refused(error.unwrap_or_else(|| engine_error("no compiler"))))
+    }
+
+    /// Keeps new code, unless better code came in the meantime. Returns what is kept.
+    fn keep(&self, compiled: Compiled) -> Arc<Compiled> {
+        let mut cache = self.compiled.lock();
+        match cache.get(&compiled.hash) {
+            Some(kept) if kept.tier >= compiled.tier => kept.clone(),
+            _ => {
+                let compiled = Arc::new(compiled);
+                cache.push(compiled.hash, compiled.clone());
+                compiled
+            }
+        }
+    }
+
+    /// Replaces baseline code by optimised code. Where that fails the baseline code stays.
+    fn improve(&self, module: &CanisterModule) {
+        let known = self.compiled.lock().peek(&module.hash).map(|compiled| compiled.tier);
+        if known != Some(Tier::Baseline) {
+            return;
+        }
+        let Ok(wasm) = module::decode(&module.bytes) else {
+            return;
         };
-        let instance_pre = linker
-            .instantiate_pre(&machine)
-            .map_err(|error| refused(engine_error(&error)))?;
-        Ok(Compiled {
-            hash: module.hash,
-            instance_pre,
-            function_names: instrumented.function_names.clone(),
-            initial_heap: initial_heap(instrumented.heap, &instrumented.data_segments),
-            initial_globals: instrumented.globals.clone().into(),
-            global_exports: instrumented.global_exports.clone(),
-            drops_data_segments: instrumented.drops_data_segments,
-            compile_instructions: instrumented.compile_charge.full(),
-            compile_instructions_known: instrumented.compile_charge.known(),
-            interface,
-        })
-    }
-
-    fn machine_code(&self, module: &CanisterModule, instrumented: &[u8]) -> Result<Module, UserError> {
-        if let Some(machine) = self
-            .disk
-            .as_ref()
-            .and_then(|disk| disk.load(&self.engine, &module.hash))
-        {
-            return Ok(machine);
+        let Ok(validated) = module::validate(&wasm) else { return };
+        if let Ok(compiled) = compile(&self.optimised, module, &validated) {
+            self.keep(compiled);
         }
-        let machine = Module::new(&self.engine, instrumented).map_err(|error| engine_error(&error))?;
-        if let Some(disk) = &self.disk {
-            disk.store(&machine, &module.hash);
-        }
-        Ok(machine)
     }
 }
 
-fn engine_error(error: &wasmtime::Error) -> UserError {
-    let mut refused = module::WasmError::engine(format_args!("{error:#}")).error;
+/// A module that was prepared before.
+fn load(tier: &TierEngine, module: &CanisterModule) -> Option<Compiled> {
+    let (machine, facts) = tier.disk.as_ref()?.load(&tier.engine, &module.hash)?;
+    let prepared = DiskCache::facts(&facts)?;
+    Compiled::new(module.hash, &prepared, &machine, tier).ok()
+}
+
+fn compile(tier: &TierEngine, module: &CanisterModule, validated: &ValidatedModule<'_>) -> Result<Compiled, UserError> {
+    let instrumented = module::instrument(validated, tier.tier.nans()).map_err(|error| error.error)?;
+    let prepared = Prepared::new(validated.interface(), &instrumented);
+    let broken = |error: wasmtime::Error| engine_error(format_args!("{error:#}"));
+    let machine = Module::new(&tier.engine, &instrumented.wasm).map_err(broken)?;
+    if let Some(disk) = &tier.disk {
+        disk.store(&machine, &module.hash, &prepared);
+    }
+    Compiled::new(module.hash, &prepared, &machine, tier).map_err(broken)
+}
+
+fn engine_error(error: impl std::fmt::Display) -> UserError {
+    let refused = module::WasmError::engine(error).error;
     debug_assert_eq!(refused.code, ErrorCode::CanisterWasmEngineError);
-    refused.code = ErrorCode::CanisterWasmEngineError;
     refused
-}
-
-/// The data segments as pages.
-fn initial_heap(layout: Option<HeapLayout>, segments: &[module::DataSegment<'_>]) -> WasmMemory {
-    let mut pages: BTreeMap<u64, Box<replicore_persistence::Page>> = BTreeMap::new();
-    for segment in segments {
-        let mut address = segment.offset;
-        let mut bytes = segment.bytes;
-        while !bytes.is_empty() {
-            let start = (address % OS_PAGE_BYTES as u64) as usize;
-            let (now, later) = bytes.split_at(bytes.len().min(OS_PAGE_BYTES - start));
-            let page = pages
-                .entry(address / OS_PAGE_BYTES as u64)
-                .or_insert_with(|| Box::new([0; OS_PAGE_BYTES]));
-            page[start..start + now.len()].copy_from_slice(now);
-            address += now.len() as u64;
-            bytes = later;
-        }
-    }
-    let mut delta = PageDelta::default();
-    for (index, page) in &pages {
-        delta.insert(PageIndex(*index), page);
-    }
-    let size_wasm_pages = layout.map_or(0, |heap| heap.initial_pages);
-    WasmMemory {
-        pages: replicore_persistence::PageMap::default().update(delta),
-        size_wasm_pages,
-    }
 }

@@ -1,16 +1,21 @@
-//! Machine code on disk: one file a module, named by everything that the code depends on.
+//! Prepared modules on disk, named by everything that they depend on: two files a module, its facts and its machine
+//! code, so that a module that was here before is neither validated nor compiled again.
 //!
-//! A file that is absent, unreadable or made by another engine is compiled again; a full disk costs time, nothing else.
+//! What is absent, unreadable or made by another engine is prepared again; a full disk costs time, nothing else.
 
+use super::prepared::Prepared;
 use sha2::{Digest, Sha256};
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wasmtime::{Engine, Module};
 
-/// Changes when instrumentation changes, so that code made from differently instrumented modules is not found.
-const INSTRUMENTATION_VERSION: u32 = 3;
+/// Changes when validation or instrumentation change, so that modules prepared otherwise are not found.
+const INSTRUMENTATION_VERSION: u32 = 4;
 
-/// A folder of machine code that only this program writes.
+/// Bytes of the hash at the start of a file of facts.
+const HASH_BYTES: usize = 32;
+
+/// A folder of prepared modules that only this program writes.
 pub(super) struct DiskCache {
     folder: PathBuf,
     engine_key: u64,
@@ -27,34 +32,53 @@ impl DiskCache {
         }
     }
 
-    pub(super) fn load(&self, engine: &Engine, module_hash: &[u8; 32]) -> Option<Module> {
-        let path = self.path(module_hash);
-        if !path.exists() {
-            return None;
-        }
+    /// Machine code and the encoded facts, which [`DiskCache::facts`] reads.
+    pub(super) fn load(&self, engine: &Engine, module_hash: &[u8; 32]) -> Option<(Module, Vec<u8>)> {
+        let name = self.name(module_hash);
+        let facts = std::fs::read(self.folder.join(&name).with_extension("facts")).ok()?;
         // SAFETY: the folder belongs to this process, which writes into it nothing but the output of
         // `Module::serialize` under names that hold the engine's settings, and whole files only (written aside, then
         // renamed). The file is not changed while it is mapped: a name is written once and never truncated.
-        unsafe { Module::deserialize_file(engine, path) }.ok()
+        let code = unsafe { Module::deserialize_file(engine, self.folder.join(&name).with_extension("code")) }.ok()?;
+        Some((code, facts))
     }
 
-    pub(super) fn store(&self, module: &Module, module_hash: &[u8; 32]) {
-        let Ok(bytes) = module.serialize() else { return };
-        let path = self.path(module_hash);
-        let aside = path.with_extension(format!("{:?}.part", std::thread::current().id()));
-        let written = std::fs::create_dir_all(&self.folder)
-            .and_then(|()| std::fs::write(&aside, bytes))
-            .and_then(|()| std::fs::rename(&aside, &path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&aside);
+    /// Reads what [`DiskCache::load`] gave; `None` where it is damaged.
+    pub(super) fn facts(bytes: &[u8]) -> Option<Prepared<'_>> {
+        let (hash, encoded) = bytes.split_at_checked(HASH_BYTES)?;
+        if Sha256::digest(encoded).as_slice() != hash {
+            return None;
         }
+        postcard::from_bytes(encoded).ok()
     }
 
-    fn path(&self, module_hash: &[u8; 32]) -> PathBuf {
+    pub(super) fn store(&self, module: &Module, module_hash: &[u8; 32], facts: &Prepared<'_>) {
+        let (Ok(code), Ok(encoded)) = (module.serialize(), postcard::to_stdvec(facts)) else {
+            return;
+        };
+        let mut facts = Sha256::digest(&encoded).to_vec();
+        facts.extend_from_slice(&encoded);
+        let path = self.folder.join(self.name(module_hash));
+        write(&path.with_extension("facts"), &facts);
+        write(&path.with_extension("code"), &code);
+    }
+
+    fn name(&self, module_hash: &[u8; 32]) -> String {
         let mut hasher = Sha256::new();
         hasher.update(module_hash);
         hasher.update(self.engine_key.to_le_bytes());
-        let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name)
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Writes a whole file or none.
+fn write(path: &Path, bytes: &[u8]) {
+    let aside = path.with_extension(format!("{:?}.part", std::thread::current().id()));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&aside, bytes))
+        .and_then(|()| std::fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&aside);
     }
 }

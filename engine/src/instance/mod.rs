@@ -8,13 +8,17 @@
 //! An instance knows the version of the state that its memory equals. Between messages that is exact: a message
 //! either becomes a new version or is undone page by page.
 
+mod background;
 mod compiled;
 mod disk_cache;
 mod host;
 mod pool;
+mod prepared;
+mod tiers;
 
 pub(crate) use compiled::{Compiled, ModuleCache};
 pub(crate) use pool::InstancePool;
+pub use tiers::Tiers;
 
 use crate::module::{STACK_BYTES, symbols};
 use crate::system_api::{Exports, HostState, Running};
@@ -105,6 +109,11 @@ impl Instance {
         };
         fresh.load(state)?;
         Ok(fresh)
+    }
+
+    /// True where the code of the instance is as good as `compiled`.
+    pub(crate) fn is_up_to(&self, compiled: &Compiled) -> bool {
+        self.compiled.tier >= compiled.tier
     }
 
     /// True where the instance can be made to hold `state` by [`Instance::bring_to`].

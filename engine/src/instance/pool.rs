@@ -1,6 +1,6 @@
 //! Warm instances, bounded, evicted by recency.
 
-use super::Instance;
+use super::{Compiled, Instance};
 use crate::ExecutionState;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -29,10 +29,19 @@ impl InstancePool {
         }
     }
 
-    /// An instance of the canister that holds the state's version, or else one that can be brought to it.
-    pub(crate) fn take(&self, canister: CanisterId, state: &ExecutionState) -> Option<Box<Instance>> {
+    /// An instance of the canister that holds the state's version, or else one that can be brought to it. Instances
+    /// whose code `compiled` replaces are dropped: that is how better code takes over between two messages.
+    pub(crate) fn take(
+        &self,
+        canister: CanisterId,
+        state: &ExecutionState,
+        compiled: &Compiled,
+    ) -> Option<Box<Instance>> {
+        // Dropped after the lock is released.
+        let _replaced: Vec<_>;
         let mut shard = self.shard(canister).lock();
         let idle = shard.get_mut(&canister)?;
+        _replaced = idle.extract_if(.., |instance| !instance.is_up_to(compiled)).collect();
         let position = idle
             .iter()
             .position(|instance| instance.holds(state.warm_version) && instance.can_hold(state))

@@ -6,6 +6,7 @@
 use super::decode::charged_bytes;
 use super::parsed::Parsed;
 use replicore_types::NumInstructions;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Charged for every attempt.
@@ -16,7 +17,7 @@ const PER_INSTRUCTION: u64 = 6_000;
 const KNOWN_DIVISOR: u64 = 100;
 
 /// The charge for a module that was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileCharge {
     /// Instructions of the module as the production replica instruments it: 72 for the empty module.
     pub instrumented_instructions: u64,

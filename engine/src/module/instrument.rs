@@ -14,6 +14,7 @@
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
+use super::floats::CanonicalNans;
 use super::helpers::helper_bodies;
 use super::names::FunctionNames;
 use super::parsed::Parsed;
@@ -23,6 +24,7 @@ use crate::GlobalValue;
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
 use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
+use serde::{Deserialize, Serialize};
 use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
     CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection,
@@ -44,7 +46,7 @@ pub struct DataSegment<'a> {
 }
 
 /// The heap of an instrumented module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeapLayout {
     /// Wasm pages at installation.
     pub initial_pages: u64,
@@ -86,12 +88,12 @@ pub struct Instrumented<'a> {
 ///
 /// # Errors
 /// IC0521 where a function has so many locals that there is no room for those that instrumentation adds.
-pub fn instrument<'a>(module: &ValidatedModule<'a>) -> Result<Instrumented<'a>, WasmError> {
+pub fn instrument<'a>(module: &ValidatedModule<'a>, nans: CanonicalNans) -> Result<Instrumented<'a>, WasmError> {
     let parsed = &module.parsed;
     let heap = heap_layout(parsed, module.width());
     let globals = mutable_globals(parsed)?;
     Ok(Instrumented {
-        wasm: Assembly::new(module, heap).assemble().map_err(refusal)?,
+        wasm: Assembly::new(module, heap, nans).assemble().map_err(refusal)?,
         compile_charge: module.compile_charge(),
         heap,
         data_segments: module.data_segments.clone(),
@@ -185,7 +187,7 @@ struct Assembly<'m, 'a> {
 }
 
 impl<'m, 'a> Assembly<'m, 'a> {
-    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>) -> Self {
+    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>, nans: CanonicalNans) -> Self {
         let parsed = &module.parsed;
         let imported = parsed.imported_functions().count() as u32;
         let defined = parsed.functions.len() as u32;
@@ -198,6 +200,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             first_helper: imported + HOST_FUNCTIONS + defined,
             counter: parsed.globals.len() as u32,
             stack: parsed.globals.len() as u32 + 1,
+            nans,
         };
         Self {
             module,

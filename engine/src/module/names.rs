@@ -2,6 +2,7 @@
 
 use super::instrument::HOST_FUNCTIONS;
 use super::parsed::Parsed;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 const PRODUCTION_HOST_FUNCTIONS: u32 = 5;
 
 /// The names of a module's functions, by their index in the instrumented module.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionNames {
     names: Arc<BTreeMap<u32, String>>,
     imported: u32,

@@ -8,10 +8,12 @@
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
 //! entry      left = stack - frame; if left < 0: stack_overflow()        in functions that are counted, see `frames`
 //! call       stack = left; call                                         of functions that are counted
+//! float      operation; x == x ? x : NaN                                where the compiler leaves that to the code
 //! extern     externref -> funcref: nothing gives a canister a reference from outside, so that every one is null
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
+use super::floats::{CanonicalNans, FloatResult};
 use super::frames::Frame;
 use super::helpers::counter_test;
 use super::metering::{Charge, Meter};
@@ -54,6 +56,7 @@ pub(super) struct Layout {
     pub counter: u32,
     /// Index of what is left of the stack.
     pub stack: u32,
+    pub nans: CanonicalNans,
 }
 
 impl Layout {
@@ -94,6 +97,8 @@ enum Role {
     Length,
     /// Stack left for what this function calls. Lives throughout.
     Left,
+    /// A float that may be NaN.
+    Float,
 }
 
 /// Rewrites one function.
@@ -162,6 +167,7 @@ impl<'a> Rewriter<'a> {
             let (operator, start) = reader.read_with_offset()?;
             let end = reader.original_position();
             let charge = charges.next_if(|charge| charge.before == index);
+            let float = self.float_result(&operator);
             if charge.is_some() || changes(&operator) {
                 self.copy(pending, start);
                 pending = start;
@@ -172,10 +178,24 @@ impl<'a> Rewriter<'a> {
             } else if let Some(charge) = charge {
                 self.charge(charge);
             }
+            if let Some(result) = float {
+                self.copy(pending, end);
+                pending = end;
+                let local = self.local(Role::Float, result.ty());
+                result.canonicalise(local, &mut self.code);
+            }
             index += 1;
         }
         self.copy(pending, reader.original_position());
         Ok(())
+    }
+
+    /// The result of a float operation that the code makes canonical.
+    fn float_result(&self, operator: &Operator<'_>) -> Option<FloatResult> {
+        match self.layout.nans {
+            CanonicalNans::ByCompiler => None,
+            CanonicalNans::InCode => FloatResult::of(operator),
+        }
     }
 
     fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {

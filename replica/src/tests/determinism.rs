@@ -3,7 +3,7 @@
 use super::script;
 use crate::checkpoints::CheckpointWriter;
 use crate::machine::StateMachine;
-use replicore_engine::{Engine, EngineConfig};
+use replicore_engine::{Engine, EngineConfig, Tiers};
 use replicore_persistence::StateDirectory;
 use replicore_scheduler::SchedulerCores;
 use replicore_types::{IngressState, SubnetConfig};
@@ -17,12 +17,16 @@ fn engine() -> Arc<Engine> {
 }
 
 fn machine(cores: usize) -> StateMachine {
+    machine_with(cores, engine())
+}
+
+fn machine_with(cores: usize, engine: Arc<Engine>) -> StateMachine {
     let genesis = StateMachine::for_test(
         SubnetConfig {
             heartbeat_interval_ms: 0,
             ..SubnetConfig::default()
         },
-        engine(),
+        engine,
     );
     StateMachine::new(
         genesis.state().clone(),
@@ -91,6 +95,19 @@ fn cores_change_nothing() {
     let (expected, _) = run(3, machine(1), |machine| machine);
     for cores in [2, 4] {
         assert_eq!(run(3, machine(cores), |machine| machine).0, expected, "{cores} cores");
+    }
+}
+
+#[test]
+fn compiler_tiers_change_nothing() {
+    let (expected, _) = run(7, machine(1), |machine| machine);
+    for tiers in [Tiers::Baseline, Tiers::Optimised] {
+        let engine = Engine::new(EngineConfig {
+            tiers,
+            ..EngineConfig::default()
+        });
+        let machine = machine_with(1, Arc::new(engine.unwrap()));
+        assert_eq!(run(7, machine, |machine| machine).0, expected, "{tiers:?}");
     }
 }
 

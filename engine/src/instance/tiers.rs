@@ -1,0 +1,114 @@
+//! The two compilers, and what they need around them.
+//!
+//! The baseline compiler is ten times faster than the optimising one and its code two times slower. Which of them made
+//! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm, or done by
+//! the compiler with the same result.
+
+use super::disk_cache::DiskCache;
+use super::host;
+use crate::module::CanonicalNans;
+use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
+use crate::system_api::{self, HostState};
+use replicore_types::fees::WasmWidth;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use wasmtime::{Config, Linker, OptLevel, Strategy};
+
+/// Frames collected from the engine; those of helpers are left out before the text is cut to its own bound.
+const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Memory is reserved as address space for the largest heap, so that a heap never moves and 32-bit addresses need no
+/// bounds checks.
+const HEAP_RESERVATION_BYTES: u64 = replicore_types::limits::WASM64_HEAP_BYTES_MAX;
+/// Address space for the stack of Wasm code: more than any code needs that the stack rule lets run, so that the rule
+/// and not the machine decides. Only what is touched takes memory.
+const MACHINE_STACK_BYTES: usize = STACK_BYTES as usize * MACHINE_FACTOR + MACHINE_RESERVE_BYTES;
+/// Stack for host functions below the Wasm code's.
+const HOST_STACK_BYTES: usize = 1024 * 1024;
+
+/// Which compilers make the code of modules. No result depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tiers {
+    /// The baseline compiler for the first message, the optimising one in the background for those that follow.
+    #[default]
+    Both,
+    /// The optimising compiler alone: the first message waits for it.
+    Optimised,
+    /// The baseline compiler alone, but for modules that it cannot compile.
+    Baseline,
+}
+
+/// What made a module's code; better code is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    Baseline,
+    Optimised,
+}
+
+impl Tier {
+    /// Who makes NaNs canonical in this tier.
+    pub(super) fn nans(self) -> CanonicalNans {
+        match self {
+            Self::Baseline => CanonicalNans::InCode,
+            Self::Optimised => CanonicalNans::ByCompiler,
+        }
+    }
+
+    fn config(self) -> Config {
+        let mut config = Config::new();
+        config
+            .wasm_multi_memory(true)
+            .wasm_memory64(true)
+            .wasm_bulk_memory(true)
+            .wasm_simd(true)
+            .wasm_relaxed_simd(false)
+            .memory_reservation(HEAP_RESERVATION_BYTES)
+            .memory_may_move(false)
+            .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
+            .max_wasm_stack(MACHINE_STACK_BYTES)
+            .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
+        match self {
+            Self::Baseline => config.strategy(Strategy::Winch),
+            Self::Optimised => config
+                .strategy(Strategy::Cranelift)
+                .wasm_tail_call(true)
+                .cranelift_nan_canonicalization(true)
+                .cranelift_opt_level(OptLevel::Speed),
+        };
+        config
+    }
+}
+
+/// One compiler with its engine: code runs in the engine that it was compiled for.
+pub(super) struct TierEngine {
+    pub tier: Tier,
+    pub engine: wasmtime::Engine,
+    linkers: [Linker<HostState>; 2],
+    pub disk: Option<DiskCache>,
+}
+
+impl TierEngine {
+    pub fn new(tier: Tier, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&tier.config())?;
+        let linker = |width| -> wasmtime::Result<Linker<HostState>> {
+            let mut linker = Linker::new(&engine);
+            system_api::link(&mut linker, width)?;
+            host::link(&mut linker)?;
+            Ok(linker)
+        };
+        Ok(Self {
+            tier,
+            linkers: [linker(WasmWidth::Wasm32)?, linker(WasmWidth::Wasm64)?],
+            disk: folder.map(|folder| DiskCache::new(folder, &engine)),
+            engine,
+        })
+    }
+
+    pub fn linker(&self, width: WasmWidth) -> &Linker<HostState> {
+        match width {
+            WasmWidth::Wasm32 => &self.linkers[0],
+            WasmWidth::Wasm64 => &self.linkers[1],
+        }
+    }
+}
