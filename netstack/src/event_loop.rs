@@ -7,9 +7,10 @@
 //! ```
 //! Requests are handled to completion on this thread, and everything that is ready for a connection leaves in one send.
 
-use crate::api::{Answer, Api};
+use crate::api::Answer;
 use crate::config::NetLimits;
 use crate::connection::{Connection, Phase, Waiting};
+use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
 use crate::ring::{BufferId, Event, Ring, Slot};
 use std::io::{self, Write};
@@ -27,7 +28,7 @@ const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) struct EventLoop {
     ring: Box<dyn Ring>,
-    api: Arc<Api>,
+    handler: Arc<dyn Handler>,
     limits: NetLimits,
     mailbox: Arc<Mailbox>,
     open: Arc<Gauge>,
@@ -56,14 +57,14 @@ struct Tenant {
 impl EventLoop {
     pub(crate) fn new(
         ring: Box<dyn Ring>,
-        api: Arc<Api>,
+        handler: Arc<dyn Handler>,
         limits: NetLimits,
         mailbox: Arc<Mailbox>,
         open: Arc<Gauge>,
     ) -> Self {
         Self {
             ring,
-            api,
+            handler,
             limits,
             mailbox,
             open,
@@ -190,7 +191,7 @@ impl EventLoop {
                 "Too many incomplete requests, try again later.",
             ));
         } else {
-            let mut handle = handler(&self.api, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(&*self.handler, &self.mailbox, slot, connection.id);
             connection.receive(bytes, &self.limits, &mut handle);
         }
         self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
@@ -241,7 +242,7 @@ impl EventLoop {
                 self.ring.send(slot, std::mem::take(&mut connection.output));
             }
             let unparsed = connection.input_bytes();
-            let mut handle = handler(&self.api, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(&*self.handler, &self.mailbox, slot, connection.id);
             connection.proceed(&self.limits, &mut handle);
             // Each turn consumes input or encodes an answer, so that this ends.
             if connection.input_bytes() == unparsed && !connection.answer_ready(&self.limits) {
@@ -360,8 +361,8 @@ impl EventLoop {
 }
 
 /// Hands requests of one connection to the endpoints.
-fn handler<'a>(
-    api: &'a Api,
+fn handle_with<'a>(
+    handler: &'a dyn Handler,
     mailbox: &'a Arc<Mailbox>,
     slot: Slot,
     connection: u64,
@@ -373,7 +374,7 @@ fn handler<'a>(
             connection,
             sequence,
         };
-        api.handle(request, address)
+        handler.handle(request, address)
     }
 }
 

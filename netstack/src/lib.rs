@@ -13,6 +13,8 @@
 //! api         one file per endpoint: what the service is asked, how its answers look
 //! mailbox     answers from any thread back to the connection
 //! event_loop  the turn of one network thread
+//! plain       other HTTP services on the same loops
+//! load        a client on the same rings, for measurements
 //! ```
 
 #![deny(unsafe_code)]
@@ -22,8 +24,11 @@ pub mod config;
 mod connection;
 pub mod envelope;
 mod event_loop;
+mod handler;
 mod http;
+pub mod load;
 mod mailbox;
+mod plain;
 #[expect(
     unsafe_code,
     reason = "the one place that talks to the kernel; each block says why it is sound"
@@ -34,6 +39,7 @@ pub mod service;
 pub mod verify;
 
 pub use config::{NetBackend, NetLimits, ServerConfig, SignatureCacheConfig};
+pub use plain::{HttpRequest, HttpResponse, HttpService};
 pub use server::{NetStats, Server, ServerHandle};
 pub use service::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,

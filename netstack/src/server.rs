@@ -3,14 +3,15 @@
 use crate::api::Api;
 use crate::config::ServerConfig;
 use crate::event_loop::EventLoop;
+use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox};
+use crate::plain::{HttpService, Plain};
 use crate::ring::{self, sys};
 use crate::service::ReplicaService;
 use crate::verify::CacheStats;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 pub struct Server;
 
 /// What a server has done and is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetStats {
     /// Requests received since the start.
     pub requests: u64,
@@ -39,7 +40,7 @@ pub struct NetStats {
 pub struct ServerHandle {
     address: SocketAddr,
     backend: &'static str,
-    api: Arc<Api>,
+    handler: Arc<dyn Handler>,
     open: Arc<Gauge>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
@@ -51,16 +52,28 @@ impl Server {
     /// # Errors
     /// The address cannot be listened on, a limit makes no sense, or the backend asked for is not available.
     pub fn start(config: ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<ServerHandle> {
+        let api = Arc::new(Api::new(&config, service)?);
+        Self::serve(config, api)
+    }
+
+    /// Serves plain HTTP on event loops of its own, until the handle is shut down or dropped.
+    ///
+    /// # Errors
+    /// As for [`Server::start`].
+    pub fn start_plain(config: ServerConfig, service: Arc<dyn HttpService>) -> io::Result<ServerHandle> {
+        Self::serve(config, Arc::new(Plain::new(service)))
+    }
+
+    fn serve(config: ServerConfig, handler: Arc<dyn Handler>) -> io::Result<ServerHandle> {
         let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
         config.limits.check().map_err(invalid)?;
         let listeners = listen(&config)?;
         let address = listeners[0].local_addr()?;
-        let api = Arc::new(Api::new(&config, service)?);
         let open = Gauge::new(config.limits.connections_max);
         let mut handle = ServerHandle {
             address,
             backend: "",
-            api,
+            handler,
             open,
             mailboxes: Vec::new(),
             threads: Vec::new(),
@@ -96,13 +109,13 @@ impl ServerHandle {
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let (ready, started) = mpsc::channel();
         let (backend, limits) = (config.backend, config.limits.clone());
-        let (api, open, its_mailbox) = (self.api.clone(), self.open.clone(), mailbox.clone());
+        let (handler, open, its_mailbox) = (self.handler.clone(), self.open.clone(), mailbox.clone());
         let thread = thread::Builder::new().name(format!("net-{index}")).spawn(move || {
             // The ring belongs to the thread that opens it.
             match ring::open(backend, listener, wake, &limits) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(ring.name()));
-                    EventLoop::new(ring, api, limits, its_mailbox, open).run()
+                    EventLoop::new(ring, handler, limits, its_mailbox, open).run()
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -129,14 +142,12 @@ impl ServerHandle {
 
     /// What the server has done and is doing.
     pub fn stats(&self) -> NetStats {
-        NetStats {
-            requests: self.api.requests.load(Ordering::Relaxed),
+        let mut stats = NetStats {
             connections: self.open.count(),
-            calls_in_flight: self.api.calls.count(),
-            queries_in_flight: self.api.queries.count(),
-            read_states_in_flight: self.api.read_states.count(),
-            signature_cache: self.api.verifier.cache_stats(),
-        }
+            ..NetStats::default()
+        };
+        self.handler.add_stats(&mut stats);
+        stats
     }
 
     /// Accepts nothing more, waits up to `drain` for the requests in flight to be answered, and ends all threads.

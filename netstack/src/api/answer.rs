@@ -1,5 +1,6 @@
 //! Answers, and how they are encoded.
 
+use crate::plain::HttpResponse;
 use crate::http::respond::{CONTINUE, Content, Head, write_response};
 use crate::service::{CallReply, QueryReply, QueryResponse, ReadStateError, ServiceBusy, StatusReport};
 use minicbor::Encoder;
@@ -29,6 +30,8 @@ pub(crate) enum Answer {
     },
     Query(Result<QueryReply, ServiceBusy>),
     ReadState(Result<Payload, ReadStateError>),
+    /// The answer of a plain HTTP service.
+    Plain(HttpResponse),
     /// An error in words.
     Text {
         status: u16,
@@ -85,6 +88,11 @@ impl Answer {
                 Ok(())
             }),
             Self::ReadState(Err(error)) => read_state_error(scratch, error),
+            Self::Plain(response) => {
+                let mut head = Head::new(response.status, Content::Other(response.content_type));
+                head.keep_alive = framing.keep_alive;
+                return write_response(output, head, &response.body, framing.omit_body);
+            }
             Self::Text {
                 status,
                 text,

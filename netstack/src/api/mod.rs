@@ -9,9 +9,11 @@ pub(crate) use answer::{Answer, Framing};
 
 use crate::config::ServerConfig;
 use crate::envelope::{Content, Endpoint, Envelope};
+use crate::handler::Handler;
 use crate::http::parse::{Method, Request};
 use crate::http::route::{NoRoute, Route, route};
 use crate::mailbox::{Gauge, Permit, ReplyAddress};
+use crate::server::NetStats;
 use crate::service::{ReplicaService, Target};
 use crate::verify::{Circumstances, VerifiedEnvelope, Verifier};
 use replicore_types::{CanisterId, Payload, PrincipalId};
@@ -23,12 +25,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What all event loops share.
 pub(crate) struct Api {
     service: Arc<dyn ReplicaService>,
-    pub(crate) verifier: Verifier,
+    verifier: Verifier,
     ingress_bytes_max: usize,
-    pub(crate) calls: Arc<Gauge>,
-    pub(crate) queries: Arc<Gauge>,
-    pub(crate) read_states: Arc<Gauge>,
-    pub(crate) requests: AtomicU64,
+    calls: Arc<Gauge>,
+    queries: Arc<Gauge>,
+    read_states: Arc<Gauge>,
+    requests: AtomicU64,
 }
 
 /// The answer now, or `Ok` if it will come by the mailbox. Boxed, because the usual way is the other.
@@ -45,12 +47,6 @@ impl Api {
             read_states: Gauge::new(config.limits.read_states_in_flight_max),
             requests: AtomicU64::new(0),
         })
-    }
-
-    /// Handles one request: its answer, or `None` if it will come to `address`.
-    pub(crate) fn handle(&self, request: &Request<'_>, address: ReplyAddress) -> Option<Answer> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.dispatch(request, address).err().map(|answer| *answer)
     }
 
     fn dispatch(&self, request: &Request<'_>, address: ReplyAddress) -> Handled {
@@ -102,6 +98,21 @@ impl Api {
         self.verifier
             .verify(envelope, &circumstances)
             .map_err(|error| refuse(400, error.to_string()))
+    }
+}
+
+impl Handler for Api {
+    fn handle(&self, request: &Request<'_>, address: ReplyAddress) -> Option<Answer> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.dispatch(request, address).err().map(|answer| *answer)
+    }
+
+    fn add_stats(&self, stats: &mut NetStats) {
+        stats.requests += self.requests.load(Ordering::Relaxed);
+        stats.calls_in_flight += self.calls.count();
+        stats.queries_in_flight += self.queries.count();
+        stats.read_states_in_flight += self.read_states.count();
+        stats.signature_cache = self.verifier.cache_stats();
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) enum Content {
     Cbor,
     Text,
     Empty,
+    Other(&'static str),
 }
 
 /// The interim response that lets a client send its body.
@@ -50,6 +51,11 @@ pub(crate) fn write_response(output: &mut Vec<u8>, head: Head, body: &[u8], omit
     match head.content {
         Content::Cbor => output.extend_from_slice(b"content-type: application/cbor\r\n"),
         Content::Text => output.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n"),
+        Content::Other(kind) => {
+            output.extend_from_slice(b"content-type: ");
+            output.extend_from_slice(kind.as_bytes());
+            output.extend_from_slice(b"\r\n");
+        }
         Content::Empty => {}
     }
     output.extend_from_slice(b"access-control-allow-origin: *\r\n");

@@ -1,0 +1,77 @@
+//! Plain HTTP on the same event loops: no envelopes, no signatures, the answer at once.
+//!
+//! For what is not the public interface but has to share its transport: measurements of the transport itself, pages
+//! and probes beside it.
+
+use crate::api::Answer;
+use crate::handler::Handler;
+use crate::http::parse::{Method, Request};
+use crate::mailbox::ReplyAddress;
+use crate::server::NetStats;
+use replicore_types::Payload;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A whole request, borrowed from the connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpRequest<'a> {
+    /// `GET`, `HEAD` or `POST`; other methods are answered 405 before this.
+    pub method: &'static str,
+    /// The path, without scheme, host and query.
+    pub path: &'a str,
+    /// The body, chunks joined.
+    pub body: &'a [u8],
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct HttpResponse {
+    /// Status code. One that the server has no words for is sent as 500.
+    pub status: u16,
+    /// Value of `content-type`.
+    pub content_type: &'static str,
+    /// The body; left out in an answer to HEAD.
+    pub body: Payload,
+}
+
+/// Answers plain requests. Called on network threads, so it returns promptly.
+pub trait HttpService: Send + Sync + 'static {
+    /// The answer to one request.
+    fn respond(&self, request: HttpRequest<'_>) -> HttpResponse;
+}
+
+/// An [`HttpService`] as event loops see it.
+pub(crate) struct Plain {
+    service: Arc<dyn HttpService>,
+    requests: AtomicU64,
+}
+
+impl Plain {
+    pub(crate) fn new(service: Arc<dyn HttpService>) -> Self {
+        Self {
+            service,
+            requests: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Handler for Plain {
+    fn handle(&self, request: &Request<'_>, _: ReplyAddress) -> Option<Answer> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let method = match request.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Options | Method::Other => return Some(Answer::text(405, "Use GET, HEAD or POST.")),
+        };
+        Some(Answer::Plain(self.service.respond(HttpRequest {
+            method,
+            path: request.path,
+            body: &request.body,
+        })))
+    }
+
+    fn add_stats(&self, stats: &mut NetStats) {
+        stats.requests += self.requests.load(Ordering::Relaxed);
+    }
+}
