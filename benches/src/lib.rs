@@ -71,6 +71,8 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
         &["netstack.update_roundtrip_us", "netstack.query_roundtrip_us"],
         netstack::roundtrips,
     ),
+    (&["netstack.http_rps", "netstack.http_vs_axum"], netstack::plain),
+    (&["netstack.http_pipelined_rps"], netstack::pipelined),
     (&["ledger.transfers_rps"], netstack::ledger),
 ];
 

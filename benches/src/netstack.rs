@@ -1,5 +1,9 @@
 //! A whole replica over loopback: signed requests in, certificates out, every batch durable first.
 
+mod http;
+
+pub use http::{pipelined, plain};
+
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
 use replicore::Replica;

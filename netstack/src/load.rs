@@ -187,7 +187,13 @@ impl Client {
     }
 
     /// Sends the requests whose time has come, on connections that have room, in turn.
-    fn issue_due(&mut self, started: Instant, now: Instant, pipeline: usize, next: &mut dyn FnMut(&mut Vec<u8>) -> bool) {
+    fn issue_due(
+        &mut self,
+        started: Instant,
+        now: Instant,
+        pipeline: usize,
+        next: &mut dyn FnMut(&mut Vec<u8>) -> bool,
+    ) {
         let elapsed = now.duration_since(started);
         let mut full = 0;
         while let Some(schedule) = &mut self.schedule

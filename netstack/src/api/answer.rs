@@ -1,7 +1,7 @@
 //! Answers, and how they are encoded.
 
-use crate::plain::HttpResponse;
 use crate::http::respond::{CONTINUE, Content, Head, write_response};
+use crate::plain::HttpResponse;
 use crate::service::{CallReply, QueryReply, QueryResponse, ReadStateError, ServiceBusy, StatusReport};
 use minicbor::Encoder;
 use minicbor::data::Tag;
