@@ -1,18 +1,20 @@
 //! One network thread: its ring, its connections, its mailbox.
 //!
 //! ```text
-//! wait -> events: accept, receive (parse, verify, hand to the service), sent, closed
+//! wait -> events: accept, receive (parse, check), sent, closed
+//!      -> verify together what came together, hand it to the service
 //!      -> replies from the mailbox to their connections
 //!      -> settle every connection that something happened to: encode, send, pause, end
 //! ```
 //! Requests are handled to completion on this thread, and everything that is ready for a connection leaves in one send.
 
-use crate::api::Answer;
+use crate::api::{Answer, Work};
 use crate::config::NetLimits;
 use crate::connection::{Connection, Phase, Waiting};
 use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
 use crate::ring::{BufferId, Event, Ring, Slot};
+use crate::verify::Batch;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct EventLoop {
     ring: Box<dyn Ring>,
     handler: Arc<dyn Handler>,
+    /// Requests of this turn whose signatures are verified at the end of it.
+    batch: Batch<Work>,
     limits: NetLimits,
     mailbox: Arc<Mailbox>,
     open: Arc<Gauge>,
@@ -65,6 +69,7 @@ impl EventLoop {
         Self {
             ring,
             handler,
+            batch: Batch::default(),
             limits,
             mailbox,
             open,
@@ -100,12 +105,15 @@ impl EventLoop {
             for event in events.drain(..) {
                 self.handle(event);
             }
+            self.handler.end_turn(&mut self.batch);
             self.mailbox.take(&mut replies);
             self.deliver(&mut replies);
             self.settle_listed();
             if self.now >= self.next_tick {
                 self.tick();
             }
+            // Requests that had to wait for room came to be read only just now.
+            self.handler.end_turn(&mut self.batch);
             if self.may_stop() {
                 return Ok(());
             }
@@ -191,7 +199,7 @@ impl EventLoop {
                 "Too many incomplete requests, try again later.",
             ));
         } else {
-            let mut handle = handle_with(&*self.handler, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(&*self.handler, &mut self.batch, &self.mailbox, slot, connection.id);
             connection.receive(bytes, &self.limits, &mut handle);
         }
         self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
@@ -242,7 +250,7 @@ impl EventLoop {
                 self.ring.send(slot, std::mem::take(&mut connection.output));
             }
             let unparsed = connection.input_bytes();
-            let mut handle = handle_with(&*self.handler, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(&*self.handler, &mut self.batch, &self.mailbox, slot, connection.id);
             connection.proceed(&self.limits, &mut handle);
             // Each turn consumes input or encodes an answer, so that this ends.
             if connection.input_bytes() == unparsed && !connection.answer_ready(&self.limits) {
@@ -363,6 +371,7 @@ impl EventLoop {
 /// Hands requests of one connection to the endpoints.
 fn handle_with<'a>(
     handler: &'a dyn Handler,
+    batch: &'a mut Batch<Work>,
     mailbox: &'a Arc<Mailbox>,
     slot: Slot,
     connection: u64,
@@ -374,7 +383,7 @@ fn handle_with<'a>(
             connection,
             sequence,
         };
-        handler.handle(request, address)
+        handler.handle(request, address, batch)
     }
 }
 

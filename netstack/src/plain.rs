@@ -3,11 +3,12 @@
 //! For what is not the public interface but has to share its transport: measurements of the transport itself, pages
 //! and probes beside it.
 
-use crate::api::Answer;
+use crate::api::{Answer, Work};
 use crate::handler::Handler;
 use crate::http::parse::{Method, Request};
 use crate::mailbox::ReplyAddress;
 use crate::server::NetStats;
+use crate::verify::Batch;
 use replicore_types::Payload;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +57,7 @@ impl Plain {
 }
 
 impl Handler for Plain {
-    fn handle(&self, request: &Request<'_>, _: ReplyAddress) -> Option<Answer> {
+    fn handle(&self, request: &Request<'_>, _: ReplyAddress, _: &mut Batch<Work>) -> Option<Answer> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let method = match request.method {
             Method::Get => "GET",
@@ -70,6 +71,8 @@ impl Handler for Plain {
             body: &request.body,
         })))
     }
+
+    fn end_turn(&self, _: &mut Batch<Work>) {}
 
     fn add_stats(&self, stats: &mut NetStats) {
         stats.requests += self.requests.load(Ordering::Relaxed);

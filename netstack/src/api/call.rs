@@ -1,11 +1,13 @@
 //! `POST /api/{v2,v3,v4}/canister/<id>/call` and `/api/v4/subnet/<id>/call`
 
-use super::{Answer, Api, Handled, enter, refuse, sender_info};
+use super::work::Question;
+use super::{Api, Handled, Work, enter, refuse, sender_info};
 use crate::envelope::Endpoint;
 use crate::http::parse::Request;
 use crate::http::route::Version;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::Target;
+use crate::verify::{Batch, VerifiedEnvelope};
 use replicore_types::{Ingress, Payload, Time};
 
 impl Api {
@@ -15,6 +17,7 @@ impl Api {
         version: Version,
         target: Target,
         address: ReplyAddress,
+        batch: &mut Batch<Work>,
     ) -> Handled {
         let permit = enter(&self.calls, "calls")?;
         let bytes = request.body.len();
@@ -27,32 +30,37 @@ impl Api {
                 ),
             ));
         }
-        let verified = self.verify(&request.body, Endpoint::Call, target)?;
-        let message_id = verified.message_id();
-        let content = verified.into_content();
-        let message = Ingress {
-            message_id,
-            source: content.sender,
-            receiver: content.canister_id,
-            effective_canister_id: match target {
-                Target::Canister(canister) => Some(canister),
-                Target::Subnet(_) => None,
-            },
-            sender_info: sender_info(&content),
-            // The one copy of the argument: from here on it is shared.
-            method_payload: Payload::from(content.arg.as_ref()),
-            method_name: content.method_name.into_owned(),
-            expiry: Time(content.ingress_expiry),
-            envelope_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-        };
-        let pending = PendingReply::new(address, permit);
+        let examined = self.examine(&request.body, Endpoint::Call, target)?;
         let wait = version != Version::V2;
-        self.service.call(
-            message,
-            target,
-            wait,
-            Box::new(move |reply| pending.fulfil(Answer::Call { reply, wait })),
-        );
+        let unproven = examined.map(|verified| Work {
+            question: Question::Call {
+                message: ingress(verified, target, bytes),
+                target,
+                wait,
+            },
+            pending: PendingReply::new(address, permit),
+        });
+        self.take_up(unproven, batch);
         Ok(())
+    }
+}
+
+fn ingress(verified: VerifiedEnvelope<'_>, target: Target, bytes: usize) -> Ingress {
+    let message_id = verified.message_id();
+    let content = verified.into_content();
+    Ingress {
+        message_id,
+        source: content.sender,
+        receiver: content.canister_id,
+        effective_canister_id: match target {
+            Target::Canister(canister) => Some(canister),
+            Target::Subnet(_) => None,
+        },
+        sender_info: sender_info(&content),
+        // The one copy of the argument: from here on it is shared.
+        method_payload: Payload::from(content.arg.as_ref()),
+        method_name: content.method_name.into_owned(),
+        expiry: Time(content.ingress_expiry),
+        envelope_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
     }
 }

@@ -4,8 +4,10 @@ mod answer;
 mod call;
 mod query;
 mod read_state;
+mod work;
 
 pub(crate) use answer::{Answer, Framing};
+pub(crate) use work::Work;
 
 use crate::config::ServerConfig;
 use crate::envelope::{Content, Endpoint, Envelope};
@@ -15,7 +17,7 @@ use crate::http::route::{NoRoute, Route, route};
 use crate::mailbox::{Gauge, Permit, ReplyAddress};
 use crate::server::NetStats;
 use crate::service::{ReplicaService, Target};
-use crate::verify::{Circumstances, VerifiedEnvelope, Verifier};
+use crate::verify::{Batch, BatchStats, Circumstances, Unproven, VerifiedEnvelope, Verifier};
 use replicore_types::{CanisterId, Payload, PrincipalId};
 use std::borrow::Cow;
 use std::io;
@@ -31,6 +33,7 @@ pub(crate) struct Api {
     queries: Arc<Gauge>,
     read_states: Arc<Gauge>,
     requests: AtomicU64,
+    batches: BatchCounters,
 }
 
 /// The answer now, or `Ok` if it will come by the mailbox. Boxed, because the usual way is the other.
@@ -46,10 +49,11 @@ impl Api {
             queries: Gauge::new(config.limits.queries_in_flight_max),
             read_states: Gauge::new(config.limits.read_states_in_flight_max),
             requests: AtomicU64::new(0),
+            batches: BatchCounters::default(),
         })
     }
 
-    fn dispatch(&self, request: &Request<'_>, address: ReplyAddress) -> Handled {
+    fn dispatch(&self, request: &Request<'_>, address: ReplyAddress, batch: &mut Batch<Work>) -> Handled {
         if request.method == Method::Options {
             return Err(Box::new(Answer::Preflight));
         }
@@ -74,19 +78,27 @@ impl Api {
         }
         match route {
             Route::Status => Err(Box::new(Answer::Status(Box::new(self.service.status())))),
-            Route::Call { version, target } => self.call(request, version, target, address),
-            Route::Query { target } => self.query(request, target, address),
-            Route::ReadState { version, target } => self.read_state(request, version, target, address),
+            Route::Call { version, target } => self.call(request, version, target, address, batch),
+            Route::Query { target } => self.query(request, target, address, batch),
+            Route::ReadState { version, target } => self.read_state(request, version, target, address, batch),
         }
     }
 
-    /// Decodes and verifies the body of a request.
-    fn verify<'a>(
+    /// Asks the service at once if there is nothing to verify any more, otherwise at the end of the turn.
+    fn take_up(&self, unproven: Unproven<Work>, batch: &mut Batch<Work>) {
+        match unproven.proven() {
+            Ok(work) => work.start(&*self.service),
+            Err(unproven) => batch.push(unproven),
+        }
+    }
+
+    /// Decodes the body of a request and checks all but what can be verified together with other requests.
+    fn examine<'a>(
         &self,
         body: &'a [u8],
         endpoint: Endpoint,
         target: Target,
-    ) -> Result<VerifiedEnvelope<'a>, Box<Answer>> {
+    ) -> Result<Unproven<VerifiedEnvelope<'a>>, Box<Answer>> {
         let envelope = Envelope::decode(body, endpoint)
             .map_err(|error| refuse(400, format!("Failed to deserialize cbor request: {error}")))?;
         check_target(&envelope.content, target)?;
@@ -96,15 +108,27 @@ impl Api {
             root_key: &root_key,
         };
         self.verifier
-            .verify(envelope, &circumstances)
+            .examine(envelope, &circumstances)
             .map_err(|error| refuse(400, error.to_string()))
     }
 }
 
 impl Handler for Api {
-    fn handle(&self, request: &Request<'_>, address: ReplyAddress) -> Option<Answer> {
+    fn handle(&self, request: &Request<'_>, address: ReplyAddress, batch: &mut Batch<Work>) -> Option<Answer> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.dispatch(request, address).err().map(|answer| *answer)
+        self.dispatch(request, address, batch).err().map(|answer| *answer)
+    }
+
+    fn end_turn(&self, batch: &mut Batch<Work>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.verifier
+            .prove(batch, self.service.now(), |work, outcome| match outcome {
+                Ok(()) => work.start(&*self.service),
+                Err(error) => work.refuse(&error),
+            });
+        self.batches.add(batch.take_stats());
     }
 
     fn add_stats(&self, stats: &mut NetStats) {
@@ -113,6 +137,31 @@ impl Handler for Api {
         stats.queries_in_flight += self.queries.count();
         stats.read_states_in_flight += self.read_states.count();
         stats.signature_cache = self.verifier.cache_stats();
+        stats.signature_batches = self.batches.get();
+    }
+}
+
+/// The sum over all event loops.
+#[derive(Default)]
+struct BatchCounters([AtomicU64; 4]);
+
+impl BatchCounters {
+    fn add(&self, stats: BatchStats) {
+        let counts = [stats.batches, stats.batched, stats.taken_apart, stats.single];
+        for (counter, count) in self.0.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> BatchStats {
+        let [batches, batched, taken_apart, single] =
+            [0, 1, 2, 3].map(|index: usize| self.0[index].load(Ordering::Relaxed));
+        BatchStats {
+            batches,
+            batched,
+            taken_apart,
+            single,
+        }
     }
 }
 

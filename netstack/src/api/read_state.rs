@@ -1,11 +1,13 @@
 //! `POST /api/{v2,v3}/{canister,subnet}/<id>/read_state`
 
-use super::{Answer, Api, Handled, enter};
+use super::work::Question;
+use super::{Api, Handled, Work, enter};
 use crate::envelope::Endpoint;
 use crate::http::parse::Request;
 use crate::http::route::Version;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{ReadState, Target};
+use crate::verify::{Batch, VerifiedEnvelope};
 use std::borrow::Cow;
 
 impl Api {
@@ -15,25 +17,32 @@ impl Api {
         version: Version,
         target: Target,
         address: ReplyAddress,
+        batch: &mut Batch<Work>,
     ) -> Handled {
         let permit = enter(&self.read_states, "read_state requests")?;
-        let verified = self.verify(&request.body, Endpoint::ReadState, target)?;
-        let delegation_targets = verified.targets().map(<[_]>::to_vec);
-        let content = verified.into_content();
-        let read = ReadState {
-            target,
-            source: content.sender,
-            delegation_targets,
-            paths: content
-                .paths
-                .into_iter()
-                .map(|path| path.into_iter().map(Cow::into_owned).collect())
-                .collect(),
-            v2: version == Version::V2,
-        };
-        let pending = PendingReply::new(address, permit);
-        self.service
-            .read_state(read, Box::new(move |reply| pending.fulfil(Answer::ReadState(reply))));
+        let examined = self.examine(&request.body, Endpoint::ReadState, target)?;
+        let v2 = version == Version::V2;
+        let unproven = examined.map(|verified| Work {
+            question: Question::ReadState(question(verified, target, v2)),
+            pending: PendingReply::new(address, permit),
+        });
+        self.take_up(unproven, batch);
         Ok(())
+    }
+}
+
+fn question(verified: VerifiedEnvelope<'_>, target: Target, v2: bool) -> ReadState {
+    let delegation_targets = verified.targets().map(<[_]>::to_vec);
+    let content = verified.into_content();
+    ReadState {
+        target,
+        source: content.sender,
+        delegation_targets,
+        paths: content
+            .paths
+            .into_iter()
+            .map(|path| path.into_iter().map(Cow::into_owned).collect())
+            .collect(),
+        v2,
     }
 }

@@ -1,24 +1,23 @@
 //! Canister signatures: a certificate says what data the canister has certified, and a tree with that root hash has
 //! the signed payload in it.
 
+use super::Certificates;
 use super::hash_tree::{HashTree, Lookup};
-use super::keys::{CanisterKey, bls_key_from_der};
+use super::keys::CanisterKey;
 use crate::envelope::{DecodeError, Reader};
-use blst::BLST_ERROR;
-use blst::min_sig;
 use replicore_types::PrincipalId;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
-/// The domain of signatures over a state root.
-const STATE_ROOT_DOMAIN: &[u8] = b"\x0Dic-state-root";
-/// How messages are hashed to the curve.
-const HASH_TO_CURVE: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
-
 type Reason = &'static str;
 
-/// Verifies that `key` signed `payload`; `root_key` is DER-encoded.
-pub(super) fn verify(key: &CanisterKey<'_>, payload: &[u8], signature: &[u8], root_key: &[u8]) -> Result<(), Reason> {
+/// Verifies that `key` signed `payload`.
+pub(super) fn verify(
+    key: &CanisterKey<'_>,
+    payload: &[u8],
+    signature: &[u8],
+    certificates: &Certificates<'_>,
+) -> Result<(), Reason> {
     let (certificate, tree) = read_signature(signature).map_err(|_| "the signature is malformed")?;
     let seed: [u8; 32] = Sha256::digest(key.seed).into();
     let message: [u8; 32] = Sha256::digest(payload).into();
@@ -26,7 +25,7 @@ pub(super) fn verify(key: &CanisterKey<'_>, payload: &[u8], signature: &[u8], ro
         return Err("the signature tree does not hold the payload");
     }
     let certificate = Certificate::read(&certificate).map_err(|_| "the certificate is malformed")?;
-    certificate.verify_for(key.canister, root_key)?;
+    certificate.verify_for(key.canister, certificates)?;
     let path: [&[u8]; 3] = [b"canister", key.canister.as_slice(), b"certified_data"];
     if certificate.tree.lookup(&path) != Lookup::Found(&tree.digest()) {
         return Err("the canister has not certified the signature tree");
@@ -80,15 +79,16 @@ impl<'a> Certificate<'a> {
     }
 
     /// Verifies that the root key, or a subnet that it vouches for and that hosts `canister`, signed the certificate.
-    fn verify_for(&self, canister: PrincipalId, root_key: &[u8]) -> Result<(), Reason> {
+    fn verify_for(&self, canister: PrincipalId, certificates: &Certificates<'_>) -> Result<(), Reason> {
+        let root_key = certificates.root_key();
         let Some((subnet, certificate)) = &self.delegation else {
-            return self.verify_signature(root_key);
+            return self.verify_signature(&root_key, certificates);
         };
         let delegation = Certificate::read(certificate).map_err(|_| "the subnet's certificate is malformed")?;
         if delegation.delegation.is_some() {
             return Err("a subnet may not delegate further");
         }
-        delegation.verify_signature(root_key)?;
+        delegation.verify_signature(&root_key, certificates)?;
         let lookup = |name: &'static [u8]| delegation.tree.lookup(&[b"subnet", subnet.as_slice(), name]);
         // Owners of a cloud engine could forge what its canisters certify.
         match lookup(b"type") {
@@ -102,19 +102,11 @@ impl<'a> Certificate<'a> {
         if !hosts(&delegation.tree, *subnet, canister) {
             return Err("the canister is not in the ranges of the subnet");
         }
-        self.verify_signature(key)
+        self.verify_signature(key, certificates)
     }
 
-    fn verify_signature(&self, key: &[u8]) -> Result<(), Reason> {
-        let key = bls_key_from_der(key).ok_or("the subnet key is malformed")?;
-        let key = min_sig::PublicKey::key_validate(key).map_err(|_| "the subnet key is not a curve point")?;
-        let signature = min_sig::Signature::sig_validate(&self.signature, true)
-            .map_err(|_| "the certificate's signature is not a curve point")?;
-        let message = [STATE_ROOT_DOMAIN, &self.tree.digest()].concat();
-        match signature.verify(false, &message, HASH_TO_CURVE, &[], &key, false) {
-            BLST_ERROR::BLST_SUCCESS => Ok(()),
-            _ => Err("the certificate's signature could not be verified"),
-        }
+    fn verify_signature(&self, key: &[u8], certificates: &Certificates<'_>) -> Result<(), Reason> {
+        certificates.verify_root(key, &self.tree.digest(), &self.signature)
     }
 }
 

@@ -5,6 +5,8 @@
 //! ```
 //! A [`VerifiedEnvelope`] is made nowhere but here, so that holding one proves that all of this was checked, once.
 
+mod batch;
+mod bls_keys;
 mod cache;
 mod canister_signature;
 mod hash_tree;
@@ -13,10 +15,13 @@ mod schemes;
 mod time;
 mod webauthn;
 
-pub use cache::{CacheKey, CacheStats, SignatureCache};
+pub use batch::{Batch, BatchStats, Unproven};
+pub use cache::{CacheKey, CacheKind, CacheStats, KindStats, SignatureCache};
 
 use crate::config::SignatureCacheConfig;
 use crate::envelope::{Content, Endpoint, Envelope, Permissions, SenderInfo, SignedDelegation};
+use batch::{Check, prove_each};
+use bls_keys::BlsKeys;
 use keys::PublicKey;
 use replicore_types::limits::{INGRESS_TTL, PERMITTED_DRIFT};
 use replicore_types::{CanisterId, MessageId, PrincipalId, Time};
@@ -151,6 +156,27 @@ pub struct Circumstances<'a> {
 #[derive(Debug)]
 pub struct Verifier {
     cache: Option<SignatureCache>,
+    bls_keys: BlsKeys,
+}
+
+/// What is left to do before an envelope counts as verified.
+#[derive(Default)]
+struct Remainder {
+    checks: Vec<Check>,
+    remember: Vec<(CacheKey, Time)>,
+}
+
+/// One signature, and what it is for.
+struct Claim<'s> {
+    kind: CacheKind,
+    key: &'s [u8],
+    payload: Vec<u8>,
+    signature: &'s [u8],
+    /// Until when it is of use.
+    expiry: Time,
+    /// False where something larger that it is part of is remembered instead.
+    remembered: bool,
+    failure: fn(String) -> VerifyError,
 }
 
 /// What a key may be used for: narrowed by each link of a chain.
@@ -165,6 +191,7 @@ impl Verifier {
     pub fn new(config: &SignatureCacheConfig) -> std::io::Result<Self> {
         Ok(Self {
             cache: SignatureCache::new(config)?,
+            bls_keys: BlsKeys::default(),
         })
     }
 
@@ -173,20 +200,63 @@ impl Verifier {
         self.cache.as_ref().map(SignatureCache::stats)
     }
 
-    /// Verifies `envelope`.
+    /// Verifies `envelope` by itself.
     pub fn verify<'a>(
         &self,
         envelope: Envelope<'a>,
         circumstances: &Circumstances<'_>,
     ) -> Result<VerifiedEnvelope<'a>, VerifyError> {
+        self.examine(envelope, circumstances)?
+            .prove(|entry| self.remember(entry, circumstances.now))
+    }
+
+    /// Checks all of `envelope` but its Ed25519 signatures, which can be verified together with those of others. The
+    /// outcome is always that of [`Verifier::verify`].
+    pub fn examine<'a>(
+        &self,
+        envelope: Envelope<'a>,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Unproven<VerifiedEnvelope<'a>>, VerifyError> {
         check_expiry(&envelope.content, circumstances.now)?;
         let message_id = envelope.content.request_id();
-        let targets = self.authenticate(&envelope, message_id, circumstances)?;
-        Ok(VerifiedEnvelope {
+        let mut remainder = Remainder::default();
+        let targets = match self.authenticate(&envelope, message_id, circumstances, &mut remainder) {
+            Ok(targets) => targets,
+            Err(error) => {
+                // Of several faults the first one is told: a signature that was set aside comes before this error.
+                prove_each(&remainder.checks, |_| {})?;
+                return Err(error);
+            }
+        };
+        let verified = VerifiedEnvelope {
             content: envelope.content,
             message_id,
             targets,
-        })
+        };
+        Ok(Unproven::new(verified, remainder.checks, remainder.remember))
+    }
+
+    /// Verifies all that waits in `batch` and hands each request to `done` with its outcome.
+    pub fn prove<T>(&self, batch: &mut Batch<T>, now: Time, done: impl FnMut(T, Result<(), VerifyError>)) {
+        batch.prove(|entry| self.remember(entry, now), done);
+    }
+
+    fn remember(&self, (key, expiry): (CacheKey, Time), now: Time) {
+        if let Some(cache) = &self.cache {
+            cache.insert(&key, expiry, now);
+        }
+    }
+
+    /// The name of `parts` in the cache, and whether it knows them; `None` without a cache.
+    fn look_up<'p>(
+        &self,
+        kind: CacheKind,
+        parts: impl IntoIterator<Item = &'p [u8]>,
+        now: Time,
+    ) -> Option<(CacheKey, bool)> {
+        let cache = self.cache.as_ref()?;
+        let key = cache.key(kind, parts);
+        Some((key, cache.contains(&key, now)))
     }
 
     fn authenticate(
@@ -194,6 +264,7 @@ impl Verifier {
         envelope: &Envelope<'_>,
         message_id: MessageId,
         circumstances: &Circumstances<'_>,
+        remainder: &mut Remainder,
     ) -> Result<Option<Vec<CanisterId>>, VerifyError> {
         let content = &envelope.content;
         let chain = &envelope.sender_delegation;
@@ -212,15 +283,20 @@ impl Verifier {
             return Err(VerifyError::SenderIsNotKey(content.sender, key.to_vec()));
         }
         check_delegation_expiry(chain, circumstances.now)?;
-        let authority = self.follow(chain, key, circumstances)?;
-        let payload = signed_bytes(REQUEST_DOMAIN, message_id.as_bytes());
-        // A request signature is of use until the request expires; no client sends a request more than a few times.
-        let expiry = Time(content.ingress_expiry);
-        self.verify_signature(authority.key, &payload, signature, expiry, circumstances)
-            .map_err(VerifyError::Signature)?;
+        let authority = self.follow(chain, key, circumstances, remainder)?;
+        let claim = Claim {
+            kind: CacheKind::Request,
+            key: authority.key,
+            payload: signed_bytes(REQUEST_DOMAIN, message_id.as_bytes()),
+            signature,
+            // Of use until the request expires; no client sends a request more than a few times.
+            expiry: Time(content.ingress_expiry),
+            remembered: true,
+            failure: VerifyError::Signature,
+        };
+        self.verify_signature(claim, circumstances, remainder)?;
         if let Some(info) = &content.sender_info {
-            self.check_sender_info(info, key, circumstances)
-                .map_err(VerifyError::SenderInfo)?;
+            self.check_sender_info(info, key, circumstances, remainder)?;
         }
         authority.check(content)?;
         Ok(authority.targets.map(|targets| targets.into_iter().collect()))
@@ -232,7 +308,13 @@ impl Verifier {
         chain: &'k [SignedDelegation<'_>],
         key: &'k [u8],
         circumstances: &Circumstances<'_>,
+        remainder: &mut Remainder,
     ) -> Result<Authority<'k>, VerifyError> {
+        let now = circumstances.now;
+        let known = (!chain.is_empty())
+            .then(|| self.look_up_chain(chain, key, now))
+            .flatten();
+        let checks_before = remainder.checks.len();
         let mut authority = Authority {
             key,
             targets: None,
@@ -246,14 +328,59 @@ impl Verifier {
                     "Chain of delegations contains at least one cycle".into(),
                 ));
             }
-            let payload = signed_bytes(DELEGATION_DOMAIN, &delegation.hash());
-            let expiry = Time(delegation.expiration);
-            self.verify_signature(authority.key, &payload, &link.signature, expiry, circumstances)
-                .map_err(VerifyError::Delegation)?;
+            if !known.is_some_and(|(_, hit)| hit) {
+                let claim = Claim {
+                    kind: CacheKind::Delegation,
+                    key: authority.key,
+                    payload: signed_bytes(DELEGATION_DOMAIN, &delegation.hash()),
+                    signature: &link.signature,
+                    expiry: Time(delegation.expiration),
+                    // Links of long chains are shared between chains; a single one is the chain.
+                    remembered: chain.len() > 1,
+                    failure: VerifyError::Delegation,
+                };
+                self.verify_signature(claim, circumstances, remainder)?;
+            }
             authority.narrow(delegation.targets.as_deref(), delegation.permissions);
             authority.key = &delegation.pubkey;
         }
+        if let Some((chain_key, false)) = known {
+            let expiry = chain.iter().map(|link| link.delegation.expiration).min();
+            let entry = (chain_key, Time(expiry.unwrap_or(0)));
+            if remainder.checks.len() == checks_before {
+                self.remember(entry, now);
+            } else {
+                remainder.remember.push(entry);
+            }
+        }
         Ok(authority)
+    }
+
+    /// Looks for the chain as a whole: all that its links say and are signed with.
+    fn look_up_chain(&self, chain: &[SignedDelegation<'_>], key: &[u8], now: Time) -> Option<(CacheKey, bool)> {
+        let cache = self.cache.as_ref()?;
+        // Numbers and targets in one row, each list after its length, so that no two chains have the same parts.
+        let mut numbers = Vec::with_capacity(32);
+        for SignedDelegation { delegation, .. } in chain {
+            numbers.extend_from_slice(&delegation.expiration.to_le_bytes());
+            numbers.push(match delegation.permissions {
+                None => 0,
+                Some(Permissions::All) => 1,
+                Some(Permissions::Queries) => 2,
+            });
+            let targets = delegation.targets.as_deref();
+            let count = targets.map_or(0, |targets| targets.len() as u64 + 1);
+            numbers.extend_from_slice(&count.to_le_bytes());
+            for target in targets.unwrap_or_default() {
+                numbers.push(target.as_slice().len() as u8);
+                numbers.extend_from_slice(target.as_slice());
+            }
+        }
+        let links = chain
+            .iter()
+            .flat_map(|link| [link.delegation.pubkey.as_ref(), link.signature.as_ref()]);
+        let chain_key = cache.key(CacheKind::Chain, [key, &numbers].into_iter().chain(links));
+        Some((chain_key, cache.contains(&chain_key, now)))
     }
 
     fn check_sender_info(
@@ -261,45 +388,96 @@ impl Verifier {
         info: &SenderInfo<'_>,
         key: &[u8],
         circumstances: &Circumstances<'_>,
-    ) -> Result<(), String> {
+        remainder: &mut Remainder,
+    ) -> Result<(), VerifyError> {
+        let refused = |reason: String| Err(VerifyError::SenderInfo(reason));
         let Ok(PublicKey::Canister(canister_key)) = PublicKey::from_der(key) else {
-            return Err("the sender's key is not that of a canister".into());
+            return refused("the sender's key is not that of a canister".into());
         };
         if canister_key.canister != info.signer {
-            return Err(format!(
+            return refused(format!(
                 "signer {} is not the canister of the sender's key",
                 info.signer
             ));
         }
-        let payload = signed_bytes(SENDER_INFO_DOMAIN, &info.info);
-        // Attributes do not expire; the cache drops them by its own rule.
-        self.verify_signature(key, &payload, &info.sig, Time(u64::MAX), circumstances)
+        let claim = Claim {
+            kind: CacheKind::SenderInfo,
+            key,
+            payload: signed_bytes(SENDER_INFO_DOMAIN, &info.info),
+            signature: &info.sig,
+            // Attributes do not expire; the cache drops them by its own rule.
+            expiry: Time(u64::MAX),
+            remembered: true,
+            failure: VerifyError::SenderInfo,
+        };
+        self.verify_signature(claim, circumstances, remainder)
     }
 
-    /// Verifies one signature, or finds that it has been verified. A failure is never remembered.
+    /// Verifies one signature, or finds that it has been verified, or leaves it to `remainder`. A failure is never
+    /// remembered.
     fn verify_signature(
         &self,
-        key: &[u8],
-        payload: &[u8],
-        signature: &[u8],
-        expiry: Time,
+        claim: Claim<'_>,
         circumstances: &Circumstances<'_>,
-    ) -> Result<(), String> {
+        remainder: &mut Remainder,
+    ) -> Result<(), VerifyError> {
         let now = circumstances.now;
-        let cached = self
-            .cache
-            .as_ref()
-            .map(|cache| (cache, cache.key(key, payload, signature)));
-        if cached
-            .as_ref()
-            .is_some_and(|(cache, cache_key)| cache.contains(cache_key, now))
-        {
+        let known = claim
+            .remembered
+            .then(|| self.look_up(claim.kind, [claim.key, &claim.payload, claim.signature], now))
+            .flatten();
+        if known.is_some_and(|(_, hit)| hit) {
             return Ok(());
         }
-        let public_key = PublicKey::from_der(key).map_err(|reason| format!("Invalid public key: {reason}"))?;
-        schemes::verify(&public_key, payload, signature, circumstances.root_key)?;
-        if let Some((cache, cache_key)) = cached {
-            cache.insert(&cache_key, expiry, now);
+        let entry = known.map(|(key, _)| (key, claim.expiry));
+        let public_key = PublicKey::from_der(claim.key)
+            .map_err(|reason| (claim.failure)(format!("Invalid public key: {reason}")))?;
+        if let PublicKey::Ed25519(key) = public_key
+            && let Ok(signature) = claim.signature.try_into()
+        {
+            remainder.checks.push(Check {
+                key,
+                payload: claim.payload,
+                signature,
+                failure: claim.failure,
+                remember: entry,
+            });
+            return Ok(());
+        }
+        let certificates = Certificates {
+            verifier: self,
+            circumstances,
+        };
+        schemes::verify(&public_key, &claim.payload, claim.signature, &certificates).map_err(claim.failure)?;
+        entry.into_iter().for_each(|entry| self.remember(entry, now));
+        Ok(())
+    }
+}
+
+/// What canister signatures need: the root key, and what is known of certificates and their keys.
+struct Certificates<'v> {
+    verifier: &'v Verifier,
+    circumstances: &'v Circumstances<'v>,
+}
+
+impl Certificates<'_> {
+    fn root_key(&self) -> Arc<[u8]> {
+        (self.circumstances.root_key)()
+    }
+
+    /// Verifies the BLS signature of a state root by the DER-encoded `key`, or finds that it has been verified.
+    fn verify_root(&self, key: &[u8], root: &[u8; 32], signature: &[u8]) -> Result<(), &'static str> {
+        let now = self.circumstances.now;
+        let known = self
+            .verifier
+            .look_up(CacheKind::Certificate, [key, root.as_slice(), signature], now);
+        if known.is_some_and(|(_, hit)| hit) {
+            return Ok(());
+        }
+        self.verifier.bls_keys.verify(key, root, signature)?;
+        if let Some((cache_key, _)) = known {
+            // A certificate does not expire by itself; the cache drops it by its own rule.
+            self.verifier.remember((cache_key, Time(u64::MAX)), now);
         }
         Ok(())
     }

@@ -1,21 +1,21 @@
 //! One signature, one key, one answer.
 
-use super::canister_signature;
 use super::keys::{CanisterKey, CoseKey, PublicKey};
 use super::webauthn;
+use super::{Certificates, canister_signature};
 use ring::signature as ring_signature;
 use sha2::{Digest, Sha256};
 
 /// Why a signature does not count.
 pub(super) type BadSignature = String;
 
-/// Verifies that `signature` is one of `key` over `payload`. `root_key` is asked for the DER encoding of the root key
-/// where certificates are involved.
+/// Verifies that `signature` is one of `key` over `payload`. `certificates` is asked where certificates are
+/// involved.
 pub(super) fn verify(
     key: &PublicKey<'_>,
     payload: &[u8],
     signature: &[u8],
-    root_key: &dyn Fn() -> std::sync::Arc<[u8]>,
+    certificates: &Certificates<'_>,
 ) -> Result<(), BadSignature> {
     match key {
         PublicKey::Ed25519(key) => ed25519(key, payload, signature).map_err(basic),
@@ -24,11 +24,11 @@ pub(super) fn verify(
         }
         PublicKey::Secp256k1(key) => secp256k1(key, payload, signature).map_err(basic),
         PublicKey::WebAuthn(key) => webauthn::verify(key, payload, signature),
-        PublicKey::Canister(key) => canister(key, payload, signature, root_key),
+        PublicKey::Canister(key) => canister(key, payload, signature, certificates),
     }
 }
 
-fn basic(reason: &'static str) -> BadSignature {
+pub(super) fn basic(reason: &'static str) -> BadSignature {
     format!("Invalid basic signature: {reason}")
 }
 
@@ -37,9 +37,9 @@ pub(super) fn canister(
     key: &CanisterKey<'_>,
     payload: &[u8],
     signature: &[u8],
-    root_key: &dyn Fn() -> std::sync::Arc<[u8]>,
+    certificates: &Certificates<'_>,
 ) -> Result<(), BadSignature> {
-    canister_signature::verify(key, payload, signature, &root_key())
+    canister_signature::verify(key, payload, signature, certificates)
         .map_err(|reason| format!("Invalid canister signature: {reason}"))
 }
 

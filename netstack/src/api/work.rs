@@ -1,0 +1,53 @@
+//! A request on its way to the service.
+
+use super::Answer;
+use crate::mailbox::PendingReply;
+use crate::service::{Query, ReadState, ReplicaService, Target};
+use crate::verify::VerifyError;
+use replicore_types::Ingress;
+
+/// What the service is to be asked, and the duty to answer it.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub question: Question,
+    pub pending: PendingReply,
+}
+
+/// What the service is to be asked: a request with all that outlives the connection's bytes.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Call {
+        message: Ingress,
+        target: Target,
+        /// The v3 and v4 forms wait for the answer.
+        wait: bool,
+    },
+    Query(Query),
+    ReadState(ReadState),
+}
+
+impl Work {
+    /// Asks the service. Only for what has been verified.
+    pub(super) fn start(self, service: &dyn ReplicaService) {
+        let pending = self.pending;
+        match self.question {
+            Question::Call { message, target, wait } => service.call(
+                message,
+                target,
+                wait,
+                Box::new(move |reply| pending.fulfil(Answer::Call { reply, wait })),
+            ),
+            Question::Query(query) => {
+                service.query(query, Box::new(move |reply| pending.fulfil(Answer::Query(reply))));
+            }
+            Question::ReadState(read) => {
+                service.read_state(read, Box::new(move |reply| pending.fulfil(Answer::ReadState(reply))));
+            }
+        }
+    }
+
+    /// Answers that it could not be verified.
+    pub(super) fn refuse(self, error: &VerifyError) {
+        self.pending.fulfil(Answer::text(400, error.to_string()));
+    }
+}
