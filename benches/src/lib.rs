@@ -73,6 +73,19 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     ),
     (&["netstack.http_rps", "netstack.http_vs_axum"], netstack::plain),
     (&["netstack.http_pipelined_rps"], netstack::pipelined),
+    (
+        &[
+            "netstack.signed_update_rps",
+            "netstack.delegated_update_ratio",
+            "netstack.canister_signature_ratio",
+        ],
+        netstack::signed_updates,
+    ),
+    (
+        &["netstack.signed_update_p99_ms", "netstack.overload_goodput_ratio"],
+        netstack::signed_update_load,
+    ),
+    (&["netstack.cache_hit_ns"], netstack::cache_hit),
     (&["ledger.transfers_rps"], netstack::ledger),
 ];
 

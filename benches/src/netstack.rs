@@ -1,8 +1,14 @@
 //! A whole replica over loopback: signed requests in, certificates out, every batch durable first.
 
+mod cache;
+mod deploy;
 mod http;
+mod sessions;
+mod signed;
 
+pub use cache::cache_hit;
 pub use http::{pipelined, plain};
+pub use signed::{signed_update_load, signed_updates};
 
 use crate::BenchError;
 use crate::measure::{Effort, Figure};

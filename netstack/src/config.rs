@@ -52,6 +52,9 @@ impl Default for ServerConfig {
 pub struct NetLimits {
     /// Open connections of the whole server; one more is answered 503 and closed.
     pub connections_max: usize,
+    /// Open connections of one peer: of one IPv4 address or one IPv6 /64 network; one more is answered 503 and closed.
+    /// A proxy in front of the server is one peer.
+    pub connections_per_peer_max: usize,
     /// Bytes of a request's first line and headers; more is 431.
     pub header_bytes_max: usize,
     /// Bytes of a request body; more is 413. The protocol's bound is 5 MiB.
@@ -70,6 +73,13 @@ pub struct NetLimits {
     pub queries_in_flight_max: usize,
     /// Unanswered `read_state` requests of the whole server; more is 429.
     pub read_states_in_flight_max: usize,
+    /// Unanswered requests of one peer; more is 429.
+    pub in_flight_per_peer_max: usize,
+    /// Unanswered requests of one sender, once it is verified that they are that sender's; more is 429. The anonymous
+    /// sender is nobody in particular and is not counted.
+    pub in_flight_per_sender_max: usize,
+    /// Unanswered calls and queries of one canister; more is 429. The management canister is not counted.
+    pub in_flight_per_canister_max: usize,
     /// A connection without a request is closed after this many milliseconds.
     pub idle_timeout_ms: u64,
     /// From a request's first byte to the end of its headers, in milliseconds; longer is 408.
@@ -90,6 +100,7 @@ impl Default for NetLimits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_peer_max: 10_000,
             header_bytes_max: 16 * 1024,
             body_bytes_max: 5 * 1024 * 1024,
             ingress_bytes_max: replicore_types::limits::INGRESS_BYTES_MAX,
@@ -99,6 +110,9 @@ impl Default for NetLimits {
             calls_in_flight_max: 50_000,
             queries_in_flight_max: 20_000,
             read_states_in_flight_max: 10_000,
+            in_flight_per_peer_max: 40_000,
+            in_flight_per_sender_max: 10_000,
+            in_flight_per_canister_max: 25_000,
             idle_timeout_ms: 120_000,
             header_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
@@ -115,6 +129,10 @@ impl NetLimits {
     pub fn check(&self) -> Result<(), String> {
         let positive = [
             ("connections_max", self.connections_max),
+            ("connections_per_peer_max", self.connections_per_peer_max),
+            ("in_flight_per_peer_max", self.in_flight_per_peer_max),
+            ("in_flight_per_sender_max", self.in_flight_per_sender_max),
+            ("in_flight_per_canister_max", self.in_flight_per_canister_max),
             ("header_bytes_max", self.header_bytes_max),
             ("body_bytes_max", self.body_bytes_max),
             ("pipeline_max", self.pipeline_max),

@@ -11,12 +11,13 @@
 use crate::api::{Answer, Work};
 use crate::config::NetLimits;
 use crate::connection::{Connection, Phase, Waiting};
+use crate::crowd::{Crowd, Place, peer_name};
 use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
-use crate::ring::{BufferId, Event, Ring, Slot};
+use crate::ring::{BufferId, Event, Incoming, Ring, Slot};
 use crate::verify::Batch;
-use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ pub(crate) struct EventLoop {
     limits: NetLimits,
     mailbox: Arc<Mailbox>,
     open: Arc<Gauge>,
+    peers: Arc<Crowd>,
     slots: Vec<Option<Tenant>>,
     free: Vec<Slot>,
     next_id: u64,
@@ -45,8 +47,12 @@ pub(crate) struct EventLoop {
     buffered_bytes: usize,
     scratch: Vec<u8>,
     spare: Vec<Vec<u8>>,
-    started: Instant,
-    /// Milliseconds since `started`, read once per turn.
+    /// Empty between turns; kept for their memory.
+    events: Vec<Event>,
+    replies: Vec<Reply>,
+    /// Time since the start.
+    clock: Box<dyn Fn() -> Duration>,
+    /// Milliseconds of `clock`, read once per turn.
     now: u64,
     next_tick: u64,
     stopping: Option<Instant>,
@@ -55,6 +61,8 @@ pub(crate) struct EventLoop {
 /// A connection in its slot, counted.
 struct Tenant {
     connection: Connection,
+    peer: Option<IpAddr>,
+    _place: Option<Place>,
     _open: Permit,
 }
 
@@ -65,6 +73,7 @@ impl EventLoop {
         limits: NetLimits,
         mailbox: Arc<Mailbox>,
         open: Arc<Gauge>,
+        peers: Arc<Crowd>,
     ) -> Self {
         Self {
             ring,
@@ -73,6 +82,7 @@ impl EventLoop {
             limits,
             mailbox,
             open,
+            peers,
             slots: Vec::new(),
             free: Vec::new(),
             next_id: 0,
@@ -80,44 +90,61 @@ impl EventLoop {
             buffered_bytes: 0,
             scratch: Vec::new(),
             spare: Vec::new(),
-            started: Instant::now(),
+            clock: real_clock(),
+            events: Vec::new(),
+            replies: Vec::new(),
             now: 0,
             next_tick: 0,
             stopping: None,
         }
     }
 
+    /// The same with another clock, for simulations.
+    #[cfg(test)]
+    pub(crate) fn with_clock(self, clock: Box<dyn Fn() -> Duration>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Bytes of incomplete requests that are held.
+    #[cfg(test)]
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
     /// Runs until the mailbox says stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        let mut events = Vec::new();
-        let mut replies = Vec::new();
-        loop {
-            let timeout = self.timeout();
-            let timeout = if self.mailbox.may_sleep() {
-                timeout
-            } else {
-                Duration::ZERO
-            };
-            let waited = self.ring.wait(Some(timeout), &mut events);
-            self.mailbox.awake();
-            waited?;
-            self.now = self.started.elapsed().as_millis() as u64;
-            for event in events.drain(..) {
-                self.handle(event);
-            }
-            self.handler.end_turn(&mut self.batch);
-            self.mailbox.take(&mut replies);
-            self.deliver(&mut replies);
-            self.settle_listed();
-            if self.now >= self.next_tick {
-                self.tick();
-            }
-            // Requests that had to wait for room came to be read only just now.
-            self.handler.end_turn(&mut self.batch);
-            if self.may_stop() {
-                return Ok(());
-            }
+        while !self.turn()? {}
+        Ok(())
+    }
+
+    /// Waits for something to happen and deals with it; true if the loop is to end.
+    pub(crate) fn turn(&mut self) -> io::Result<bool> {
+        let timeout = if self.mailbox.may_sleep() {
+            self.timeout()
+        } else {
+            Duration::ZERO
+        };
+        let mut events = std::mem::take(&mut self.events);
+        let waited = self.ring.wait(Some(timeout), &mut events);
+        self.mailbox.awake();
+        waited?;
+        self.now = (self.clock)().as_millis() as u64;
+        for event in events.drain(..) {
+            self.handle(event);
         }
+        self.events = events;
+        self.handler.end_turn(&mut self.batch);
+        let mut replies = std::mem::take(&mut self.replies);
+        self.mailbox.take(&mut replies);
+        self.deliver(&mut replies);
+        self.replies = replies;
+        self.settle_listed();
+        if self.now >= self.next_tick {
+            self.tick();
+        }
+        // Requests that had to wait for room came to be read only just now.
+        self.handler.end_turn(&mut self.batch);
+        Ok(self.may_stop())
     }
 
     fn timeout(&self) -> Duration {
@@ -126,7 +153,7 @@ impl EventLoop {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Accepted(socket) => self.accept(socket),
+            Event::Accepted(client) => self.accept(client),
             Event::Received { slot, buffer, length } => {
                 self.receive(slot, &buffer, length);
                 self.ring.recycle(buffer);
@@ -168,12 +195,17 @@ impl EventLoop {
         }
     }
 
-    fn accept(&mut self, socket: TcpStream) {
+    fn accept(&mut self, client: Incoming) {
         let Some(permit) = self.open.enter().filter(|_| self.stopping.is_none()) else {
-            return turn_away(socket);
+            return turn_away(client);
         };
-        // Answers are written whole; waiting for more bytes to send would only delay them.
-        let _ = socket.set_nodelay(true);
+        let peer = client.peer();
+        let place = match peer.map(|address| self.peers.enter(&peer_name(address))) {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => return turn_away(client),
+        };
+        client.send_at_once();
         let connection = Connection::new(self.next_id, self.now);
         self.next_id += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -182,14 +214,16 @@ impl EventLoop {
         });
         self.slots[slot as usize] = Some(Tenant {
             connection,
+            peer,
+            _place: place,
             _open: permit,
         });
-        self.ring.watch(slot, socket);
+        self.ring.watch(slot, client);
     }
 
     fn receive(&mut self, slot: Slot, buffer: &BufferId, length: usize) {
         let bytes = self.ring.bytes(buffer, length);
-        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+        let Some(Some(Tenant { connection, peer, .. })) = self.slots.get_mut(slot as usize) else {
             return;
         };
         let before = connection.input_bytes();
@@ -199,7 +233,11 @@ impl EventLoop {
                 "Too many incomplete requests, try again later.",
             ));
         } else {
-            let mut handle = handle_with(&*self.handler, &mut self.batch, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(
+                &*self.handler,
+                &mut self.batch,
+                (&self.mailbox, slot, connection.id, *peer),
+            );
             connection.receive(bytes, &self.limits, &mut handle);
         }
         self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
@@ -232,7 +270,7 @@ impl EventLoop {
 
     /// Does all that is due for a connection.
     fn settle(&mut self, slot: Slot) {
-        let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+        let Some(Some(Tenant { connection, peer, .. })) = self.slots.get_mut(slot as usize) else {
             return;
         };
         connection.listed = false;
@@ -250,7 +288,11 @@ impl EventLoop {
                 self.ring.send(slot, std::mem::take(&mut connection.output));
             }
             let unparsed = connection.input_bytes();
-            let mut handle = handle_with(&*self.handler, &mut self.batch, &self.mailbox, slot, connection.id);
+            let mut handle = handle_with(
+                &*self.handler,
+                &mut self.batch,
+                (&self.mailbox, slot, connection.id, *peer),
+            );
             connection.proceed(&self.limits, &mut handle);
             // Each turn consumes input or encodes an answer, so that this ends.
             if connection.input_bytes() == unparsed && !connection.answer_ready(&self.limits) {
@@ -368,13 +410,17 @@ impl EventLoop {
     }
 }
 
+/// The clock of the machine, counted from now.
+fn real_clock() -> Box<dyn Fn() -> Duration> {
+    let started = Instant::now();
+    Box::new(move || started.elapsed())
+}
+
 /// Hands requests of one connection to the endpoints.
 fn handle_with<'a>(
     handler: &'a dyn Handler,
     batch: &'a mut Batch<Work>,
-    mailbox: &'a Arc<Mailbox>,
-    slot: Slot,
-    connection: u64,
+    (mailbox, slot, connection, peer): (&'a Arc<Mailbox>, Slot, u64, Option<IpAddr>),
 ) -> impl FnMut(&crate::http::parse::Request<'_>, u64) -> Option<Answer> + 'a {
     move |request, sequence| {
         let address = ReplyAddress {
@@ -382,13 +428,14 @@ fn handle_with<'a>(
             slot,
             connection,
             sequence,
+            peer,
         };
         handler.handle(request, address, batch)
     }
 }
 
 /// Answers a client for which there is no room, as far as that goes without waiting.
-fn turn_away(mut socket: TcpStream) {
+fn turn_away(client: Incoming) {
     let mut response = Vec::new();
     let framing = crate::api::Framing {
         keep_alive: false,
@@ -396,9 +443,5 @@ fn turn_away(mut socket: TcpStream) {
     };
     let answer = Answer::overloaded(503, "Too many connections, try again later.");
     answer.write(&mut response, &mut Vec::new(), framing);
-    // If its socket buffer has no room for this the client will see the connection end.
-    let _ = socket
-        .set_nonblocking(true)
-        .and_then(|()| socket.write(&response).map(drop));
-    let _ = socket.shutdown(Shutdown::Write);
+    client.turn_away(&response);
 }

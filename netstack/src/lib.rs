@@ -11,6 +11,7 @@
 //! envelope    CBOR to typed content, request id
 //! verify      expiry, sender, delegations, signatures and their cache -> VerifiedEnvelope
 //! api         one file per endpoint: what the service is asked, how its answers look
+//! crowd       who has how much in flight
 //! mailbox     answers from any thread back to the connection
 //! event_loop  the turn of one network thread
 //! plain       other HTTP services on the same loops
@@ -22,6 +23,7 @@
 mod api;
 pub mod config;
 mod connection;
+mod crowd;
 pub mod envelope;
 mod event_loop;
 mod handler;
@@ -36,6 +38,8 @@ mod plain;
 mod ring;
 mod server;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod verify;
 
 pub use config::{NetBackend, NetLimits, ServerConfig, SignatureCacheConfig};

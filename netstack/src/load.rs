@@ -6,7 +6,7 @@
 //! The client parses no more of an answer than its status and its length, so that it costs less than what it measures.
 
 use crate::config::{NetBackend, NetLimits};
-use crate::ring::{self, Event, Ring, Slot, sys};
+use crate::ring::{self, Event, Incoming, Ring, Slot, sys};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -88,7 +88,7 @@ pub fn drive(plan: &LoadPlan, next: &mut dyn FnMut(&mut Vec<u8>) -> bool) -> io:
     for slot in 0..plan.connections.max(1) {
         let socket = TcpStream::connect(plan.address)?;
         socket.set_nodelay(true)?;
-        client.ring.watch(slot as Slot, socket);
+        client.ring.watch(slot as Slot, Incoming::Socket(socket));
         client.connections.push(Conversation::default());
     }
     client.run(plan, next)?;

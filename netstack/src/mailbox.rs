@@ -5,8 +5,10 @@
 //! busy, costs no system call.
 
 use crate::api::Answer;
+use crate::crowd::Place;
 use crate::ring::{Slot, sys::WakeFd};
 use parking_lot::Mutex;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -134,6 +136,8 @@ pub(crate) struct ReplyAddress {
     pub slot: Slot,
     pub connection: u64,
     pub sequence: u64,
+    /// Who asks, if it is known.
+    pub peer: Option<IpAddr>,
 }
 
 /// The duty to answer a request; dropping it unfulfilled answers with an error.
@@ -141,16 +145,24 @@ pub(crate) struct ReplyAddress {
 pub(crate) struct PendingReply {
     address: ReplyAddress,
     fulfilled: bool,
-    _permit: Permit,
+    /// What the request is counted in.
+    _permit: (Permit, Option<Place>),
+    places: [Option<Place>; 2],
 }
 
 impl PendingReply {
-    pub(crate) fn new(address: ReplyAddress, permit: Permit) -> Self {
+    pub(crate) fn new(address: ReplyAddress, permit: (Permit, Option<Place>)) -> Self {
         Self {
             address,
             fulfilled: false,
             _permit: permit,
+            places: [None, None],
         }
+    }
+
+    /// Counts the request in these too until it is answered.
+    pub(crate) fn hold(&mut self, places: [Option<Place>; 2]) {
+        self.places = places;
     }
 
     pub(crate) fn fulfil(mut self, answer: Answer) {
@@ -164,6 +176,7 @@ impl PendingReply {
             slot,
             connection,
             sequence,
+            ..
         } = &self.address;
         mailbox.put(Reply {
             slot: *slot,
@@ -195,8 +208,9 @@ mod tests {
             slot: 3,
             connection: 4,
             sequence: 5,
+            peer: None,
         };
-        let pending = PendingReply::new(address, gauge.enter().unwrap());
+        let pending = PendingReply::new(address, (gauge.enter().unwrap(), None));
         assert!(gauge.enter().is_none());
         assert!(mailbox.may_sleep());
         drop(pending);

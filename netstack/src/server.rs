@@ -2,6 +2,7 @@
 
 use crate::api::Api;
 use crate::config::ServerConfig;
+use crate::crowd::Crowd;
 use crate::event_loop::EventLoop;
 use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox};
@@ -45,6 +46,7 @@ pub struct ServerHandle {
     backend: &'static str,
     handler: Arc<dyn Handler>,
     open: Arc<Gauge>,
+    peers: Arc<Crowd>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -78,6 +80,7 @@ impl Server {
             backend: "",
             handler,
             open,
+            peers: Crowd::new(config.limits.connections_per_peer_max),
             mailboxes: Vec::new(),
             threads: Vec::new(),
         };
@@ -113,12 +116,13 @@ impl ServerHandle {
         let (ready, started) = mpsc::channel();
         let (backend, limits) = (config.backend, config.limits.clone());
         let (handler, open, its_mailbox) = (self.handler.clone(), self.open.clone(), mailbox.clone());
+        let peers = self.peers.clone();
         let thread = thread::Builder::new().name(format!("net-{index}")).spawn(move || {
             // The ring belongs to the thread that opens it.
             match ring::open(backend, listener, wake, &limits) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(ring.name()));
-                    EventLoop::new(ring, handler, limits, its_mailbox, open).run()
+                    EventLoop::new(ring, handler, limits, its_mailbox, open, peers).run()
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

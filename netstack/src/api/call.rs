@@ -1,7 +1,7 @@
 //! `POST /api/{v2,v3,v4}/canister/<id>/call` and `/api/v4/subnet/<id>/call`
 
 use super::work::Question;
-use super::{Api, Handled, Work, enter, refuse, sender_info};
+use super::{Api, Handled, Work, refuse, sender_info};
 use crate::envelope::Endpoint;
 use crate::http::parse::Request;
 use crate::http::route::Version;
@@ -19,7 +19,7 @@ impl Api {
         address: ReplyAddress,
         batch: &mut Batch<Work>,
     ) -> Handled {
-        let permit = enter(&self.calls, "calls")?;
+        let permit = self.enter(&self.calls, "calls", address.peer)?;
         let bytes = request.body.len();
         if bytes > self.ingress_bytes_max {
             return Err(refuse(

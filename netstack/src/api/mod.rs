@@ -10,6 +10,7 @@ pub(crate) use answer::{Answer, Framing};
 pub(crate) use work::Work;
 
 use crate::config::ServerConfig;
+use crate::crowd::{Crowd, Place, peer_name};
 use crate::envelope::{Content, Endpoint, Envelope};
 use crate::handler::Handler;
 use crate::http::parse::{Method, Request};
@@ -21,6 +22,7 @@ use crate::verify::{Batch, BatchStats, Circumstances, Unproven, VerifiedEnvelope
 use replicore_types::{CanisterId, Payload, PrincipalId};
 use std::borrow::Cow;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +34,9 @@ pub(crate) struct Api {
     calls: Arc<Gauge>,
     queries: Arc<Gauge>,
     read_states: Arc<Gauge>,
+    peers: Arc<Crowd>,
+    senders: Arc<Crowd>,
+    canisters: Arc<Crowd>,
     requests: AtomicU64,
     batches: BatchCounters,
 }
@@ -48,6 +53,9 @@ impl Api {
             calls: Gauge::new(config.limits.calls_in_flight_max),
             queries: Gauge::new(config.limits.queries_in_flight_max),
             read_states: Gauge::new(config.limits.read_states_in_flight_max),
+            peers: Crowd::new(config.limits.in_flight_per_peer_max),
+            senders: Crowd::new(config.limits.in_flight_per_sender_max),
+            canisters: Crowd::new(config.limits.in_flight_per_canister_max),
             requests: AtomicU64::new(0),
             batches: BatchCounters::default(),
         })
@@ -84,10 +92,45 @@ impl Api {
         }
     }
 
+    /// Asks the service, unless the sender or the canister has too much in flight. Only for what has been verified:
+    /// nobody is counted for what others claim to be theirs.
+    fn start(&self, mut work: Work) {
+        let (sender, canister) = work.question.parties();
+        let sender = sender.map(|sender| self.senders.enter(&sender.as_slice()));
+        let canister = canister.map(|canister| self.canisters.enter(&canister.as_slice()));
+        match (sender, canister) {
+            (Some(None), _) => work.pending.fulfil(too_many("requests of this sender")),
+            (_, Some(None)) => work.pending.fulfil(too_many("requests of this canister")),
+            (sender, canister) => {
+                work.pending.hold([sender.flatten(), canister.flatten()]);
+                work.start(&*self.service);
+            }
+        }
+    }
+
+    /// Counts a request in, or says that there are too many of its kind or of its peer.
+    fn enter(
+        &self,
+        gauge: &Arc<Gauge>,
+        what: &'static str,
+        peer: Option<IpAddr>,
+    ) -> Result<(Permit, Option<Place>), Box<Answer>> {
+        let permit = gauge.enter().ok_or_else(|| Box::new(too_many(what)))?;
+        let place = match peer {
+            None => None,
+            Some(address) => Some(
+                self.peers
+                    .enter(&peer_name(address))
+                    .ok_or_else(|| Box::new(too_many("requests of this peer")))?,
+            ),
+        };
+        Ok((permit, place))
+    }
+
     /// Asks the service at once if there is nothing to verify any more, otherwise at the end of the turn.
     fn take_up(&self, unproven: Unproven<Work>, batch: &mut Batch<Work>) {
         match unproven.proven() {
-            Ok(work) => work.start(&*self.service),
+            Ok(work) => self.start(work),
             Err(unproven) => batch.push(unproven),
         }
     }
@@ -125,7 +168,7 @@ impl Handler for Api {
         }
         self.verifier
             .prove(batch, self.service.now(), |work, outcome| match outcome {
-                Ok(()) => work.start(&*self.service),
+                Ok(()) => self.start(work),
                 Err(error) => work.refuse(&error),
             });
         self.batches.add(batch.take_stats());
@@ -165,12 +208,8 @@ impl BatchCounters {
     }
 }
 
-/// Counts a request in, or says that there are too many of its kind.
-fn enter(gauge: &Arc<Gauge>, what: &'static str) -> Result<Permit, Box<Answer>> {
-    gauge.enter().ok_or_else(|| {
-        let text = format!("The service is overloaded: too many {what} in flight.");
-        Box::new(Answer::overloaded(429, text))
-    })
+fn too_many(what: &str) -> Answer {
+    Answer::overloaded(429, format!("The service is overloaded: too many {what} in flight."))
 }
 
 fn refuse(status: u16, text: impl Into<Cow<'static, str>>) -> Box<Answer> {

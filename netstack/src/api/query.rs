@@ -1,7 +1,7 @@
 //! `POST /api/{v2,v3}/canister/<id>/query` and `/api/v3/subnet/<id>/query`
 
 use super::work::Question;
-use super::{Api, Handled, Work, enter, sender_info};
+use super::{Api, Handled, Work, sender_info};
 use crate::envelope::Endpoint;
 use crate::http::parse::Request;
 use crate::mailbox::{PendingReply, ReplyAddress};
@@ -17,7 +17,7 @@ impl Api {
         address: ReplyAddress,
         batch: &mut Batch<Work>,
     ) -> Handled {
-        let permit = enter(&self.queries, "queries")?;
+        let permit = self.enter(&self.queries, "queries", address.peer)?;
         let examined = self.examine(&request.body, Endpoint::Query, target)?;
         let unproven = examined.map(|verified| Work {
             question: Question::Query(question(verified, target)),

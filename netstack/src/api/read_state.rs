@@ -1,7 +1,7 @@
 //! `POST /api/{v2,v3}/{canister,subnet}/<id>/read_state`
 
 use super::work::Question;
-use super::{Api, Handled, Work, enter};
+use super::{Api, Handled, Work};
 use crate::envelope::Endpoint;
 use crate::http::parse::Request;
 use crate::http::route::Version;
@@ -19,7 +19,7 @@ impl Api {
         address: ReplyAddress,
         batch: &mut Batch<Work>,
     ) -> Handled {
-        let permit = enter(&self.read_states, "read_state requests")?;
+        let permit = self.enter(&self.read_states, "read_state requests", address.peer)?;
         let examined = self.examine(&request.body, Endpoint::ReadState, target)?;
         let v2 = version == Version::V2;
         let unproven = examined.map(|verified| Work {

@@ -4,7 +4,7 @@ use super::Answer;
 use crate::mailbox::PendingReply;
 use crate::service::{Query, ReadState, ReplicaService, Target};
 use crate::verify::VerifyError;
-use replicore_types::Ingress;
+use replicore_types::{CanisterId, Ingress, PrincipalId};
 
 /// What the service is to be asked, and the duty to answer it.
 #[derive(Debug)]
@@ -24,6 +24,22 @@ pub(crate) enum Question {
     },
     Query(Query),
     ReadState(ReadState),
+}
+
+impl Question {
+    /// The sender and the canister that it is counted for.
+    pub(super) fn parties(&self) -> (Option<PrincipalId>, Option<PrincipalId>) {
+        let (sender, canister) = match self {
+            Self::Call { message, .. } => (message.source, Some(message.receiver)),
+            Self::Query(query) => (query.source, Some(query.receiver)),
+            Self::ReadState(read) => (read.source, None),
+        };
+        let canister = canister.filter(|canister| *canister != CanisterId::MANAGEMENT);
+        (
+            Some(sender).filter(|sender| *sender != PrincipalId::anonymous()),
+            canister.map(|canister| canister.principal()),
+        )
+    }
 }
 
 impl Work {

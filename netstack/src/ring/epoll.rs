@@ -1,7 +1,7 @@
 //! The [`Ring`] over epoll: level-triggered readiness, at most one receive buffer per ready connection and turn.
 
 use super::sys::{self, WakeFd};
-use super::{BufferId, Event, Ring, Slot};
+use super::{BufferId, Event, Incoming, Ring, Slot};
 use crate::config::NetLimits;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -112,7 +112,7 @@ impl Epoll {
         let Some(listener) = &self.listener else { return };
         for _ in 0..ACCEPTS_PER_TURN {
             match listener.accept() {
-                Ok((socket, _)) => events.push(Event::Accepted(socket)),
+                Ok((socket, _)) => events.push(Event::Accepted(Incoming::Socket(socket))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // A client that gave up before we came to it.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
@@ -228,7 +228,8 @@ impl Epoll {
 }
 
 impl Ring for Epoll {
-    fn watch(&mut self, slot: Slot, socket: TcpStream) {
+    fn watch(&mut self, slot: Slot, client: Incoming) {
+        let socket = client.into_socket();
         let index = slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);

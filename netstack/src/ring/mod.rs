@@ -1,7 +1,8 @@
 //! Sockets: the one place that talks to the kernel, and all `unsafe` of the crate.
 //!
 //! An event loop owns one [`Ring`]. It adds connections under slot numbers of its own choice and learns by [`Event`]s
-//! what became of them. Two implementations behave the same: [`uring`] and [`epoll`].
+//! what became of them. Two implementations behave the same, [`uring`] and
+//! [`epoll`]; a third, `sim`, is a simulated network for tests.
 //!
 //! ```text
 //! Accepted(socket) -> watch(slot, socket) -> Received* -> EndOfStream | Failed
@@ -11,12 +12,14 @@
 
 mod buffers;
 mod epoll;
+#[cfg(test)]
+pub(crate) mod sim;
 pub(crate) mod sys;
 mod uring;
 
 use crate::config::{NetBackend, NetLimits};
-use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 use sys::WakeFd;
@@ -28,11 +31,66 @@ pub(crate) type Slot = u32;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BufferId(u16);
 
+/// A client that has connected.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// On a real socket.
+    Socket(TcpStream),
+    /// The client of a simulation with this number.
+    #[cfg(test)]
+    Simulated(usize),
+}
+
+impl Incoming {
+    /// Its address, if it has one and is still there.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Socket(socket) => socket.peer_addr().ok().map(|address| address.ip()),
+            #[cfg(test)]
+            Self::Simulated(_) => None,
+        }
+    }
+
+    /// Lets small answers leave at once: they are written whole, so that waiting for more would only delay them.
+    pub(crate) fn send_at_once(&self) {
+        match self {
+            // Where this fails answers are slower, nothing else.
+            Self::Socket(socket) => drop(socket.set_nodelay(true)),
+            #[cfg(test)]
+            Self::Simulated(_) => {}
+        }
+    }
+
+    /// Sends `response` as far as that goes without waiting, and ends the connection.
+    pub(crate) fn turn_away(self, response: &[u8]) {
+        match self {
+            Self::Socket(mut socket) => {
+                // If its socket buffer has no room for this the client will see the connection end.
+                let _ = socket
+                    .set_nonblocking(true)
+                    .and_then(|()| socket.write(response).map(drop));
+                let _ = socket.shutdown(Shutdown::Write);
+            }
+            #[cfg(test)]
+            Self::Simulated(_) => {}
+        }
+    }
+
+    /// The socket; simulated clients have none.
+    fn into_socket(self) -> TcpStream {
+        match self {
+            Self::Socket(socket) => socket,
+            #[cfg(test)]
+            Self::Simulated(_) => unreachable!("a simulated client on a real ring"),
+        }
+    }
+}
+
 /// Something that the kernel has to say.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A client has connected; nothing is read from it before [`Ring::watch`].
-    Accepted(TcpStream),
+    Accepted(Incoming),
     /// Bytes have arrived: [`Ring::bytes`] gives them, [`Ring::recycle`] must follow.
     Received {
         slot: Slot,
@@ -51,8 +109,8 @@ pub(crate) enum Event {
 
 /// What an event loop asks of the kernel.
 pub(crate) trait Ring {
-    /// Begins to receive from `socket` under `slot`, which must be free.
-    fn watch(&mut self, slot: Slot, socket: TcpStream);
+    /// Begins to receive from `client` under `slot`, which must be free.
+    fn watch(&mut self, slot: Slot, client: Incoming);
 
     /// Waits up to `timeout` (forever if `None`) for something to happen, or for a wake-up, and appends it to `events`.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;

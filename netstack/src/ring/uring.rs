@@ -7,7 +7,7 @@
 
 use super::buffers::{BUFFER_GROUP, BufferRing};
 use super::sys::{self, WakeFd};
-use super::{BufferId, Event, Ring, Slot};
+use super::{BufferId, Event, Incoming, Ring, Slot};
 use crate::config::NetLimits;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -182,7 +182,7 @@ impl Uring {
         if completion.result() >= 0 {
             // SAFETY: a successful accept completion transfers a new descriptor that nobody else owns.
             let socket = unsafe { TcpStream::from_raw_fd(completion.result()) };
-            events.push(Event::Accepted(socket));
+            events.push(Event::Accepted(Incoming::Socket(socket)));
         }
         if !cqueue::more(completion.flags()) {
             // After an error (out of descriptors) the loop decides when to try again.
@@ -286,7 +286,8 @@ fn build() -> io::Result<IoUring> {
 }
 
 impl Ring for Uring {
-    fn watch(&mut self, slot: Slot, socket: TcpStream) {
+    fn watch(&mut self, slot: Slot, client: Incoming) {
+        let socket = client.into_socket();
         let index = slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
