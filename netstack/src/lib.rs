@@ -26,6 +26,8 @@ mod connection;
 mod crowd;
 pub mod envelope;
 mod event_loop;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handler;
 mod http;
 pub mod load;

@@ -42,7 +42,7 @@ struct Created {
     canister_id: Principal,
 }
 
-#[derive(CandidType)]
+#[derive(CandidType, candid::Deserialize)]
 enum InstallMode {
     #[serde(rename = "install")]
     Install,
