@@ -34,7 +34,9 @@ pub fn cache_hit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     })?;
     let looked_up = samples.len() as u64 * look_ups;
     if hits < looked_up * 99 / 100 {
-        return Err(BenchError::new(format!("only {hits} of {looked_up} look-ups were hits")));
+        return Err(BenchError::new(format!(
+            "only {hits} of {looked_up} look-ups were hits"
+        )));
     }
     Ok(vec![Figure::of("netstack.cache_hit_ns", "ns", samples, String::new())])
 }

@@ -100,11 +100,15 @@ impl Session {
 
     fn envelope(&self, content: &Content<'_>, signature: &[u8]) -> Vec<u8> {
         encode(|writer| {
-            writer.tag(Tag::new(55_799))?.map(3 + u64::from(self.delegation.is_some()))?;
+            writer
+                .tag(Tag::new(55_799))?
+                .map(3 + u64::from(self.delegation.is_some()))?;
             writer.str("content")?.map(7)?;
             writer.str("request_type")?.str("call")?;
             writer.str("sender")?.bytes(content.sender.as_slice())?;
-            writer.str("nonce")?.bytes(content.nonce.as_deref().unwrap_or_default())?;
+            writer
+                .str("nonce")?
+                .bytes(content.nonce.as_deref().unwrap_or_default())?;
             writer.str("ingress_expiry")?.u64(content.ingress_expiry)?;
             writer.str("canister_id")?.bytes(content.canister_id.as_slice())?;
             writer.str("method_name")?.str(&content.method_name)?;

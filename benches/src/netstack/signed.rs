@@ -34,7 +34,8 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     deployed.stop()?;
     let rates = samples.iter().map(|[own, ..]| own.accepted_per_second()).collect();
     let ratio = |which: usize| {
-        let to_own = |reports: &[LoadReport; 3]| reports[which].accepted_per_second() / reports[0].accepted_per_second();
+        let to_own =
+            |reports: &[LoadReport; 3]| reports[which].accepted_per_second() / reports[0].accepted_per_second();
         samples.iter().map(to_own).collect()
     };
     Ok(vec![
@@ -64,9 +65,8 @@ pub fn signed_update_load(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let root = deployed.root()?;
     deployed.stop()?;
     let millis = |report: &LoadReport, quantile| report.latency_at(quantile) as f64 / 1e6;
-    let goodput = |(peak, _, flooded): &(LoadReport, _, LoadReport)| {
-        flooded.accepted_per_second() / peak.accepted_per_second()
-    };
+    let goodput =
+        |(peak, _, flooded): &(LoadReport, _, LoadReport)| flooded.accepted_per_second() / peak.accepted_per_second();
     Ok(vec![
         Figure::of(
             "netstack.signed_update_p99_ms",
@@ -75,15 +75,24 @@ pub fn signed_update_load(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             root.clone(),
         )
         .against("p50_ms", samples.iter().map(|(_, open, _)| millis(open, 0.5)).collect())
-        .against("rate", samples.iter().map(|(_, open, _)| open.accepted_per_second()).collect()),
+        .against(
+            "rate",
+            samples.iter().map(|(_, open, _)| open.accepted_per_second()).collect(),
+        ),
         Figure::of(
             "netstack.overload_goodput_ratio",
             "x",
             samples.iter().map(goodput).collect(),
             root,
         )
-        .against("p99_ms", samples.iter().map(|(.., flooded)| millis(flooded, 0.99)).collect())
-        .against("refused", samples.iter().map(|(.., flooded)| flooded.refused as f64).collect()),
+        .against(
+            "p99_ms",
+            samples.iter().map(|(.., flooded)| millis(flooded, 0.99)).collect(),
+        )
+        .against(
+            "refused",
+            samples.iter().map(|(.., flooded)| flooded.refused as f64).collect(),
+        ),
     ])
 }
 
@@ -136,7 +145,10 @@ impl Load<'_> {
             duration: Duration::from_secs(60),
         };
         drive(&plan, &mut |bytes| {
-            requests.next().map(|request| bytes.extend_from_slice(&request)).is_some()
+            requests
+                .next()
+                .map(|request| bytes.extend_from_slice(&request))
+                .is_some()
         })
         .map_err(BenchError::new)
     }
