@@ -6,6 +6,7 @@
 use crate::certification::RootKey;
 use crate::checkpoints::CheckpointQueue;
 use crate::failure::Failure;
+use crate::outside::OutsideCalls;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -85,6 +86,8 @@ pub struct Commit {
     pub waiters: Arc<Waiters>,
     /// Gets every certified state and decides whether to write it out.
     pub checkpoints: CheckpointQueue,
+    /// Gets every certified state and begins the calls to the outside in it.
+    pub outside: OutsideCalls,
     /// Learns why the thread ends, where it ends early.
     pub failure: Arc<Failure>,
 }
@@ -147,6 +150,7 @@ impl Commit {
         let snapshot = CertifiedSnapshot::certify(state, &self.root_key);
         self.root = *snapshot.root_hash();
         let snapshot = self.published.store(snapshot);
+        self.outside.notice(&snapshot);
         for id in self.waiters.awaited(&statistics.finished) {
             let certificate = snapshot.request_status_certificate(&id);
             let mut waiting = self.waiters.take(&id).into_iter();

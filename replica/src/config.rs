@@ -39,6 +39,8 @@ pub struct Config {
     pub queries: QueriesConfig,
     /// The Wasm engine.
     pub engine: EngineSettings,
+    /// HTTP outcalls of canisters.
+    pub outcalls: OutcallsConfig,
     /// The public HTTP interface.
     pub http: NetLimits,
 }
@@ -104,6 +106,40 @@ pub struct EngineSettings {
     pub tiers: Tiers,
 }
 
+/// What HTTP outcalls of canisters may reach, and how many are made at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutcallsConfig {
+    /// Whether requests are made at all; where not, calls are rejected.
+    pub enabled: bool,
+    /// Requests made at the same time, each on a thread.
+    pub threads: usize,
+    /// Requests waiting for a thread; above it a call is rejected.
+    pub waiting_max: usize,
+    /// Whether this machine's loopback may be reached, over plain HTTP too: for tests and development.
+    pub allow_loopback: bool,
+    /// Hosts that may be reached; a name that begins with a dot stands for all that end with it. Empty means every host.
+    pub allow: Vec<String>,
+    /// Hosts that may not be reached; written like those in `allow` and stronger.
+    pub deny: Vec<String>,
+    /// A file with the root certificates that servers are checked against (PEM). None means those of Mozilla's list.
+    pub root_certificates: Option<PathBuf>,
+}
+
+impl Default for OutcallsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            threads: 8,
+            waiting_max: 1_000,
+            allow_loopback: false,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            root_certificates: None,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -119,6 +155,7 @@ impl Default for Config {
             checkpoints: CheckpointsConfig::default(),
             queries: QueriesConfig::default(),
             engine: EngineSettings::default(),
+            outcalls: OutcallsConfig::default(),
             http: NetLimits::default(),
         }
     }
@@ -257,6 +294,10 @@ impl Config {
         at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
+        at_least("outcalls.threads", self.outcalls.threads, 1)?;
+        at_most("outcalls.threads", self.outcalls.threads, THREADS_MAX)?;
+        at_least("outcalls.waiting_max", self.outcalls.waiting_max, 1)?;
+        at_most("outcalls.waiting_max", self.outcalls.waiting_max, QUERIES_WAITING_MAX)?;
         at_least("subnet.size", self.subnet.size as usize, 1)?;
         // Otherwise the connection would be answered 504 before the call is answered 202.
         match self.pool.call_wait_ms < self.http.answer_timeout_ms {

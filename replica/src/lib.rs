@@ -11,6 +11,8 @@
 //! round    (1)  takes a batch from the pool, executes it               -> commit
 //! commit   (1)  logs the batch, certifies the round, answers callers   -> published snapshot
 //! query    (n)  queries and ingress filters on the published snapshot
+//! signer   (1)  signatures and vetKeys that canisters asked for        -> pool
+//! outcall  (n)  HTTP requests of canisters                             -> pool
 //! checkpoint (1) writes snapshots in the background
 //! ```
 //!
@@ -29,6 +31,7 @@ pub mod config;
 pub mod conformance;
 mod failure;
 mod machine;
+mod outside;
 mod pool;
 mod port_file;
 mod queries;
@@ -42,4 +45,5 @@ mod tests;
 mod waiters;
 
 pub use machine::StateMachine;
+pub use outside::ThresholdSecrets;
 pub use replica::{Replica, ReplicaError};

@@ -1,5 +1,6 @@
 //! The deterministic part alone: state, engine, and the step from batch to batch.
 
+use crate::outside::ThresholdSecrets;
 use replicore_engine::Engine;
 use replicore_netstack::QueryResponse;
 use replicore_persistence::StoredMemory;
@@ -36,6 +37,7 @@ impl StateMachine {
             nodes: BTreeMap::from([(NodeId(PrincipalId::self_authenticating(&node_key)), node_key)]),
             root_key,
             canister_indices: CANISTER_INDICES,
+            threshold_public_keys: ThresholdSecrets::from_seed([9; 32]).public_keys(&subnet.threshold_keys),
         });
         Self::new(state, engine, SchedulerCores(1))
     }

@@ -5,7 +5,7 @@
 
 use crate::config::PoolConfig;
 use parking_lot::{Condvar, Mutex};
-use replicore_types::{Ingress, MessageId, Time};
+use replicore_types::{ConsensusResponse, Ingress, MessageId, ResponsePayload, Time};
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub enum Admission {
 /// Why [`IngressPool::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// Messages wait.
+    /// Messages or answers wait.
     Messages,
     /// The deadline passed.
     Deadline,
@@ -47,7 +47,15 @@ struct Waiting {
     messages: VecDeque<Ingress>,
     ids: HashSet<MessageId>,
     bytes: usize,
+    /// Answers from outside to calls of canisters. The state bounds them: one for each open call.
+    answers: VecDeque<ConsensusResponse>,
     closed: Option<Instant>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.answers.is_empty()
+    }
 }
 
 impl IngressPool {
@@ -110,23 +118,42 @@ impl IngressPool {
         batch
     }
 
-    /// Sleeps until a message waits, `deadline` passes or the pool is closed. `None` waits without end.
+    /// Adds the answer to a call that waits for something outside the rounds.
+    pub fn answer(&self, answer: ConsensusResponse) {
+        self.waiting.lock().answers.push_back(answer);
+        self.arrived.notify_one();
+    }
+
+    /// Takes the oldest answers, of `bytes_max` bytes at most; one at least, where there is one.
+    pub fn take_answers(&self, bytes_max: usize) -> Vec<ConsensusResponse> {
+        let mut waiting = self.waiting.lock();
+        let mut bytes = 0;
+        let fitting = waiting.answers.iter().take_while(|answer| {
+            let is_first = bytes == 0;
+            bytes += answer_weight(answer);
+            is_first || bytes <= bytes_max
+        });
+        let count = fitting.count();
+        waiting.answers.drain(..count).collect()
+    }
+
+    /// Sleeps until a message or an answer waits, `deadline` passes or the pool is closed. `None` waits without end.
     pub fn wait(&self, deadline: Option<Instant>) -> Woken {
         let mut waiting = self.waiting.lock();
         loop {
             if let Some(since) = waiting.closed
-                && (waiting.messages.is_empty() || since.elapsed() >= CLOSED_TAKE_MAX)
+                && (waiting.is_empty() || since.elapsed() >= CLOSED_TAKE_MAX)
             {
                 return Woken::Closed;
             }
-            if !waiting.messages.is_empty() {
+            if !waiting.is_empty() {
                 return Woken::Messages;
             }
             match deadline {
                 None => self.arrived.wait(&mut waiting),
                 Some(deadline) => {
                     if self.arrived.wait_until(&mut waiting, deadline).timed_out() {
-                        return if waiting.messages.is_empty() {
+                        return if waiting.is_empty() {
                             Woken::Deadline
                         } else {
                             Woken::Messages
@@ -156,6 +183,14 @@ impl IngressPool {
 /// Bytes that a message counts for: its argument and a flat amount for the rest.
 fn weight(message: &Ingress) -> usize {
     message.method_payload.len() + message.method_name.len() + 256
+}
+
+/// Bytes that an answer counts for.
+fn answer_weight(answer: &ConsensusResponse) -> usize {
+    256 + match &answer.payload {
+        ResponsePayload::Data(data) => data.len(),
+        ResponsePayload::Reject(reject) => reject.message.len(),
+    }
 }
 
 #[cfg(test)]

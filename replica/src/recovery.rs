@@ -8,6 +8,7 @@ use crate::checkpoints::{CheckpointError, CheckpointWriter};
 use crate::commit::decode_record;
 use crate::config::Config;
 use crate::machine::{CANISTER_INDICES, StateMachine};
+use crate::outside::{THRESHOLD_SEED_FILE, ThresholdSecrets};
 use replicore_engine::{Engine, EngineConfig, EngineError};
 use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, PersistenceError, StateDirectory};
 use replicore_scheduler::state::Genesis;
@@ -36,6 +37,8 @@ pub struct Recovered {
     pub writer: Arc<CheckpointWriter>,
     /// The subnet's key.
     pub root_key: Arc<RootKey>,
+    /// The secrets of the subnet's threshold keys.
+    pub secrets: ThresholdSecrets,
 }
 
 /// Why a directory cannot be recovered.
@@ -57,6 +60,8 @@ pub enum RecoveryError {
     Diverged(Height),
     /// The keys in the directory belong to another subnet than the state.
     OtherSubnet(SubnetId, SubnetId),
+    /// The seed of the threshold keys in the directory is not the one that the state began with.
+    OtherThresholdKeys,
 }
 
 impl fmt::Display for RecoveryError {
@@ -80,6 +85,11 @@ impl fmt::Display for RecoveryError {
                 f,
                 "the root key in the directory is that of subnet {keys}, the state is that of subnet {state}: put the \
                  original root_key file back"
+            ),
+            Self::OtherThresholdKeys => write!(
+                f,
+                "the threshold keys in the directory are not those of the state: put the original \
+                 {THRESHOLD_SEED_FILE} file back"
             ),
         }
     }
@@ -113,6 +123,7 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     let directory = StateDirectory::open(&config.state_dir)?;
     let root_key = Arc::new(RootKey::load_or_create(directory.path())?);
     let node_key = crate::certification::NodeKey::load_or_create(directory.path())?;
+    let secrets = ThresholdSecrets::load_or_create(directory.path())?;
     let engine = Arc::new(Engine::new(engine_config(config, directory.path())).map_err(RecoveryError::Engine)?);
     let (writer, checkpoint) = CheckpointWriter::open(&directory)?;
     let state = match checkpoint {
@@ -124,13 +135,14 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
                 root_key: root_key.public_key_der().into(),
                 nodes: BTreeMap::from([(node_key.node_id(), node_key.public_key_der().into())]),
                 canister_indices: CANISTER_INDICES,
+                threshold_public_keys: secrets.public_keys(&config.subnet.threshold_keys),
             });
             // The subnet's facts must outlive a crash before the first regular checkpoint.
             writer.write(&state)?;
             state
         }
     };
-    check_identity(&state, &root_key, config)?;
+    check_identity(&state, &root_key, &secrets, config)?;
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
     let options = BatchLogOptions {
         salt: random_salt(),
@@ -145,6 +157,7 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
         log,
         writer: Arc::new(writer),
         root_key,
+        secrets,
     })
 }
 
@@ -160,10 +173,18 @@ fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
     }
 }
 
-fn check_identity(state: &ReplicatedState, root_key: &RootKey, config: &Config) -> Result<(), RecoveryError> {
+fn check_identity(
+    state: &ReplicatedState,
+    root_key: &RootKey,
+    secrets: &ThresholdSecrets,
+    config: &Config,
+) -> Result<(), RecoveryError> {
     let metadata = &state.metadata;
     if metadata.subnet_id != root_key.subnet_id() {
         return Err(RecoveryError::OtherSubnet(root_key.subnet_id(), metadata.subnet_id));
+    }
+    if *metadata.threshold_public_keys != secrets.public_keys(&metadata.subnet.threshold_keys) {
+        return Err(RecoveryError::OtherThresholdKeys);
     }
     if metadata.subnet != config.subnet {
         warn!(kept = ?metadata.subnet, configured = ?config.subnet, "the directory keeps the subnet it was created as");

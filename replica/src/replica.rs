@@ -6,6 +6,7 @@ use crate::commit::{self, Commit};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
+use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
 use crate::queries::{self, QueryHandler, QueryQueue};
@@ -48,7 +49,7 @@ struct Workers {
     writer: Arc<CheckpointWriter>,
     round: Option<JoinHandle<StateMachine>>,
     commit: Option<JoinHandle<()>>,
-    /// The checkpoint thread and the query threads.
+    /// The checkpoint thread, the signer and the query threads.
     others: Vec<JoinHandle<()>>,
     // Last, so that the lock outlives everything that writes.
     _directory: StateDirectory,
@@ -104,6 +105,7 @@ impl Replica {
             log,
             writer,
             root_key,
+            secrets,
         } = recovery::open(config)?;
         let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
         if let Some(path) = &config.port_file {
@@ -117,6 +119,15 @@ impl Replica {
 
         let mut workers = Workers::new(config, writer, directory);
         let truncate_below = Arc::new(AtomicU64::new(0));
+        let world = World {
+            pool: Arc::clone(&workers.pool),
+            published: Arc::clone(&published),
+            engine: Arc::clone(&engine),
+            failure: Arc::clone(&workers.failure),
+        };
+        let mut outside = workers.start_outside(config, secrets, world)?;
+        // Calls that were open when the process before this one ended.
+        outside.notice(&snapshot);
         let commit = Commit {
             log,
             root_key,
@@ -126,6 +137,7 @@ impl Replica {
             truncate_below,
             published: Arc::clone(&published),
             waiters: Arc::clone(&workers.waiters),
+            outside,
             failure: Arc::clone(&workers.failure),
         };
         workers.start_rounds(config, machine, commit)?;
@@ -252,6 +264,18 @@ impl Workers {
         Ok(queue)
     }
 
+    fn start_outside(
+        &mut self,
+        config: &Config,
+        secrets: ThresholdSecrets,
+        world: World,
+    ) -> Result<OutsideCalls, ReplicaError> {
+        let (calls, signer) = OutsideCalls::start(&config.outcalls, secrets, world)
+            .map_err(|error| ReplicaError::Io("start the threads for outcalls and signatures", error))?;
+        self.others.push(signer);
+        Ok(calls)
+    }
+
     fn start_rounds(&mut self, config: &Config, machine: StateMachine, commit: Commit) -> Result<(), ReplicaError> {
         let (queue, receiver) = commit::queue();
         let rounds = Rounds {
@@ -303,7 +327,7 @@ impl Workers {
         machine
     }
 
-    /// Waits for the checkpoint thread, which ends with the commit thread, and for the query threads, which end with the
+    /// Waits for the checkpoint thread and the signer, which end with the commit thread, and for the query threads, which end with the
     /// server.
     fn join_others(&mut self) {
         for thread in self.others.drain(..) {

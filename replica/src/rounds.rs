@@ -81,7 +81,7 @@ impl Rounds {
         }
     }
 
-    /// One round; true where its batch had messages.
+    /// One round; true where its batch had messages or answers.
     fn round(&mut self) -> Result<bool, Stopped> {
         self.machine.rebase(self.rebases.take());
         let metadata = &self.machine.state().metadata;
@@ -94,10 +94,10 @@ impl Rounds {
             messages: self
                 .pool
                 .take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
-            consensus_responses: Vec::new(),
+            consensus_responses: self.pool.take_answers(self.config.batch_bytes_max),
             requires_checkpoint: false,
         });
-        let has_messages = !batch.messages.is_empty();
+        let has_messages = !(batch.messages.is_empty() && batch.consensus_responses.is_empty());
         // The log starts on the batch while the round runs.
         self.commit.log(Arc::clone(&batch))?;
         let statistics = self.machine.execute_batch((*batch).clone());

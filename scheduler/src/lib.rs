@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod limits;
 pub mod management;
 mod message;
+pub mod outcall;
 pub mod query;
 mod round;
 mod round_schedule;
@@ -27,6 +28,7 @@ mod subnet_calls;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod threshold;
 mod workers;
 
 pub use context::RoundContext;

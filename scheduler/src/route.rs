@@ -35,7 +35,13 @@ impl<E: Execute> Round<'_, E> {
             // A call that names no method, or whose argument does not say which canister it is about, has no
             // destination: it fails on the spot.
             match management::effective_canister_id(&request.method_name, &request.payload) {
-                Ok(_) => self.state.subnet.outbound.push_back(request),
+                Ok(_) => {
+                    let subnet = &self.state.metadata.subnet;
+                    match management::unroutable(subnet, &request.method_name, &request.payload) {
+                        Some(reject) => self.reject(&request, reject),
+                        None => self.state.subnet.outbound.push_back(request),
+                    }
+                }
                 Err(error) => self.reject(&request, apply::reject_of(&error)),
             }
             return;
@@ -187,7 +193,7 @@ impl<E: Execute> Round<'_, E> {
     }
 
     /// The management canister's own answers arrive in the next round; those of a canister take its output.
-    fn send_response(&mut self, response: Response) {
+    pub fn send_response(&mut self, response: Response) {
         let respondent = response.respondent;
         let response = Arc::new(response);
         match self.state.canister_mut(&respondent) {

@@ -9,10 +9,10 @@ use crate::state::{CallOrigin, CanisterStatus, StopContext, SubnetCallContext, S
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use replicore_engine::Execute;
-use replicore_types::limits::STOP_CANISTER_TIMEOUT;
+use replicore_types::limits::{HTTP_OUTCALL_TIMEOUT, STOP_CANISTER_TIMEOUT};
 use replicore_types::{
     CallbackId, CanisterId, ConsensusResponse, ErrorCode, IngressState, IngressStatus, Payload, Randomness, RejectCode,
-    ResponsePayload, Time, UserError,
+    RejectContext, Response, ResponsePayload, Time, UserError,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -114,8 +114,46 @@ impl<E: Execute> Round<'_, E> {
         for ConsensusResponse { callback, payload } in responses {
             // One for an unknown call was answered before.
             if let Some(context) = self.state.subnet.call_contexts.remove(&callback) {
-                self.answer_context(&context, outside_result(payload));
+                self.answer_from_outside(&context, payload);
             }
+        }
+        self.give_up_outcalls();
+    }
+
+    /// Outcalls that nobody answered in time.
+    fn give_up_outcalls(&mut self) {
+        let now = self.context.time;
+        let is_overdue = |context: &SubnetCallContext| {
+            matches!(context.kind, SubnetCallKind::HttpRequest(_)) && now.since(context.time) >= HTTP_OUTCALL_TIMEOUT
+        };
+        let contexts = self.state.subnet.call_contexts.iter();
+        let overdue: Vec<CallbackId> = contexts
+            .filter(|(_, context)| is_overdue(context))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            if let Some(context) = self.state.subnet.call_contexts.remove(&id) {
+                let reject = RejectContext {
+                    code: RejectCode::SysTransient,
+                    message: "Canister http request timed out".into(),
+                };
+                self.answer_from_outside(&context, ResponsePayload::Reject(reject));
+            }
+        }
+    }
+
+    /// Answers a call with what came from outside, word by word.
+    fn answer_from_outside(&mut self, context: &SubnetCallContext, payload: ResponsePayload) {
+        // Only canisters call what is answered from outside.
+        if let SubnetMessage::Request(request) = &context.message {
+            self.send_response(Response {
+                originator: request.sender,
+                respondent: CanisterId::MANAGEMENT,
+                originator_reply_callback: request.sender_reply_callback,
+                refund: context.cycles,
+                payload,
+                deadline: request.deadline,
+            });
         }
     }
 
@@ -204,22 +242,4 @@ fn about(message: &SubnetMessage) -> Option<CanisterId> {
         SubnetMessage::Request(request) => (&request.method_name, &request.payload),
     };
     management::effective_canister_id(method, payload).ok().flatten()
-}
-
-/// A response from outside as the result of the call.
-fn outside_result(payload: ResponsePayload) -> Result<Payload, UserError> {
-    match payload {
-        ResponsePayload::Data(data) => Ok(data),
-        ResponsePayload::Reject(reject) => {
-            let code = match reject.code {
-                RejectCode::SysTransient => ErrorCode::CanisterQueueFull,
-                RejectCode::SysFatal
-                | RejectCode::DestinationInvalid
-                | RejectCode::CanisterReject
-                | RejectCode::CanisterError
-                | RejectCode::SysUnknown => ErrorCode::CanisterRejectedMessage,
-            };
-            Err(UserError::new(code, reject.message))
-        }
-    }
 }

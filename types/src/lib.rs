@@ -14,6 +14,7 @@ mod ingress;
 pub mod limits;
 mod messages;
 mod subnet;
+mod threshold;
 mod time;
 
 pub use amounts::{Cycles, NumBytes, NumInstructions, OS_PAGE_BYTES, WASM_PAGE_BYTES};
@@ -22,5 +23,6 @@ pub use errors::{ErrorCode, RejectCode, UserError};
 pub use ids::{CallContextId, CallbackId, CanisterId, MessageId, NodeId, PrincipalId, SubnetId};
 pub use ingress::{Ingress, IngressState, IngressStatus, WasmResult};
 pub use messages::{Payload, RejectContext, Request, Response, ResponsePayload};
-pub use subnet::{CostSchedule, InterfaceVersion, SubnetConfig, SubnetType, ThresholdKeys};
+pub use subnet::{CostSchedule, InterfaceVersion, SubnetConfig, SubnetType};
+pub use threshold::{KeyName, KeyNames, ThresholdAlgorithm, ThresholdKeyId, ThresholdKeys};
 pub use time::{CoarseTime, Height, Time};

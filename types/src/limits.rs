@@ -76,12 +76,33 @@ pub const INGRESS_HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// A guaranteed-response request that no receiver took is rejected after this.
 pub const REQUEST_LIFETIME: Duration = Duration::from_secs(300);
+/// An HTTP outcall without an answer is given up after this.
+pub const HTTP_OUTCALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// A stop that finds open call contexts gives up after this.
 pub const STOP_CANISTER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 const _: () = assert!(STORAGE_RESERVATION_THRESHOLD_BYTES < SUBNET_MEMORY_BYTES_MAX - SUBNET_MEMORY_RESERVED_BYTES);
 const _: () = assert!(REPLY_BYTES_MAX <= LOCAL_REQUEST_BYTES_MAX);
 const _: () = assert!(INGRESS_TTL.as_secs() <= INGRESS_HISTORY_TTL.as_secs());
+
+// -- Outcalls and threshold keys -------------------------------------------------------------------------------------
+
+/// Bytes of the URL of an HTTP outcall.
+pub const HTTP_URL_BYTES_MAX: usize = 8 * 1024;
+/// Headers of an HTTP outcall, and of its response.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of one header's name, and of its value.
+pub const HTTP_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of the names and values of all headers.
+pub const HTTP_HEADERS_BYTES_MAX: usize = 48 * 1024;
+/// Bytes of an HTTP outcall: names and values of its headers and its body.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 2_000_000;
+/// Bytes of the response to an HTTP outcall, counted alike; the bound where the caller names none.
+pub const HTTP_RESPONSE_BYTES_MAX: u64 = 2_000_000;
+/// Elements of a derivation path.
+pub const DERIVATION_PATH_ELEMENTS_MAX: usize = 255;
+/// Signatures or vetKeys of one key that canisters wait for; above it a call is rejected.
+pub const THRESHOLD_REQUESTS_MAX: usize = 20;
 
 // -- Canisters -------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 //! What kind of subnet the replica plays. Fees and limits follow from it.
 
+use crate::ThresholdKeys;
 use serde::{Deserialize, Serialize};
 
 /// The subnet type, as certified under `/subnet/<id>/type`.
@@ -51,26 +52,6 @@ pub enum InterfaceVersion {
     #[default]
     #[serde(rename = "2026-08")]
     August2026,
-}
-
-/// Threshold keys of the subnet, by curve or algorithm; each has the name [`ThresholdKeys::NAME`]. A canister can ask
-/// what a signature with one costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ThresholdKeys {
-    /// ECDSA on secp256k1.
-    pub ecdsa_secp256k1: bool,
-    /// Schnorr signatures as in BIP 340.
-    pub schnorr_bip340secp256k1: bool,
-    /// Schnorr signatures as Ed25519.
-    pub schnorr_ed25519: bool,
-    /// vetKeys on BLS12-381, derived in G2.
-    pub vetkd_bls12_381_g2: bool,
-}
-
-impl ThresholdKeys {
-    /// The name of every key.
-    pub const NAME: &'static str = "key_1";
 }
 
 /// The facts of the subnet that fees and limits depend on. Part of the replicated state; fixed at its creation.

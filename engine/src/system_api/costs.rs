@@ -4,7 +4,7 @@ use super::Host;
 use super::cycles::write;
 use crate::trap::{Advice, Failure};
 use replicore_types::limits::{MESSAGE_INSTRUCTIONS_MAX, REPLY_BYTES_MAX};
-use replicore_types::{NumBytes, NumInstructions, ThresholdKeys};
+use replicore_types::{KeyName, NumBytes, NumInstructions, ThresholdAlgorithm, ThresholdKeyId};
 
 type Answer = Result<u64, Failure>;
 
@@ -48,44 +48,43 @@ pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, _dst
 }
 
 pub(super) fn sign_with_ecdsa(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, dst: u64) -> Answer {
-    let keys = host.message().view.subnet.threshold_keys;
-    let curves = [keys.ecdsa_secp256k1];
-    signature(host, "cost_sign_with_ecdsa", (src, size), held(&curves, curve), dst)
+    let curves = [ThresholdAlgorithm::EcdsaSecp256k1];
+    signature(host, "cost_sign_with_ecdsa", (src, size), known(&curves, curve), dst)
 }
 
 pub(super) fn sign_with_schnorr(host: &mut Host<'_, '_>, src: u64, size: u64, algorithm: u64, dst: u64) -> Answer {
-    let keys = host.message().view.subnet.threshold_keys;
-    let algorithms = [keys.schnorr_bip340secp256k1, keys.schnorr_ed25519];
-    signature(
-        host,
-        "cost_sign_with_schnorr",
-        (src, size),
-        held(&algorithms, algorithm),
-        dst,
-    )
+    let algorithms = [ThresholdAlgorithm::SchnorrBip340, ThresholdAlgorithm::SchnorrEd25519];
+    let algorithm = known(&algorithms, algorithm);
+    signature(host, "cost_sign_with_schnorr", (src, size), algorithm, dst)
 }
 
 pub(super) fn vetkd_derive_key(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, dst: u64) -> Answer {
-    let keys = host.message().view.subnet.threshold_keys;
-    let curves = [keys.vetkd_bls12_381_g2];
-    signature(host, "cost_vetkd_derive_key", (src, size), held(&curves, curve), dst)
+    let curves = [ThresholdAlgorithm::VetKdBls12381G2];
+    signature(host, "cost_vetkd_derive_key", (src, size), known(&curves, curve), dst)
 }
 
-/// Whether the subnet holds a key of this curve or algorithm; `None` for one that the protocol does not know.
-fn held(keys: &[bool], curve: u64) -> Option<bool> {
-    keys.get(usize::try_from(curve).ok()?).copied()
+/// The curve or algorithm with this number; `None` for one that the protocol does not know.
+fn known(algorithms: &[ThresholdAlgorithm], number: u64) -> Option<ThresholdAlgorithm> {
+    algorithms.get(usize::try_from(number).ok()?).copied()
 }
 
 /// The price of a signature with the key that is named at `src`, where the subnet holds it.
-fn signature(host: &mut Host<'_, '_>, function: &str, (src, size): (u64, u64), held: Option<bool>, dst: u64) -> Answer {
-    let is_name = |bytes: &[u8]| bytes == ThresholdKeys::NAME.as_bytes();
-    let is_named = host.with_heap(&format!("ic0.{function}"), src, size, |bytes, _| is_name(bytes))?;
-    match held {
-        None => Ok(UNKNOWN_CURVE),
-        Some(true) if is_named => {
-            let fee = host.message().view.subnet.threshold_signature_fee();
-            write(host, function, dst, fee)
+fn signature(
+    host: &mut Host<'_, '_>,
+    function: &str,
+    (src, size): (u64, u64),
+    algorithm: Option<ThresholdAlgorithm>,
+    dst: u64,
+) -> Answer {
+    let name = host.with_heap(&format!("ic0.{function}"), src, size, |bytes, _| {
+        KeyName::from_bytes(bytes)
+    })?;
+    let subnet = host.message().view.subnet;
+    match (algorithm, name) {
+        (None, _) => Ok(UNKNOWN_CURVE),
+        (Some(algorithm), Some(name)) if subnet.threshold_keys.holds(ThresholdKeyId { algorithm, name }) => {
+            write(host, function, dst, subnet.threshold_signature_fee())
         }
-        Some(_) => Ok(UNKNOWN_KEY),
+        _ => Ok(UNKNOWN_KEY),
     }
 }

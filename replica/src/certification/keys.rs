@@ -138,7 +138,7 @@ impl NodeKey {
 }
 
 /// The 32 bytes of the key file; where there is none, it is made from a random seed.
-fn load_or_create(path: &Path, derive: impl FnOnce(&[u8; 32]) -> [u8; 32]) -> Result<[u8; 32], KeyError> {
+pub(crate) fn load_or_create(path: &Path, derive: impl FnOnce(&[u8; 32]) -> [u8; 32]) -> Result<[u8; 32], KeyError> {
     match File::open(path) {
         Ok(file) => load(path, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

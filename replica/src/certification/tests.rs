@@ -125,6 +125,7 @@ fn state(root_key: &RootKey, node_key: &NodeKey) -> ReplicatedState {
         root_key: Arc::from(root_key.public_key_der()),
         nodes: [(node_key.node_id(), Arc::from(node_key.public_key_der()))].into(),
         canister_indices: (0, 9),
+        threshold_public_keys: Default::default(),
     });
     state.metadata.time = Time(5);
     let status = IngressStatus {

@@ -14,8 +14,8 @@ use replicore_netstack::QueryResponse;
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores, management};
 use replicore_types::{
-    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, MessageId, NodeId, Payload,
-    PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, ThresholdKeys, Time, UserError,
+    Batch, CanisterId, CostSchedule, ErrorCode, Ingress, IngressState, InterfaceVersion, KeyName, KeyNames, MessageId,
+    NodeId, Payload, PrincipalId, Randomness, SubnetConfig, SubnetId, SubnetType, ThresholdKeys, Time, UserError,
 };
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
@@ -95,11 +95,17 @@ impl<'a> Harness<'a> {
             rate_limits: !subnet.no_rate_limit,
             interface: InterfaceVersion::May2026,
             heartbeat_interval_ms: 0,
-            threshold_keys: ThresholdKeys {
-                ecdsa_secp256k1: subnet.chain_keys,
-                schnorr_ed25519: subnet.chain_keys,
-                vetkd_bls12_381_g2: subnet.chain_keys,
-                schnorr_bip340secp256k1: false,
+            threshold_keys: match subnet.chain_keys {
+                true => {
+                    let name = KeyNames::only(KeyName::Key1);
+                    ThresholdKeys {
+                        ecdsa_secp256k1: name,
+                        schnorr_ed25519: name,
+                        vetkd_bls12_381_g2: name,
+                        ..ThresholdKeys::NONE
+                    }
+                }
+                false => ThresholdKeys::NONE,
             },
         };
         let engine = Engine::new(EngineConfig::default()).map_err(|error| TranscriptError::new(error.to_string()))?;
@@ -379,6 +385,7 @@ fn reference_subnet(subnet: SubnetConfig, engine: Arc<Engine>) -> Result<StateMa
         nodes: BTreeMap::from([(NodeId(PrincipalId::self_authenticating(&node_key)), node_key)]),
         root_key: Arc::from(root_key),
         canister_indices: CANISTER_INDICES,
+        threshold_public_keys: Default::default(),
     });
     Ok(StateMachine::new(state, engine, SchedulerCores(1)))
 }

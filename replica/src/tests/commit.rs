@@ -4,9 +4,10 @@ use super::script;
 use crate::certification::RootKey;
 use crate::checkpoints::{self, CheckpointWriter};
 use crate::commit::{self, Commit, CommitQueue, Committed};
-use crate::config::{CheckpointsConfig, PoolConfig};
+use crate::config::{CheckpointsConfig, OutcallsConfig, PoolConfig};
 use crate::failure::Failure;
 use crate::machine::StateMachine;
+use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::{Admission, IngressPool};
 use crate::snapshot::Published;
 use crate::waiters::Waiters;
@@ -35,7 +36,16 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
     let writer = Arc::new(CheckpointWriter::open(&opened).unwrap().0);
     let (checkpoints, checkpoint) =
         checkpoints::start(writer, &CheckpointsConfig::default(), Arc::default(), &failure).unwrap();
+    let world = World {
+        pool: Arc::clone(&pool),
+        published: Arc::clone(&published),
+        engine: Arc::clone(machine.engine()),
+        failure: Arc::clone(&failure),
+    };
+    let secrets = ThresholdSecrets::from_seed([1; 32]);
+    let (outside, _signer) = OutsideCalls::start(&OutcallsConfig::default(), secrets, world).unwrap();
     let commit = Commit {
+        outside,
         log: BatchLog::open(Arc::clone(&disk) as _, &opened.log(), options)
             .unwrap()
             .0,

@@ -217,6 +217,7 @@ fn state() -> ReplicatedState {
         root_key: Arc::from(&b"root key"[..]),
         nodes: [(NodeId(user(201)), Arc::from(&b"node key"[..]))].into(),
         canister_indices: (0, 99),
+        threshold_public_keys: Default::default(),
     });
     state.metadata.time = Time(CREATED + 7);
     for (index, module) in [(3, Some(1)), (5, None), (6, Some(2))] {

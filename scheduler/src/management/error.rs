@@ -57,13 +57,6 @@ pub(crate) fn unknown_method(name: &str) -> UserError {
     )
 }
 
-pub(crate) fn not_available(name: &str) -> UserError {
-    error(
-        ErrorCode::UnknownManagementMessage,
-        format!("Management canister method '{name}' is not available on this subnet"),
-    )
-}
-
 pub(crate) fn only_canisters(method: &str) -> UserError {
     error(
         ErrorCode::CanisterRejectedMessage,
@@ -283,6 +276,15 @@ pub(crate) fn creation_fee_missing(sent: Cycles, required: Cycles) -> UserError 
             grouped(sent.0)
         ),
     )
+}
+
+/// Fewer cycles came with a call than its service costs.
+pub(crate) fn request_underpaid(method: &str, sent: Cycles, required: Cycles) -> UserError {
+    rejected(format!(
+        "{method} request sent with {} cycles, but {} cycles are required.",
+        grouped(sent.0),
+        grouped(required.0)
+    ))
 }
 
 pub(crate) fn chunk_store(message: impl std::fmt::Display) -> UserError {

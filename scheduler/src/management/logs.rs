@@ -16,11 +16,7 @@ pub(crate) fn fetch_replicated<E>(work: &mut Work<'_, E>, args: &FetchCanisterLo
         .subnet()
         .fetch_canister_logs_fee(NumBytes(canister.system.log.bytes()));
     let Some(left) = work.cycles.checked_sub(fee) else {
-        return Err(error::rejected(format!(
-            "fetch_canister_logs request sent with {} cycles, but {} cycles are required.",
-            error::grouped(work.cycles.0),
-            error::grouped(fee.0)
-        )));
+        return Err(error::request_underpaid("fetch_canister_logs", work.cycles, fee));
     };
     let reply = fetch(canister, &work.caller.principal, args)?;
     work.cycles = left;

@@ -17,7 +17,9 @@ pub enum Method {
     DeleteCanister,
     DeleteCanisterSnapshot,
     DepositCycles,
+    EcdsaPublicKey,
     FetchCanisterLogs,
+    HttpRequest,
     InstallChunkedCode,
     InstallCode,
     ListCanisterSnapshots,
@@ -29,18 +31,22 @@ pub enum Method {
     RawRand,
     ReadCanisterSnapshotData,
     ReadCanisterSnapshotMetadata,
+    SchnorrPublicKey,
+    SignWithEcdsa,
+    SignWithSchnorr,
     StartCanister,
     StopCanister,
     StoredChunks,
     SubnetInfo,
+    SubnetMetrics,
     TakeCanisterSnapshot,
     UninstallCode,
     UpdateSettings,
     UploadCanisterSnapshotData,
     UploadCanisterSnapshotMetadata,
     UploadChunk,
-    /// A published method that this subnet does not offer.
-    Unavailable,
+    VetKdDeriveKey,
+    VetKdPublicKey,
 }
 
 /// Who may call a method from outside the subnet.
@@ -101,9 +107,9 @@ const RULES: &[Rule] = &[
     rule("delete_canister", Method::DeleteCanister, Controllers),
     rule("delete_canister_snapshot", Method::DeleteCanisterSnapshot, Controllers),
     rule("deposit_cycles", Method::DepositCycles, CanistersOnly),
-    rule("ecdsa_public_key", Method::Unavailable, CanistersOnly),
+    rule("ecdsa_public_key", Method::EcdsaPublicKey, CanistersOnly),
     query_too("fetch_canister_logs", Method::FetchCanisterLogs, CanistersOnly),
-    rule("http_request", Method::Unavailable, CanistersOnly),
+    rule("http_request", Method::HttpRequest, CanistersOnly),
     rule("install_chunked_code", Method::InstallChunkedCode, Controllers),
     rule("install_code", Method::InstallCode, Controllers),
     rule(
@@ -131,13 +137,14 @@ const RULES: &[Rule] = &[
         Method::ReadCanisterSnapshotMetadata,
         SnapshotViewers,
     ),
-    rule("schnorr_public_key", Method::Unavailable, CanistersOnly),
-    rule("sign_with_ecdsa", Method::Unavailable, CanistersOnly),
-    rule("sign_with_schnorr", Method::Unavailable, CanistersOnly),
+    rule("schnorr_public_key", Method::SchnorrPublicKey, CanistersOnly),
+    rule("sign_with_ecdsa", Method::SignWithEcdsa, CanistersOnly),
+    rule("sign_with_schnorr", Method::SignWithSchnorr, CanistersOnly),
     rule("start_canister", Method::StartCanister, Controllers),
     rule("stop_canister", Method::StopCanister, Controllers),
     rule("stored_chunks", Method::StoredChunks, Controllers),
     rule("subnet_info", Method::SubnetInfo, CanistersOnly),
+    rule("subnet_metrics", Method::SubnetMetrics, CanistersOnly),
     rule("take_canister_snapshot", Method::TakeCanisterSnapshot, Controllers),
     rule("uninstall_code", Method::UninstallCode, Controllers),
     rule("update_settings", Method::UpdateSettings, Controllers),
@@ -152,8 +159,8 @@ const RULES: &[Rule] = &[
         Controllers,
     ),
     rule("upload_chunk", Method::UploadChunk, Controllers),
-    rule("vetkd_derive_key", Method::Unavailable, CanistersOnly),
-    rule("vetkd_public_key", Method::Unavailable, CanistersOnly),
+    rule("vetkd_derive_key", Method::VetKdDeriveKey, CanistersOnly),
+    rule("vetkd_public_key", Method::VetKdPublicKey, CanistersOnly),
 ];
 
 /// The rule of the method called `name`.
@@ -225,7 +232,14 @@ pub fn effective_canister_id(method: &str, payload: &[u8]) -> Result<Option<Cani
         | Method::NodeMetricsHistory
         | Method::RawRand
         | Method::SubnetInfo
-        | Method::Unavailable => Ok(None),
+        | Method::SubnetMetrics
+        | Method::EcdsaPublicKey
+        | Method::HttpRequest
+        | Method::SchnorrPublicKey
+        | Method::SignWithEcdsa
+        | Method::SignWithSchnorr
+        | Method::VetKdDeriveKey
+        | Method::VetKdPublicKey => Ok(None),
     }
 }
 

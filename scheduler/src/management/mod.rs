@@ -15,6 +15,7 @@ mod cycles;
 pub(crate) mod error;
 pub(crate) mod footprint;
 mod hooks;
+mod http_request;
 mod info;
 mod install;
 mod install_attempt;
@@ -28,13 +29,17 @@ mod snapshot_data;
 mod snapshots;
 mod status;
 mod subnet_info;
+mod threshold;
 mod work;
 
+pub use http_request::{http_reply, transform_argument};
 pub(crate) use install_attempt::Attempt;
 pub(crate) use lifecycle::{remove_code, stop_answer};
 pub use methods::effective_canister_id;
 pub use query::query;
 pub use randomness::raw_rand_reply;
+pub use threshold::threshold_reply;
+pub(crate) use threshold::unroutable;
 
 use crate::state::{CallOrigin, ReplicatedState, SubnetMessage};
 use candid_types as types;
@@ -110,7 +115,9 @@ fn dispatch<E: Execute>(name: &str, payload: &Payload, work: &mut Work<'_, E>) -
         Method::DeleteCanister => lifecycle::delete(work, &types::decode(payload)?),
         Method::DeleteCanisterSnapshot => snapshots::delete(work, &types::decode(payload)?),
         Method::DepositCycles => cycles::deposit(work, &types::decode(payload)?),
+        Method::EcdsaPublicKey => threshold::ecdsa_public_key(work, &types::decode(payload)?).map(Reply::Now),
         Method::FetchCanisterLogs => logs::fetch_replicated(work, &types::decode(payload)?),
+        Method::HttpRequest => http_request::http_request(work, types::decode(payload)?),
         Method::InstallChunkedCode => install::install_chunked(work, types::decode(payload)?),
         Method::InstallCode => install::install(work, types::decode(payload)?),
         Method::ListCanisterSnapshots => snapshots::list(work, &types::decode(payload)?),
@@ -122,17 +129,22 @@ fn dispatch<E: Execute>(name: &str, payload: &Payload, work: &mut Work<'_, E>) -
         Method::RawRand => randomness::raw_rand(work, payload),
         Method::ReadCanisterSnapshotData => snapshot_data::read(work, &types::decode(payload)?),
         Method::ReadCanisterSnapshotMetadata => snapshot_data::read_metadata(work, &types::decode(payload)?),
+        Method::SchnorrPublicKey => threshold::schnorr_public_key(work, &types::decode(payload)?).map(Reply::Now),
+        Method::SignWithEcdsa => threshold::sign_with_ecdsa(work, types::decode(payload)?),
+        Method::SignWithSchnorr => threshold::sign_with_schnorr(work, types::decode(payload)?),
         Method::StartCanister => lifecycle::start(work, &types::decode(payload)?),
         Method::StopCanister => lifecycle::stop(work, &types::decode(payload)?),
         Method::StoredChunks => chunks::stored(work, &types::decode(payload)?),
         Method::SubnetInfo => subnet_info::subnet_info(work, &types::decode(payload)?),
+        Method::SubnetMetrics => subnet_info::subnet_metrics(work, &types::decode(payload)?),
         Method::TakeCanisterSnapshot => snapshots::take(work, &types::decode(payload)?),
         Method::UninstallCode => lifecycle::uninstall(work, &types::decode(payload)?),
         Method::UpdateSettings => settings::update(work, types::decode(payload)?),
         Method::UploadCanisterSnapshotData => snapshot_data::upload(work, &types::decode(payload)?),
         Method::UploadCanisterSnapshotMetadata => snapshot_data::upload_metadata(work, types::decode(payload)?),
         Method::UploadChunk => chunks::upload(work, &types::decode(payload)?),
-        Method::Unavailable => Err(error::not_available(name)),
+        Method::VetKdDeriveKey => threshold::vetkd_derive_key(work, types::decode(payload)?),
+        Method::VetKdPublicKey => threshold::vetkd_public_key(work, &types::decode(payload)?).map(Reply::Now),
     }
 }
 
@@ -192,3 +204,5 @@ pub fn check_ingress(state: &ReplicatedState, ingress: &Ingress) -> Result<(), U
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::outcall_for_test;

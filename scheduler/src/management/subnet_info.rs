@@ -3,7 +3,7 @@
 use super::error;
 use super::types::{
     self, CanisterIdRange, ListCanistersResult, NodeMetrics, NodeMetricsEntry, NodeMetricsHistoryArgs, SubnetInfoArgs,
-    SubnetInfoResult,
+    SubnetInfoResult, SubnetMetricsResult,
 };
 use super::work::{Reply, Work};
 use crate::state::ReplicatedState;
@@ -34,6 +34,20 @@ pub(crate) fn subnet_info<E>(work: &mut Work<'_, E>, args: &SubnetInfoArgs) -> R
     types::encode(SubnetInfoResult {
         replica_version: format!("replicore-{}", env!("CARGO_PKG_VERSION")),
         registry_version: 1,
+    })
+    .map(Reply::Now)
+}
+
+/// `subnet_metrics`
+pub(crate) fn subnet_metrics<E>(work: &mut Work<'_, E>, args: &SubnetInfoArgs) -> Result<Reply, UserError> {
+    check_subnet(work, args.subnet_id)?;
+    let metadata = &work.state.metadata;
+    types::encode(SubnetMetricsResult {
+        block_height: metadata.height.0.into(),
+        num_canisters: metadata.metrics.canisters.into(),
+        canister_state_bytes: metadata.metrics.canister_state_bytes.into(),
+        consumed_cycles_total: metadata.metrics.consumed_cycles.0.into(),
+        update_transactions_total: metadata.metrics.update_transactions.into(),
     })
     .map(Reply::Now)
 }

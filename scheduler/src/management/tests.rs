@@ -2,6 +2,9 @@
 
 mod code;
 mod lifecycle;
+mod outside;
 mod settings;
 mod snapshots;
 mod stub;
+
+pub use outside::outcall_for_test;

@@ -22,10 +22,13 @@ pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair
 pub use system::*;
 
 use crate::certified_state::CertifiedState;
+use crate::outcall::HttpOutcall;
+use crate::threshold::{MasterPublicKeys, ThresholdRequest};
 use imbl::{OrdMap, OrdSet};
+use replicore_types::limits::HTTP_OUTCALL_TIMEOUT;
 use replicore_types::{
-    CallbackId, CanisterId, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, Payload,
-    PrincipalId, Request, Response, SubnetConfig, SubnetId, Time,
+    CallbackId, CanisterId, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, PrincipalId,
+    Request, Response, SubnetConfig, SubnetId, Time,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -94,6 +97,8 @@ pub struct SystemMetadata {
     pub compute_allocation_taken: u64,
     /// Batch time at which heartbeats were given out last.
     pub heartbeats_at: Time,
+    /// The master public keys of the threshold keys that the subnet holds.
+    pub threshold_public_keys: Arc<MasterPublicKeys>,
     /// Counters for `/subnet/<id>/metrics`.
     pub metrics: SubnetMetrics,
 }
@@ -141,10 +146,9 @@ pub enum SubnetCallKind {
     /// `raw_rand`: the randomness of the next batch.
     RawRand,
     /// `http_request`: a response from outside, by way of a batch.
-    HttpRequest {
-        /// The Candid argument.
-        argument: Payload,
-    },
+    HttpRequest(Arc<HttpOutcall>),
+    /// A signature or a vetKey from who holds the secrets, by way of a batch.
+    Threshold(Arc<ThresholdRequest>),
 }
 
 /// Messages to and from the management canister and its open calls.
@@ -165,6 +169,16 @@ pub struct SubnetState {
     pub long_install: Option<PausedInstall>,
 }
 
+impl SubnetState {
+    /// When the outcall that waits longest is given up.
+    fn next_outcall_deadline(&self) -> Option<Time> {
+        // Contexts are numbered in the order of their times.
+        let mut contexts = self.call_contexts.values();
+        let oldest = contexts.find(|context| matches!(context.kind, SubnetCallKind::HttpRequest(_)))?;
+        Some(oldest.time.plus(HTTP_OUTCALL_TIMEOUT))
+    }
+}
+
 /// What a new subnet starts from.
 #[derive(Clone, Debug)]
 pub struct Genesis {
@@ -178,6 +192,8 @@ pub struct Genesis {
     pub nodes: BTreeMap<NodeId, Arc<[u8]>>,
     /// Indices of the first and last canister id.
     pub canister_indices: (u64, u64),
+    /// The master public keys of the threshold keys in `subnet`.
+    pub threshold_public_keys: MasterPublicKeys,
 }
 
 impl ReplicatedState {
@@ -198,6 +214,7 @@ impl ReplicatedState {
             memory_taken: NumBytes::ZERO,
             compute_allocation_taken: 0,
             heartbeats_at: Time(0),
+            threshold_public_keys: Arc::new(genesis.threshold_public_keys),
             metrics: SubnetMetrics::default(),
         };
         let mut state = Self::empty(metadata, IngressHistory::default(), SubnetState::default());
@@ -249,7 +266,8 @@ impl ReplicatedState {
         if self.activity.heartbeats().next().is_some() || self.activity.stopping().next().is_some() {
             return NextRound::Periodic;
         }
-        match self.activity.next_deadline() {
+        let deadlines = self.activity.next_deadline().into_iter();
+        match deadlines.chain(subnet.next_outcall_deadline()).min() {
             Some(deadline) => NextRound::At(deadline),
             None => NextRound::OnMessage,
         }

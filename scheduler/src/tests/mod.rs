@@ -2,6 +2,7 @@
 
 mod calls;
 mod installs;
+mod outside;
 mod queries;
 mod rounds;
 mod stub;

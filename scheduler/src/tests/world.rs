@@ -34,6 +34,7 @@ impl World {
             root_key: Arc::from(&[0; 133][..]),
             nodes: BTreeMap::new(),
             canister_indices: (0, 1 << 20),
+            threshold_public_keys: Default::default(),
         });
         state.metadata.time = Time(1_620_328_630_000_000_000);
         for index in 0..canisters {

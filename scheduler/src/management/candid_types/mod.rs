@@ -4,10 +4,14 @@
 //! clients and reference transcripts compare the bytes.
 
 mod args;
+mod http;
 mod results;
+mod threshold;
 
 pub(crate) use args::*;
+pub(crate) use http::*;
 pub(crate) use results::*;
+pub(crate) use threshold::*;
 
 use candid::{CandidType, DecoderConfig, Deserialize};
 use replicore_types::{ErrorCode, PrincipalId, UserError};

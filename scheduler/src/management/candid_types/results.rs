@@ -291,6 +291,16 @@ pub(crate) struct SubnetInfoResult {
     pub registry_version: u64,
 }
 
+/// `subnet_metrics`
+#[derive(Clone, Debug, CandidType, Deserialize)]
+pub(crate) struct SubnetMetricsResult {
+    pub block_height: Nat,
+    pub num_canisters: Nat,
+    pub canister_state_bytes: Nat,
+    pub consumed_cycles_total: Nat,
+    pub update_transactions_total: Nat,
+}
+
 /// Blocks that one node made or missed.
 #[derive(Clone, Debug, CandidType, Deserialize)]
 pub(crate) struct NodeMetrics {

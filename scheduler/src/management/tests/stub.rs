@@ -163,6 +163,7 @@ impl Subnet {
             root_key: Arc::from([0; 133]),
             nodes: BTreeMap::new(),
             canister_indices: (0, 99),
+            threshold_public_keys: Default::default(),
         });
         state.metadata.time = Time(1_620_328_630_000_000_000);
         Self { state, messages: 0 }
