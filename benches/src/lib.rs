@@ -52,6 +52,20 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["harness.noop_ns"], measure::harness_noop),
     (&["engine.noop_update_us"], engine::noop_update),
     (&["engine.host_call_ns"], engine::host_call),
+    (&["engine.host_copy_1k_ns"], engine::host_copy),
+    (&["engine.write5_random_pages_us"], engine::write_five_pages),
+    (
+        &[
+            "engine.trap_rollback_page_us",
+            "engine.trap_host_us",
+            "engine.trap_exhausted_us",
+        ],
+        engine::traps,
+    ),
+    (&["engine.stable_single_write_us"], engine::stable_write),
+    (&["engine.slice_resume_us"], engine::slice_resume),
+    (&["engine.cold_1gib_first_message_us"], engine::cold_heap),
+    (&["engine.zipf_update_us"], engine::zipf),
     (&["persistence.page_commit_us"], persistence::page_commit),
     (
         &["persistence.checkpoint_page_us", "persistence.checkpoint_256_ms"],

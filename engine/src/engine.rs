@@ -25,6 +25,7 @@ use wasmtime::{Trap, WasmBacktrace};
 const PAGE_CHANGED: u64 = 1_000;
 /// The same for wasm64 modules.
 const PAGE_CHANGED_WASM64: u64 = 4_000;
+
 /// Bounds of one engine. No result depends on them.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub query_instances_per_canister_max: usize,
     /// Which compilers make the code of modules.
     pub tiers: Tiers,
+    /// Memory of idle warm instances in bytes, for replicated messages and for queries each.
+    pub warm_bytes_max: u64,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
     pub cache_folder: Option<PathBuf>,
 }
@@ -50,6 +53,7 @@ impl Default for EngineConfig {
             warm_query_canisters_max: 500,
             query_instances_per_canister_max: 4,
             tiers: Tiers::Both,
+            warm_bytes_max: 8 << 30,
             cache_folder: None,
         }
     }
@@ -90,8 +94,12 @@ impl Engine {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
         Ok(Self {
             modules: ModuleCache::new(config.tiers, config.modules_max, config.cache_folder.clone()).map_err(error)?,
-            warm: InstancePool::new(config.warm_canisters_max, 1),
-            queries: InstancePool::new(config.warm_query_canisters_max, config.query_instances_per_canister_max),
+            warm: InstancePool::new(config.warm_canisters_max, 1, config.warm_bytes_max),
+            queries: InstancePool::new(
+                config.warm_query_canisters_max,
+                config.query_instances_per_canister_max,
+                config.warm_bytes_max,
+            ),
         })
     }
 
@@ -289,27 +297,25 @@ struct Place {
 }
 
 /// What an entry point names in the module.
-enum Target {
-    Export(String),
+enum Target<'a> {
+    /// The export whose name is both together.
+    Export(&'static str, &'a str),
     Closure(crate::WasmClosure),
 }
 
-impl Target {
+impl<'a> Target<'a> {
     /// `None` where the module does not export the system entry point: then there is nothing to do.
-    fn of(entry_point: &EntryPoint, state: &ExecutionState) -> Result<Option<Self>, Failure> {
-        let method = |kind: MethodKind, word: &'static str, prefix: &str, name: &String| {
+    fn of(entry_point: &'a EntryPoint, state: &ExecutionState) -> Result<Option<Self>, Failure> {
+        let method = |kind: MethodKind, word: &'static str, prefix: &'static str, name: &'a String| {
             if state.interface.method(name) == Some(kind) {
-                Ok(Some(Self::Export(format!("{prefix} {name}"))))
+                Ok(Some(Self::Export(prefix, name)))
             } else {
                 Err(Failure::MethodNotFound(word, name.clone()))
             }
         };
-        let system = |name: &str| Ok(state.interface.has(name).then(|| Self::Export(name.to_owned())));
+        let system = |name: &'static str| Ok(state.interface.has(name).then_some(Self::Export(name, "")));
         match entry_point {
-            EntryPoint::Start => Ok(state
-                .interface
-                .has("start")
-                .then(|| Self::Export(symbols::START.to_owned()))),
+            EntryPoint::Start => Ok(state.interface.has("start").then_some(Self::Export(symbols::START, ""))),
             EntryPoint::Init(_) => system("canister_init"),
             EntryPoint::PreUpgrade => system("canister_pre_upgrade"),
             EntryPoint::PostUpgrade(_) => system("canister_post_upgrade"),
@@ -317,14 +323,14 @@ impl Target {
             EntryPoint::Heartbeat => system("canister_heartbeat"),
             EntryPoint::GlobalTimer => system("canister_global_timer"),
             EntryPoint::OnLowWasmMemory => system("canister_on_low_wasm_memory"),
-            EntryPoint::Update { method: name, .. } => method(MethodKind::Update, "update", "canister_update", name),
+            EntryPoint::Update { method: name, .. } => method(MethodKind::Update, "update", "canister_update ", name),
             EntryPoint::ReplicatedQuery { method: name, .. } | EntryPoint::Query { method: name, .. } => {
-                method(MethodKind::Query, "query", "canister_query", name)
+                method(MethodKind::Query, "query", "canister_query ", name)
             }
             EntryPoint::CompositeQuery { method: name, .. } => method(
                 MethodKind::CompositeQuery,
                 "composite_query",
-                "canister_composite_query",
+                "canister_composite_query ",
                 name,
             ),
             EntryPoint::Callback { closure, .. } | EntryPoint::Cleanup { closure, .. } => {
@@ -335,9 +341,9 @@ impl Target {
 
     fn resolve(&self, instance: &mut Instance) -> Result<Entry, Failure> {
         match self {
-            Self::Export(name) => instance
-                .export(name)
-                .ok_or_else(|| Failure::Engine(format!("the prepared module does not export {name}"))),
+            Self::Export(prefix, name) => instance
+                .export(prefix, name)
+                .ok_or_else(|| Failure::Engine(format!("the prepared module does not export {prefix}{name}"))),
             Self::Closure(closure) => instance.closure(*closure),
         }
     }

@@ -12,6 +12,42 @@ pub(crate) struct StableMemory {
     committed: PageMap,
     size_wasm_pages: u64,
     written: BTreeMap<PageIndex, Box<Page>>,
+    /// Pages read or written.
+    accessed: PageSet,
+}
+
+/// A set of pages that costs little for runs of them: a bit for each of 64 neighbours.
+#[derive(Default)]
+struct PageSet {
+    words: BTreeMap<u64, u64>,
+    count: u64,
+}
+
+impl PageSet {
+    /// Pages of the range that are not in the set.
+    fn missing(&self, first: PageIndex, last: PageIndex) -> u64 {
+        let held = self.words.range(first.0 / 64..=last.0 / 64);
+        let held: u32 = held
+            .map(|(word, bits)| (bits & mask(*word, first, last)).count_ones())
+            .sum();
+        last.0 - first.0 + 1 - u64::from(held)
+    }
+
+    fn insert(&mut self, first: PageIndex, last: PageIndex) {
+        for word in first.0 / 64..=last.0 / 64 {
+            let bits = self.words.entry(word).or_default();
+            let added = mask(word, first, last) & !*bits;
+            *bits |= added;
+            self.count += u64::from(added.count_ones());
+        }
+    }
+}
+
+/// The bits of a word that stand for pages of the range, which reaches into the word.
+fn mask(word: u64, first: PageIndex, last: PageIndex) -> u64 {
+    let low = first.0.saturating_sub(word * 64);
+    let high = (last.0 - word * 64).min(63);
+    u64::MAX << low & u64::MAX >> (63 - high)
 }
 
 /// The part of a byte range that lies in one page.
@@ -27,6 +63,7 @@ impl StableMemory {
             committed: committed.pages.clone(),
             size_wasm_pages: committed.size_wasm_pages,
             written: BTreeMap::new(),
+            accessed: PageSet::default(),
         }
     }
 
@@ -47,17 +84,27 @@ impl StableMemory {
         self.written.len() as u64
     }
 
-    /// Pages of `offset..offset + size` that this message did not write before.
+    /// Pages of `offset..offset + size` that this message did not write before. `size` is not zero.
     pub(crate) fn pages_not_yet_written(&self, offset: u64, size: u64) -> u64 {
-        if size == 0 {
-            return 0;
-        }
-        let page_bytes = OS_PAGE_BYTES as u64;
-        let (first, last) = (
-            PageIndex(offset / page_bytes),
-            PageIndex((offset + size - 1) / page_bytes),
-        );
+        let (first, last) = pages_of(offset, size);
         (last.0 - first.0 + 1) - self.written.range(first..=last).count() as u64
+    }
+
+    /// Pages that this message read or wrote.
+    pub(crate) fn pages_accessed(&self) -> u64 {
+        self.accessed.count
+    }
+
+    /// Pages of `offset..offset + size` that this message did not read or write before. `size` is not zero.
+    pub(crate) fn pages_not_yet_accessed(&self, offset: u64, size: u64) -> u64 {
+        let (first, last) = pages_of(offset, size);
+        self.accessed.missing(first, last)
+    }
+
+    /// Notes that `offset..offset + size` is read or written. `size` is not zero.
+    pub(crate) fn note_access(&mut self, offset: u64, size: u64) {
+        let (first, last) = pages_of(offset, size);
+        self.accessed.insert(first, last);
     }
 
     /// Reads `target.len()` bytes at `offset`, which must lie inside the memory.
@@ -114,6 +161,15 @@ impl StableMemory {
     }
 }
 
+/// The first and the last page of a range that is not empty.
+fn pages_of(offset: u64, size: u64) -> (PageIndex, PageIndex) {
+    let page_bytes = OS_PAGE_BYTES as u64;
+    (
+        PageIndex(offset / page_bytes),
+        PageIndex((offset + size - 1) / page_bytes),
+    )
+}
+
 fn pieces(offset: u64, size: usize) -> impl Iterator<Item = Piece> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -160,6 +216,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn accessed_pages_are_counted_once() {
+        let mut set = PageSet::default();
+        let page = PageIndex;
+        assert_eq!(set.missing(page(3), page(3)), 1);
+        set.insert(page(3), page(3));
+        set.insert(page(60), page(200));
+        assert_eq!(set.count, 142);
+        assert_eq!(set.missing(page(0), page(255)), 256 - 142);
+        assert_eq!(set.missing(page(63), page(64)), 0);
+        set.insert(page(0), page(255));
+        assert_eq!((set.count, set.missing(page(0), page(256))), (256, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Canister, error, reply};
+use common::{Canister, error, minor_faults, reply};
 use replicore_types::{Cycles, NumBytes};
 
 const STABLE: &str = r#"(module
@@ -26,6 +26,20 @@ const STABLE: &str = r#"(module
     (func (export "canister_query size") (call $answer (call $size)))
     (func (export "canister_update write") (call $arguments)
         (call $write (i64.load (i32.const 0)) (i64.load (i32.const 8)) (i64.load (i32.const 16))) (call $msg_reply))
+    (func $each (local $left i64) (call $arguments) (local.set $left (i64.load (i32.const 0)))
+        (loop $again
+            (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (call $read (i64.const 1024) (i64.mul (local.get $left) (i64.load (i32.const 8))) (i64.const 1))
+            (br_if $again (i64.ne (local.get $left) (i64.const 0))))
+        (call $msg_reply))
+    (export "canister_query read_each" (func $each))
+    (func (export "canister_update write_each") (local $left i64) (call $arguments)
+        (local.set $left (i64.load (i32.const 0)))
+        (loop $again
+            (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (call $write (i64.mul (local.get $left) (i64.load (i32.const 8))) (i64.const 16) (i64.const 8))
+            (br_if $again (i64.ne (local.get $left) (i64.const 0))))
+        (call $msg_reply))
     (func (export "canister_query read") (call $arguments)
         (call $read (i64.const 1024) (i64.load (i32.const 0)) (i64.load (i32.const 8)))
         (call $append (i32.const 1024) (i32.load (i32.const 8))) (call $msg_reply)))"#;
@@ -118,4 +132,41 @@ fn growth_is_bounded_by_the_subnet_and_by_the_freezing_threshold() {
     let (code, text) = error(&poor.update("grow", &words([16_384, 0, 0])));
     assert_eq!(code, "IC0532");
     assert!(text.contains("due to insufficient cycles. At least "), "{text}");
+}
+
+#[test]
+fn what_a_message_accesses_is_bounded() {
+    const QUERY_PAGES: u64 = 262_144;
+    let mut canister = Canister::new(STABLE);
+    number(&mut canister, "grow", 2 * 16_384);
+    reply(&canister.query("read_each", &words([QUERY_PAGES, 4_096, 0])));
+    // Half of them are the same again.
+    reply(&canister.query("read_each", &words([2 * QUERY_PAGES, 2_048, 0])));
+    let (code, text) = error(&canister.query("read_each", &words([QUERY_PAGES + 1, 4_096, 0])));
+    assert_eq!(code, "IC0524");
+    assert!(
+        text.starts_with(
+            "Canister exceeded memory access limits: Exceeded the limit for the number of accessed pages in the stable \
+             memory in a single message execution: limit 2097152 KB for regular messages and 1048576 KB for queries."
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn sparse_stable_memory_costs_the_pages_touched() {
+    const SPOTS: u64 = 500;
+    let mut canister = Canister::new(STABLE);
+    number(&mut canister, "grow", 10 * 16_384);
+    let stride = (10 << 30) / SPOTS;
+    let before = minor_faults();
+    let done = canister.update("write_each", &words([SPOTS, stride, 0x0102_0304_0506_0708]));
+    reply(&done);
+    reply(&canister.query("read_each", &words([SPOTS, stride, 0])));
+    let faults = minor_faults() - before;
+    assert_eq!(done.stats.stable_pages_dirtied, SPOTS);
+    assert_eq!(canister.state.stable.pages.len(), SPOTS);
+    assert!(faults < 8 * SPOTS, "{faults} page faults for {SPOTS} pages");
+    let expected = 0x0102_0304_0506_0708_u64.to_le_bytes();
+    assert_eq!(reply(&canister.query("read", &words([stride * 7, 8, 0]))), expected);
 }

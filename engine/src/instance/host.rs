@@ -45,6 +45,16 @@ pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
             }
         },
     )?;
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::CHARGE_SYSTEM_CALL,
+        |mut caller: Caller<'_, HostState>, fixed: u64, per_byte: u64, first: u64, second: u64| {
+            let mut host = Host::new(&mut caller);
+            let bytes = first.saturating_add(second);
+            let fee = fixed.saturating_add(bytes.saturating_mul(per_byte));
+            host.charge(fee).map_err(|failure| host.fail(failure))
+        },
+    )?;
     Ok(())
 }
 

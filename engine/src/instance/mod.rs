@@ -6,9 +6,11 @@
 //!                                                              else: changed pages <- committed state
 //! ```
 //! An instance knows the version of the state that its memory equals. Between messages that is exact: a message
-//! either becomes a new version or is undone page by page.
+//! either becomes a new version or is undone page by page. A cold canister's large heap is brought in as it is touched,
+//! see `cold_heap`; what is not in yet counts as equal.
 
 mod background;
+mod cold_heap;
 mod compiled;
 mod disk_cache;
 mod host;
@@ -20,6 +22,7 @@ pub(crate) use compiled::{Compiled, ModuleCache};
 pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 
+use self::cold_heap::ColdHeap;
 use crate::module::{STACK_BYTES, symbols};
 use crate::system_api::{Exports, HostState, Running};
 use crate::trap::Failure;
@@ -27,10 +30,12 @@ use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
 use replicore_persistence::{Page, PageDelta, PageIndex};
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::{Global, Ref, Store, Table, TypedFunc, Val};
 
+/// What an instance takes beside its heap, about: machine stack, marks, the tables of the Wasm engine.
+const INSTANCE_BYTES: u64 = 64 * 1024;
 const ZERO_PAGE: Page = [0; OS_PAGE_BYTES];
 
 /// A module in memory.
@@ -38,10 +43,14 @@ pub(crate) struct Instance {
     pub(crate) compiled: Arc<Compiled>,
     store: Store<HostState>,
     instance: wasmtime::Instance,
+    /// The part of the heap that is not whole yet, if the instance began with a large one. After `store`: dropped last.
+    cold: Option<ColdHeap>,
     table: Option<Table>,
     globals: Vec<Global>,
-    /// Exported functions that were called before, by export name.
-    functions: HashMap<String, TypedFunc<(), ()>>,
+    /// Exported functions that were called before.
+    functions: Vec<TypedFunc<(), ()>>,
+    /// Their positions, by what their export's name begins with and by the rest of it.
+    positions: Vec<(&'static str, BTreeMap<Box<str>, usize>)>,
     /// The state that memory and globals equal between messages.
     committed_heap: WasmMemory,
     committed_globals: Arc<[GlobalValue]>,
@@ -53,8 +62,8 @@ pub(crate) struct Instance {
 
 /// Where a message enters an instance.
 pub(crate) enum Entry {
-    /// An export.
-    Export(TypedFunc<(), ()>),
+    /// The export at this position among those that were looked up.
+    Export(usize),
     /// A callback with a 32-bit environment.
     Closure32(TypedFunc<u32, ()>, u32),
     /// A callback with a 64-bit environment.
@@ -101,12 +110,15 @@ impl Instance {
             compiled,
             store,
             instance,
+            cold: None,
             table,
             globals,
-            functions: HashMap::new(),
+            functions: Vec::new(),
+            positions: Vec::new(),
             version: 0,
             marked: Vec::new(),
         };
+        fresh.begin_cold(state)?;
         fresh.load(state)?;
         Ok(fresh)
     }
@@ -116,9 +128,45 @@ impl Instance {
         self.compiled.tier >= compiled.tier
     }
 
+    /// Lets a heap with many pages come in as it is touched.
+    fn begin_cold(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
+        let Some(heap) = self.store.data().exports.heap else {
+            return Ok(());
+        };
+        if state.heap.pages.len() < cold_heap::PAGES_MIN {
+            return Ok(());
+        }
+        self.grow_heap(state)?;
+        let (base, bytes) = (heap.data_ptr(&self.store), heap.data_size(&self.store));
+        // SAFETY: the heap was just made, has grown by zeros only and, by the engine's configuration, never moves.
+        // `load`, `heap_changes`, `commit` and `roll_back` touch present pages only, and `cold` is dropped after
+        // `store`.
+        self.cold = unsafe { ColdHeap::new(&mut self.store, base, bytes, state.heap.pages.clone()) };
+        Ok(())
+    }
+
+    fn grow_heap(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
+        if let Some(heap) = self.store.data().exports.heap {
+            let missing = state.heap.size_wasm_pages.saturating_sub(heap.size(&self.store));
+            if missing > 0 {
+                ready(heap.grow_async(&mut self.store, missing))?;
+            }
+        }
+        Ok(())
+    }
+
     /// True where the instance can be made to hold `state` by [`Instance::bring_to`].
     pub(crate) fn can_hold(&self, state: &ExecutionState) -> bool {
         self.compiled.hash == state.module.hash && self.committed_heap.size_wasm_pages <= state.heap.size_wasm_pages
+    }
+
+    /// Bytes of memory that the instance takes, about.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pages = match &self.cold {
+            Some(cold) => cold.present_count() as u64,
+            None => self.committed_heap.pages.len(),
+        };
+        pages * OS_PAGE_BYTES as u64 + INSTANCE_BYTES
     }
 
     /// True where the instance holds this version of the state already.
@@ -136,20 +184,24 @@ impl Instance {
     }
 
     fn load(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
+        self.grow_heap(state)?;
         if let Some(heap) = self.store.data().exports.heap {
-            let missing = state.heap.size_wasm_pages.saturating_sub(heap.size(&self.store));
-            if missing > 0 {
-                ready(heap.grow_async(&mut self.store, missing))?;
-            }
             let memory = heap.data_mut(&mut self.store);
+            let cold = self.cold.as_ref();
             state
                 .heap
                 .pages
                 .for_each_change(&self.committed_heap.pages, |index, page| {
-                    if let Some(target) = page_of(memory, index) {
+                    // No reference to a page that is not there, not even an unused one.
+                    if is_present(cold, index)
+                        && let Some(target) = page_of(memory, index)
+                    {
                         target.copy_from_slice(page.unwrap_or(&ZERO_PAGE));
                     }
                 });
+        }
+        if let Some(cold) = &mut self.cold {
+            cold.set_source(state.heap.pages.clone());
         }
         self.committed_heap = state.heap.clone();
         self.committed_globals = state.globals.clone();
@@ -170,14 +222,23 @@ impl Instance {
         Ok(())
     }
 
-    /// The function exported as `name`, if there is one of type `() -> ()`.
-    pub(crate) fn export(&mut self, name: &str) -> Option<Entry> {
-        if let Some(function) = self.functions.get(name) {
-            return Some(Entry::Export(function.clone()));
+    /// The function exported as `prefix` and `name` together, if there is one of type `() -> ()`.
+    pub(crate) fn export(&mut self, prefix: &'static str, name: &str) -> Option<Entry> {
+        let known = self.positions.iter().find(|(known, _)| *known == prefix);
+        if let Some(position) = known.and_then(|(_, names)| names.get(name)) {
+            return Some(Entry::Export(*position));
         }
-        let function = self.instance.get_typed_func::<(), ()>(&mut self.store, name).ok()?;
-        self.functions.insert(name.to_owned(), function.clone());
-        Some(Entry::Export(function))
+        let export = format!("{prefix}{name}");
+        let function = self.instance.get_typed_func::<(), ()>(&mut self.store, &export).ok()?;
+        let position = self.functions.len();
+        self.functions.push(function);
+        match self.positions.iter_mut().find(|(known, _)| *known == prefix) {
+            Some((_, names)) => {
+                names.insert(name.into(), position);
+            }
+            None => self.positions.push((prefix, BTreeMap::from([(name.into(), position)]))),
+        }
+        Some(Entry::Export(position))
     }
 
     /// The function that a closure names.
@@ -209,7 +270,7 @@ impl Instance {
     /// Runs the message to its end, over all its slices.
     pub(crate) async fn run(&mut self, entry: Entry) -> wasmtime::Result<()> {
         match entry {
-            Entry::Export(function) => function.call_async(&mut self.store, ()).await,
+            Entry::Export(position) => self.functions[position].call_async(&mut self.store, ()).await,
             Entry::Closure32(function, environment) => function.call_async(&mut self.store, environment).await,
             Entry::Closure64(function, environment) => function.call_async(&mut self.store, environment).await,
         }
@@ -248,6 +309,7 @@ impl Instance {
             // The last store into a page may reach into the next one.
             let next = PageIndex(marked + 1);
             if self.marked.get(position + 1) != Some(&next.0)
+                && is_present(self.cold.as_ref(), next)
                 && differs(memory, next, committed.get(next), symbols::STRADDLE_BYTES)
             {
                 pages.push(next);
@@ -269,6 +331,10 @@ impl Instance {
                     }
                 }
                 self.committed_heap.pages = self.committed_heap.pages.update(delta);
+                if let Some(cold) = &mut self.cold {
+                    // Nothing new for pages that are not in; the old version need not be kept for them.
+                    cold.set_source(self.committed_heap.pages.clone());
+                }
             }
         }
         self.read_globals();
@@ -300,15 +366,15 @@ impl Instance {
         };
         let pages = heap.data_size(&self.store) / OS_PAGE_BYTES;
         let marks = marks.data_mut(&mut self.store);
-        let in_use = pages.min(marks.len());
-        const STRIDE: usize = 64;
-        for (chunk_index, chunk) in marks[..in_use].chunks_mut(STRIDE).enumerate() {
-            if chunk.iter().fold(0, |any, mark| any | mark) == 0 {
+        // A heap is whole Wasm pages, hence a multiple of 16 OS pages, and so are the marks.
+        let in_use = pages.next_multiple_of(STRIDE).min(marks.len());
+        for (word_index, word) in marks[..in_use].as_chunks_mut::<STRIDE>().0.iter_mut().enumerate() {
+            if is_unmarked(word) {
                 continue;
             }
-            for (offset, mark) in chunk.iter_mut().enumerate() {
+            for (offset, mark) in word.iter_mut().enumerate() {
                 if std::mem::take(mark) != 0 {
-                    self.marked.push((chunk_index * STRIDE + offset) as u64);
+                    self.marked.push((word_index * STRIDE + offset) as u64);
                 }
             }
         }
@@ -343,6 +409,21 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// Marks that are looked at together: pages of 256 KiB of heap.
+const STRIDE: usize = 64;
+
+/// True where no mark of these is set. Written over machine words, so that the scan of a large heap's marks is as fast
+/// as memory.
+fn is_unmarked(marks: &[u8; STRIDE]) -> bool {
+    let words = marks.as_chunks::<8>().0;
+    words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) == 0
+}
+
+/// True where the page may be touched outside of a message.
+fn is_present(cold: Option<&ColdHeap>, index: PageIndex) -> bool {
+    cold.is_none_or(|cold| cold.is_present(index))
 }
 
 fn value_of(value: Val) -> Option<GlobalValue> {

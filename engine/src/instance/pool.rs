@@ -1,4 +1,4 @@
-//! Warm instances, bounded, evicted by recency.
+//! Warm instances, bounded in number and in memory, evicted by recency.
 
 use super::{Compiled, Instance};
 use crate::ExecutionState;
@@ -6,26 +6,40 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use replicore_types::CanisterId;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Locks are split so that cores that run different canisters do not meet.
 const SHARDS: usize = 16;
 
-/// Boxed: an instance moves between the pool and the message that runs on it, and is large.
-type Shard = LruCache<CanisterId, Vec<Box<Instance>>>;
+/// An instance and the memory that it was counted with.
+struct Idle {
+    /// Boxed: an instance moves between the pool and the message that runs on it, and is large.
+    instance: Box<Instance>,
+    bytes: u64,
+}
+
+type Shard = LruCache<CanisterId, Vec<Idle>>;
 
 /// Idle instances by canister.
 pub(crate) struct InstancePool {
     shards: Vec<Mutex<Shard>>,
     instances_per_canister_max: usize,
+    /// Memory of all idle instances, and its bound. An instance that is in use is not counted: there are as many as
+    /// threads and paused messages.
+    bytes: AtomicU64,
+    bytes_max: u64,
 }
 
 impl InstancePool {
-    /// A pool for about `canisters_max` canisters, each with up to `instances_per_canister_max` instances.
-    pub(crate) fn new(canisters_max: usize, instances_per_canister_max: usize) -> Self {
+    /// A pool for about `canisters_max` canisters, each with up to `instances_per_canister_max` instances, that take no
+    /// more than about `bytes_max` bytes together.
+    pub(crate) fn new(canisters_max: usize, instances_per_canister_max: usize, bytes_max: u64) -> Self {
         let per_shard = NonZeroUsize::new(canisters_max.div_ceil(SHARDS)).unwrap_or(NonZeroUsize::MIN);
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(LruCache::new(per_shard))).collect(),
             instances_per_canister_max,
+            bytes: AtomicU64::new(0),
+            bytes_max,
         }
     }
 
@@ -38,37 +52,49 @@ impl InstancePool {
         compiled: &Compiled,
     ) -> Option<Box<Instance>> {
         // Dropped after the lock is released.
-        let _replaced: Vec<_>;
-        let mut shard = self.shard(canister).lock();
+        let replaced: Vec<Idle>;
+        let mut shard = self.shards[shard_of(canister)].lock();
         let idle = shard.get_mut(&canister)?;
-        _replaced = idle.extract_if(.., |instance| !instance.is_up_to(compiled)).collect();
+        replaced = idle.extract_if(.., |idle| !idle.instance.is_up_to(compiled)).collect();
+        let replaced_bytes = replaced.iter().map(|idle| idle.bytes).sum();
+        self.bytes.fetch_sub(replaced_bytes, Ordering::Relaxed);
+        let fits = |idle: &Idle| idle.instance.can_hold(state);
         let position = idle
             .iter()
-            .position(|instance| instance.holds(state.warm_version) && instance.can_hold(state))
-            .or_else(|| idle.iter().position(|instance| instance.can_hold(state)))?;
-        Some(idle.swap_remove(position))
+            .position(|idle| idle.instance.holds(state.warm_version) && fits(idle))
+            .or_else(|| idle.iter().position(fits))?;
+        let Idle { instance, bytes } = idle.swap_remove(position);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Some(instance)
     }
 
     /// Keeps an idle instance; what has no room is dropped.
     pub(crate) fn put(&self, canister: CanisterId, instance: Box<Instance>) {
+        let bytes = instance.memory_bytes();
+        let kept = Idle { instance, bytes };
         // Dropping an instance unmaps memory: that happens after the lock is released.
         let mut dropped = Vec::new();
-        let mut shard = self.shard(canister).lock();
+        let mut total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let own = shard_of(canister);
+        let mut shard = self.shards[own].lock();
         match shard.get_mut(&canister) {
             Some(idle) => {
                 if idle.len() >= self.instances_per_canister_max {
                     dropped.push(idle.remove(0));
                 }
-                idle.push(instance);
+                idle.push(kept);
             }
             None => {
-                if let Some((_, evicted)) = shard.push(canister, vec![instance]) {
+                if let Some((_, evicted)) = shard.push(canister, vec![kept]) {
                     dropped = evicted;
                 }
             }
         }
         drop(shard);
-        drop(dropped);
+        total -= self.release(dropped);
+        if total > self.bytes_max {
+            self.shrink(canister);
+        }
     }
 
     /// Instances kept now.
@@ -79,10 +105,34 @@ impl InstancePool {
             .sum()
     }
 
-    fn shard(&self, canister: CanisterId) -> &Mutex<Shard> {
-        let number = canister
-            .index()
-            .unwrap_or_else(|| canister.as_slice().iter().map(|byte| u64::from(*byte)).sum());
-        &self.shards[number as usize % SHARDS]
+    /// Drops what was not used for longest, shard by shard, until the memory is within its bound. `latest` goes last.
+    fn shrink(&self, latest: CanisterId) {
+        let begin = shard_of(latest) + 1;
+        for number in begin..begin + 2 * SHARDS {
+            if self.bytes.load(Ordering::Relaxed) <= self.bytes_max {
+                return;
+            }
+            let mut shard = self.shards[number % SHARDS].lock();
+            let spared = number < begin + SHARDS && shard.peek_lru().is_some_and(|(oldest, _)| *oldest == latest);
+            let dropped = if spared { None } else { shard.pop_lru() };
+            drop(shard);
+            if let Some((_, dropped)) = dropped {
+                self.release(dropped);
+            }
+        }
     }
+
+    /// Drops instances that were counted; what they took.
+    fn release(&self, dropped: Vec<Idle>) -> u64 {
+        let bytes = dropped.iter().map(|idle| idle.bytes).sum();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        bytes
+    }
+}
+
+fn shard_of(canister: CanisterId) -> usize {
+    let number = canister
+        .index()
+        .unwrap_or_else(|| canister.as_slice().iter().map(|byte| u64::from(*byte)).sum());
+    number as usize % SHARDS
 }

@@ -9,14 +9,15 @@ use super::host;
 use crate::module::CanonicalNans;
 use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 use crate::system_api::{self, HostState};
+use crate::trap::BACKTRACE_FRAMES_MAX;
 use replicore_types::fees::WasmWidth;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use wasmtime::{Config, Linker, OptLevel, Strategy};
 
-/// Frames collected from the engine; those of helpers are left out before the text is cut to its own bound.
-const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Frames collected from the engine: those that are shown, and those of helpers, which stand innermost and are left out.
+const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(BACKTRACE_FRAMES_MAX + 4).unwrap();
 /// Memory is reserved as address space for the largest heap, so that a heap never moves and 32-bit addresses need no
 /// bounds checks.
 const HEAP_RESERVATION_BYTES: u64 = replicore_types::limits::WASM64_HEAP_BYTES_MAX;
@@ -66,6 +67,8 @@ impl Tier {
             .memory_reservation(HEAP_RESERVATION_BYTES)
             .memory_may_move(false)
             .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
+            // Backtraces show functions; looking up positions would be half the cost of a trap.
+            .generate_address_map(false)
             .max_wasm_stack(MACHINE_STACK_BYTES)
             .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
         match self {

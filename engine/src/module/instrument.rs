@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! types     original, then ours
-//! imports   original, then three host functions      -> defined functions move up by three
+//! imports   original, then four host functions       -> defined functions move up by four
 //! memories  heap (capped), marks
 //! globals   original, then the instruction counter, then what is left of the stack
 //! exports   methods, entry points, start; heap, marks, table, counter, stack, mutable globals
-//! functions original with charges and marks, then helpers
+//! functions original with charges and marks, helpers, imports with their price
 //! data      active segments emptied: they are the initial heap
 //! ```
 //! There is no start section and there are no custom sections.
@@ -19,6 +19,7 @@ use super::helpers::helper_bodies;
 use super::names::FunctionNames;
 use super::parsed::Parsed;
 use super::rewrite::{Layout, Rewriter, TooManyLocals};
+use super::system_calls::PricedImport;
 use super::{ValidatedModule, symbols};
 use crate::GlobalValue;
 use replicore_types::fees::WasmWidth;
@@ -31,10 +32,10 @@ use wasm_encoder::{
     FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType, Module, TableSection,
     TypeSection, ValType,
 };
-use wasmparser::{DataKind, ExternalKind, Operator};
+use wasmparser::{DataKind, ExternalKind, Operator, TypeRef};
 
 /// Host functions that instrumentation adds to the imports.
-pub(super) const HOST_FUNCTIONS: u32 = 3;
+pub(super) const HOST_FUNCTIONS: u32 = 4;
 
 /// An active data segment: bytes of the initial heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,21 +153,17 @@ fn mutable_globals(parsed: &Parsed<'_>) -> Result<Vec<(u32, GlobalValue)>, WasmE
 
 type Result_<T> = Result<T, Error<TooManyLocals>>;
 
-/// Moves references to defined functions behind the added imports and makes `externref` a `funcref`, see
-/// [`super::rewrite`]; all else is encoded as it was.
+/// Moves references to defined functions behind the added imports and those to imported ones to the functions that
+/// charge for them, and makes `externref` a `funcref`, see [`super::rewrite`]; all else is encoded as it was.
 struct Shift {
-    imported: u32,
+    layout: Layout,
 }
 
 impl Reencode for Shift {
     type Error = TooManyLocals;
 
     fn function_index(&mut self, function: u32) -> Result_<u32> {
-        Ok(if function < self.imported {
-            function
-        } else {
-            function + HOST_FUNCTIONS
-        })
+        Ok(self.layout.function(function))
     }
 
     fn abstract_heap_type(&mut self, ty: wasmparser::AbstractHeapType) -> Result_<wasm_encoder::AbstractHeapType> {
@@ -197,7 +194,9 @@ impl<'m, 'a> Assembly<'m, 'a> {
             out_of_instructions: imported,
             try_grow_memory: imported + 1,
             stack_overflow: imported + 2,
+            charge_system_call: imported + 3,
             first_helper: imported + HOST_FUNCTIONS + defined,
+            first_system_call: imported + HOST_FUNCTIONS + defined + helper_count(heap) as u32,
             counter: parsed.globals.len() as u32,
             stack: parsed.globals.len() as u32 + 1,
             nans,
@@ -207,7 +206,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             parsed,
             heap,
             layout,
-            shift: Shift { imported },
+            shift: Shift { layout },
         }
     }
 
@@ -264,6 +263,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             (symbols::OUT_OF_INSTRUCTIONS, LONG_TO_LONG),
             (symbols::TRY_GROW_MEMORY, LONGS_TO_INT),
             (symbols::STACK_OVERFLOW, NOTHING),
+            (symbols::CHARGE_SYSTEM_CALL, FOUR_LONGS),
         ] {
             imports.import(symbols::HOST_MODULE, name, EntityType::Function(self.our_type(which)));
         }
@@ -275,19 +275,32 @@ impl<'m, 'a> Assembly<'m, 'a> {
         for type_index in &self.parsed.functions {
             functions.function(*type_index);
         }
-        for which in HELPER_TYPES.iter().take(self.helper_count()) {
+        for which in HELPER_TYPES.iter().take(helper_count(self.heap)) {
             functions.function(self.our_type(*which));
+        }
+        for type_index in self.parsed.imported_functions() {
+            functions.function(type_index);
         }
         functions
     }
 
-    /// Without a heap nothing is marked.
-    fn helper_count(&self) -> usize {
-        if self.heap.is_some() {
-            HELPER_TYPES.len()
-        } else {
-            HELPER_TYPES.len() - 1
-        }
+    /// The functions of the System API that the module imports, with what they cost.
+    fn priced_imports(&self) -> impl Iterator<Item = PricedImport> {
+        let names = self
+            .parsed
+            .imports
+            .iter()
+            .filter(|import| matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)))
+            .map(|import| import.name);
+        (0..)
+            .zip(self.parsed.imported_functions().zip(names))
+            .map(|(import, (type_index, name))| {
+                let parameters = self
+                    .parsed
+                    .function_type(type_index)
+                    .map_or(&[][..], |function| function.params());
+                PricedImport::new(import, name, parameters)
+            })
     }
 
     fn tables(&mut self) -> Result_<TableSection> {
@@ -378,8 +391,11 @@ impl<'m, 'a> Assembly<'m, 'a> {
             let rewriter = Rewriter::new(self.layout, self.module.wasm, parameters as u32, *frame, frames);
             code.function(&rewriter.rewrite(body, &mut self.shift)?);
         }
-        for helper in helper_bodies(self.layout).iter().take(self.helper_count()) {
+        for helper in helper_bodies(self.layout).iter().take(helper_count(self.heap)) {
             code.function(helper);
+        }
+        for import in self.priced_imports() {
+            code.function(&import.body(self.layout));
         }
         Ok(code)
     }
@@ -406,15 +422,26 @@ impl<'m, 'a> Assembly<'m, 'a> {
 }
 
 /// Function types of host functions and helpers.
-const OUR_TYPES: [(&[ValType], &[ValType]); 5] = [
+const OUR_TYPES: [(&[ValType], &[ValType]); 6] = [
     (&[ValType::I64], &[ValType::I64]),
     (&[ValType::I64, ValType::I64], &[ValType::I32]),
     (&[], &[]),
     (&[ValType::I64], &[]),
     (&[ValType::I64, ValType::I64], &[]),
+    (&[ValType::I64, ValType::I64, ValType::I64, ValType::I64], &[]),
 ];
 const LONG_TO_LONG: usize = 0;
 const LONGS_TO_INT: usize = 1;
 const NOTHING: usize = 2;
+const FOUR_LONGS: usize = 5;
 /// Types of the helpers: refill, charge, mark.
 const HELPER_TYPES: [usize; 3] = [2, 3, 4];
+
+/// Without a heap nothing is marked.
+fn helper_count(heap: Option<HeapLayout>) -> usize {
+    if heap.is_some() {
+        HELPER_TYPES.len()
+    } else {
+        HELPER_TYPES.len() - 1
+    }
+}

@@ -30,6 +30,7 @@ mod metering;
 mod names;
 mod parsed;
 mod rewrite;
+mod system_calls;
 mod validate;
 
 pub use compile_charge::{CompileCharge, refusal_charge};
@@ -58,6 +59,10 @@ pub mod symbols {
     /// Export of what is left of the stack: a mutable `i32` global, to be set to [`super::STACK_BYTES`] before the
     /// instance is entered.
     pub const STACK: &str = "__replicore.stack";
+    /// Host function `(fixed: i64, per_byte: i64, size: i64, size: i64)`: called where the instruction counter may not
+    /// cover the price of a System API call, right before that call. Takes `fixed + per_byte * (size + size)`, all
+    /// unsigned, off the counter, or ends the execution with an error.
+    pub const CHARGE_SYSTEM_CALL: &str = "charge_system_call";
     /// Export of the instruction counter: a mutable `i64` global that counts down.
     pub const COUNTER: &str = "__replicore.counter";
     /// Export of the heap, where the module has one.

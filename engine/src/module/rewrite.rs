@@ -50,8 +50,11 @@ pub(super) struct Layout {
     pub out_of_instructions: u32,
     pub try_grow_memory: u32,
     pub stack_overflow: u32,
+    pub charge_system_call: u32,
     /// Index of the first of the helpers: refill, charge, mark.
     pub first_helper: u32,
+    /// Index of the function that stands for the first imported one.
+    pub first_system_call: u32,
     /// Index of the instruction counter.
     pub counter: u32,
     /// Index of what is left of the stack.
@@ -79,9 +82,10 @@ impl Layout {
         }
     }
 
-    fn function(self, original: u32) -> u32 {
+    /// What stands for a function of the original module.
+    pub fn function(self, original: u32) -> u32 {
         if original < self.imported_functions {
-            original
+            self.first_system_call + original
         } else {
             original + super::instrument::HOST_FUNCTIONS
         }

@@ -1,7 +1,8 @@
 //! The System API: the functions of module `ic0`, one family a file, and the state that they work on.
 //!
-//! A call from Wasm enters through `Host::enter`: charge, check the mode, run the function, remember a failure. The
-//! functions see pointers as `u64` in both widths; `table` does the conversion.
+//! A call from Wasm enters through `Host::enter`: check the mode, run the function, remember a failure. Its price was
+//! paid by the instrumented code; functions charge only for what they alone know. They see pointers as `u64` in both
+//! widths; `table` does the conversion.
 
 mod call;
 mod certified_data;
@@ -28,9 +29,9 @@ pub(crate) use table::link;
 use crate::meter::Meter;
 use crate::stable_memory::StableMemory;
 use crate::trap::Failure;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use wasmtime::{AsContextMut, Caller, Global, Memory, Val};
+use std::sync::{Arc, LazyLock};
+use wasmtime::{AsContextMut, Caller, Config, Global, Memory, Store, Val, WasmBacktrace};
 
 /// What an instance's store holds beside the Wasm state.
 pub(crate) struct HostState {
@@ -98,6 +99,15 @@ impl std::fmt::Display for HostFailure {
 
 impl std::error::Error for HostFailure {}
 
+/// Where backtraces are switched off. The Wasm engine collects a backtrace for every error that carries none yet, which
+/// costs more than all the rest of a failure; an empty one from here keeps it from doing so where nobody reads it.
+static NO_BACKTRACE: LazyLock<Option<Store<()>>> = LazyLock::new(|| {
+    let mut config = Config::new();
+    config.wasm_backtrace_max_frames(None);
+    let engine = wasmtime::Engine::new(&config).ok()?;
+    Some(Store::new(&engine, ()))
+});
+
 /// A System API function's view of the instance that called it.
 pub(crate) struct Host<'a, 'c> {
     caller: &'a mut Caller<'c, HostState>,
@@ -108,39 +118,49 @@ impl<'a, 'c> Host<'a, 'c> {
         Self { caller }
     }
 
-    /// Runs a System API function: charges `cost`, checks the mode, and turns a failure into the end of the execution.
+    /// Runs a System API function: checks the mode, and turns a failure into the end of the execution.
     #[inline]
     pub(crate) fn enter(
         caller: &'a mut Caller<'c, HostState>,
         name: &'static str,
-        cost: u64,
         contexts: Contexts,
         function: impl FnOnce(&mut Host<'_, '_>) -> Result<u64, Failure>,
     ) -> wasmtime::Result<u64> {
         let mut host = Host { caller };
-        let result = host
-            .charge(cost)
-            .and_then(|()| host.check_mode(name, contexts))
-            .and_then(|()| function(&mut host));
-        result.map_err(|failure| {
-            host.running().failed_function = Some(name);
-            host.fail(failure)
-        })
+        let result = if contexts.contains(host.message().mode) {
+            function(&mut host)
+        } else {
+            Err(host.wrong_mode(name))
+        };
+        result.map_err(|failure| host.fail_in(name, failure))
+    }
+
+    #[cold]
+    fn fail_in(&mut self, name: &'static str, failure: Failure) -> wasmtime::Error {
+        self.running().failed_function = Some(name);
+        self.fail(failure)
     }
 
     /// Remembers why the execution ends, and makes the error that ends it.
     pub(crate) fn fail(&mut self, failure: Failure) -> wasmtime::Error {
+        let shows_backtrace = failure.is_logged();
         if let Some(running) = &mut self.caller.data_mut().running {
             running.failure = Some(failure);
         }
-        wasmtime::Error::new(HostFailure)
+        let error = wasmtime::Error::new(HostFailure);
+        match &*NO_BACKTRACE {
+            Some(store) if !shows_backtrace => error.context(WasmBacktrace::capture(store)),
+            _ => error,
+        }
     }
 
     /// The message in execution.
+    #[inline]
     pub(crate) fn message(&mut self) -> &mut MessageState {
         &mut self.running().message
     }
 
+    #[inline]
     pub(crate) fn running(&mut self) -> &mut Running {
         self.caller
             .data_mut()
@@ -263,12 +283,10 @@ impl<'a, 'c> Host<'a, 'c> {
         marks.data_mut(self.caller.as_context_mut())[pages].fill(1);
     }
 
-    fn check_mode(&mut self, name: &'static str, contexts: Contexts) -> Result<(), Failure> {
+    #[cold]
+    fn wrong_mode(&mut self, name: &'static str) -> Failure {
         let message = self.message();
-        if contexts.contains(message.mode) {
-            return Ok(());
-        }
-        Err(table::wrong_mode(name, message.mode.name(&message.entry_point)))
+        table::wrong_mode(name, message.mode.name(&message.entry_point))
     }
 
     fn counter(&mut self) -> i64 {

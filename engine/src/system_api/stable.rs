@@ -80,6 +80,7 @@ fn read(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
         return Ok(0);
     }
     check_bounds(host, offset, dst, size)?;
+    access(host, offset, size)?;
     host.write_heap_with("stable_read", dst, size, |target, running| {
         running.stable.read(offset, target)
     })?;
@@ -91,6 +92,7 @@ fn write(host: &mut Host<'_, '_>, offset: u64, src: u64, size: u64) -> Answer {
         return Ok(0);
     }
     check_bounds(host, offset, src, size)?;
+    access(host, offset, size)?;
     let fresh = host.running().stable.pages_not_yet_written(offset, size);
     check_write_limit(host, fresh)?;
     host.charge(fresh * PAGE_WRITE)?;
@@ -119,15 +121,36 @@ fn check_32bit(host: &mut Host<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_write_limit(host: &mut Host<'_, '_>, fresh: u64) -> Result<(), Failure> {
+/// Notes the access to a range; reads and writes count alike.
+fn access(host: &mut Host<'_, '_>, offset: u64, size: u64) -> Result<(), Failure> {
     let running = host.running();
-    let bytes_max = match running.message.mode {
+    let fresh = running.stable.pages_not_yet_accessed(offset, size);
+    if (running.stable.pages_accessed() + fresh) * OS_PAGE_BYTES as u64 <= bytes_max(running.message.mode) {
+        running.stable.note_access(offset, size);
+        return Ok(());
+    }
+    Err(Failure::MemoryAccessLimit(format!(
+        "Exceeded the limit for the number of accessed pages in the stable memory in a single message execution: \
+         limit {} KB for regular messages and {} KB for queries.",
+        STABLE_ACCESS_BYTES_PER_MESSAGE_MAX / 1024,
+        STABLE_ACCESS_BYTES_PER_QUERY_MAX / 1024,
+    )))
+}
+
+/// The bound on the bytes of pages accessed, and on those of pages written.
+fn bytes_max(mode: Mode) -> u64 {
+    match mode {
         Mode::Query | Mode::CompositeQuery | Mode::CompositeReplyCallback | Mode::CompositeRejectCallback => {
             STABLE_ACCESS_BYTES_PER_QUERY_MAX
         }
         Mode::Start | Mode::Init | Mode::PreUpgrade | Mode::PostUpgrade => STABLE_ACCESS_BYTES_PER_UPGRADE_MAX,
         _ => STABLE_ACCESS_BYTES_PER_MESSAGE_MAX,
-    };
+    }
+}
+
+fn check_write_limit(host: &mut Host<'_, '_>, fresh: u64) -> Result<(), Failure> {
+    let running = host.running();
+    let bytes_max = bytes_max(running.message.mode);
     if (running.stable.pages_written() + fresh) * OS_PAGE_BYTES as u64 <= bytes_max {
         return Ok(());
     }

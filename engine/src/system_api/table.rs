@@ -1,8 +1,8 @@
-//! The System API as one table: every function with its parameters, the modes it is legal in and what it costs.
+//! The System API as one table: every function with its parameters and the modes it is legal in.
 //!
 //! The table makes the linker's functions for both pointer widths ([`link`]) and the list that tests and documents read
-//! ([`FUNCTIONS`]). A parameter or result of type `I` is a pointer or a size: `i32` in wasm32, `i64` in wasm64. What
-//! stands behind `costs` is charged before anything else happens, legality and bounds checks included.
+//! ([`FUNCTIONS`]). A parameter or result of type `I` is a pointer or a size: `i32` in wasm32, `i64` in wasm64. What a
+//! call costs stands in `module/system_calls.rs`: the instrumented code pays before it calls.
 
 use super::context::{Contexts, Mode};
 use super::{Host, HostState, call, certified_data, costs, cycles, environment, info, log, message, stable};
@@ -91,9 +91,6 @@ const TIMER: Contexts = Contexts::of(&[
 const CERTIFICATE: Contexts = Contexts::of(&[Query, CompositeQuery]);
 const INSPECT: Contexts = Contexts::of(&[InspectMessage]);
 
-/// Instructions for a byte that leaves the canister in a message.
-const TRANSMITTED: u64 = 50;
-
 /// One function of the System API.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
@@ -150,7 +147,7 @@ impl Returned for () {
 macro_rules! functions {
     ($(
         $(#[$only:ident])? fn $name:ident($($parameter:ident: $type:ident),*) -> $result:ty,
-        in $contexts:expr, costs $cost:expr => $implementation:path;
+        in $contexts:expr => $implementation:path;
     )*) => {
         /// Every function, in the order of the table.
         pub const FUNCTIONS: &[Function] = &[$(Function {
@@ -171,8 +168,7 @@ macro_rules! functions {
                         stringify!($name),
                         |mut caller: Caller<'_, HostState>, $($parameter: $type),*| -> wasmtime::Result<$result> {
                             $(let $parameter = $parameter.word();)*
-                            let cost: u64 = $cost;
-                            Host::enter(&mut caller, stringify!($name), cost, CONTEXTS, |host| {
+                            Host::enter(&mut caller, stringify!($name), CONTEXTS, |host| {
                                 $implementation(host, $($parameter),*)
                             })
                             .map(<$result as Returned>::returned)
@@ -189,98 +185,98 @@ macro_rules! functions {
 
 functions! {
     // The message.
-    fn msg_arg_data_size() -> I, in ARGUMENT, costs 500 => message::argument_size;
-    fn msg_arg_data_copy(dst: I, offset: I, size: I) -> (), in ARGUMENT, costs plus(500, size) => message::argument_copy;
-    fn msg_caller_size() -> I, in Contexts::NOT_START, costs 500 => message::caller_size;
-    fn msg_caller_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START, costs plus(500, size) => message::caller_copy;
-    fn msg_caller_info_data_size() -> I, in CALLER_INFO, costs 500 => message::caller_info_data_size;
-    fn msg_caller_info_data_copy(dst: I, offset: I, size: I) -> (), in CALLER_INFO, costs plus(500, size) => message::caller_info_data_copy;
-    fn msg_caller_info_signer_size() -> I, in CALLER_INFO, costs 500 => message::caller_info_signer_size;
-    fn msg_caller_info_signer_copy(dst: I, offset: I, size: I) -> (), in CALLER_INFO, costs plus(500, size) => message::caller_info_signer_copy;
-    fn msg_reject_code() -> u32, in REJECT_CODE, costs 500 => message::reject_code;
-    fn msg_reject_msg_size() -> I, in REJECT_MESSAGE, costs 500 => message::reject_message_size;
-    fn msg_reject_msg_copy(dst: I, offset: I, size: I) -> (), in REJECT_MESSAGE, costs plus(500, size) => message::reject_message_copy;
-    fn msg_deadline() -> u64, in ANSWER, costs 500 => message::deadline;
-    fn msg_reply_data_append(src: I, size: I) -> (), in ANSWER, costs transmitted(500, size) => message::reply_data_append;
-    fn msg_reply() -> (), in ANSWER, costs 500 => message::reply;
-    fn msg_reject(src: I, size: I) -> (), in ANSWER, costs transmitted(500, size) => message::reject;
-    fn msg_method_name_size() -> I, in INSPECT, costs 500 => message::method_name_size;
-    fn msg_method_name_copy(dst: I, offset: I, size: I) -> (), in INSPECT, costs plus(500, size) => message::method_name_copy;
-    fn accept_message() -> (), in INSPECT, costs 500 => message::accept;
+    fn msg_arg_data_size() -> I, in ARGUMENT => message::argument_size;
+    fn msg_arg_data_copy(dst: I, offset: I, size: I) -> (), in ARGUMENT => message::argument_copy;
+    fn msg_caller_size() -> I, in Contexts::NOT_START => message::caller_size;
+    fn msg_caller_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START => message::caller_copy;
+    fn msg_caller_info_data_size() -> I, in CALLER_INFO => message::caller_info_data_size;
+    fn msg_caller_info_data_copy(dst: I, offset: I, size: I) -> (), in CALLER_INFO => message::caller_info_data_copy;
+    fn msg_caller_info_signer_size() -> I, in CALLER_INFO => message::caller_info_signer_size;
+    fn msg_caller_info_signer_copy(dst: I, offset: I, size: I) -> (), in CALLER_INFO => message::caller_info_signer_copy;
+    fn msg_reject_code() -> u32, in REJECT_CODE => message::reject_code;
+    fn msg_reject_msg_size() -> I, in REJECT_MESSAGE => message::reject_message_size;
+    fn msg_reject_msg_copy(dst: I, offset: I, size: I) -> (), in REJECT_MESSAGE => message::reject_message_copy;
+    fn msg_deadline() -> u64, in ANSWER => message::deadline;
+    fn msg_reply_data_append(src: I, size: I) -> (), in ANSWER => message::reply_data_append;
+    fn msg_reply() -> (), in ANSWER => message::reply;
+    fn msg_reject(src: I, size: I) -> (), in ANSWER => message::reject;
+    fn msg_method_name_size() -> I, in INSPECT => message::method_name_size;
+    fn msg_method_name_copy(dst: I, offset: I, size: I) -> (), in INSPECT => message::method_name_copy;
+    fn accept_message() -> (), in INSPECT => message::accept;
 
     // Cycles.
-    fn msg_cycles_available128(dst: I) -> (), in CYCLES_AVAILABLE, costs 500 => cycles::available128;
-    #[wasm32] fn msg_cycles_available() -> u64, in CYCLES_AVAILABLE, costs 500 => cycles::available;
-    fn msg_cycles_refunded128(dst: I) -> (), in CYCLES_REFUNDED, costs 500 => cycles::refunded128;
-    #[wasm32] fn msg_cycles_refunded() -> u64, in CYCLES_REFUNDED, costs 500 => cycles::refunded;
-    fn msg_cycles_accept128(high: u64, low: u64, dst: I) -> (), in CYCLES_AVAILABLE, costs 500 => cycles::accept128;
-    #[wasm32] fn msg_cycles_accept(amount: u64) -> u64, in CYCLES_AVAILABLE, costs 500 => cycles::accept;
-    fn cycles_burn128(high: u64, low: u64, dst: I) -> (), in REPLICATED, costs 500 => cycles::burn128;
-    fn mint_cycles128(high: u64, low: u64, dst: I) -> (), in CALLS.without(&[CompositeQuery, CompositeReplyCallback, CompositeRejectCallback]), costs 0 => cycles::mint128;
-    fn canister_cycle_balance128(dst: I) -> (), in Contexts::NOT_START, costs 500 => cycles::balance128;
-    #[wasm32] fn canister_cycle_balance() -> u64, in Contexts::NOT_START, costs 500 => cycles::balance;
-    fn canister_liquid_cycle_balance128(dst: I) -> (), in Contexts::NOT_START, costs 500 => cycles::liquid_balance128;
+    fn msg_cycles_available128(dst: I) -> (), in CYCLES_AVAILABLE => cycles::available128;
+    #[wasm32] fn msg_cycles_available() -> u64, in CYCLES_AVAILABLE => cycles::available;
+    fn msg_cycles_refunded128(dst: I) -> (), in CYCLES_REFUNDED => cycles::refunded128;
+    #[wasm32] fn msg_cycles_refunded() -> u64, in CYCLES_REFUNDED => cycles::refunded;
+    fn msg_cycles_accept128(high: u64, low: u64, dst: I) -> (), in CYCLES_AVAILABLE => cycles::accept128;
+    #[wasm32] fn msg_cycles_accept(amount: u64) -> u64, in CYCLES_AVAILABLE => cycles::accept;
+    fn cycles_burn128(high: u64, low: u64, dst: I) -> (), in REPLICATED => cycles::burn128;
+    fn mint_cycles128(high: u64, low: u64, dst: I) -> (), in CALLS.without(&[CompositeQuery, CompositeReplyCallback, CompositeRejectCallback]) => cycles::mint128;
+    fn canister_cycle_balance128(dst: I) -> (), in Contexts::NOT_START => cycles::balance128;
+    #[wasm32] fn canister_cycle_balance() -> u64, in Contexts::NOT_START => cycles::balance;
+    fn canister_liquid_cycle_balance128(dst: I) -> (), in Contexts::NOT_START => cycles::liquid_balance128;
 
     // Calls.
-    fn call_new(callee_src: I, callee_size: I, name_src: I, name_size: I, reply_fun: I, reply_env: I, reject_fun: I, reject_env: I) -> (), in CALLS, costs plus(plus(1_500, callee_size), name_size) => call::new;
-    fn call_on_cleanup(fun: I, env: I) -> (), in CALLS, costs 500 => call::on_cleanup;
-    fn call_data_append(src: I, size: I) -> (), in CALLS, costs transmitted(500, size) => call::data_append;
-    fn call_with_best_effort_response(timeout_seconds: u32) -> (), in CALLS, costs 500 => call::with_best_effort_response;
-    fn call_cycles_add128(high: u64, low: u64) -> (), in CALLS_WITH_CYCLES, costs 500 => call::cycles_add128;
-    #[wasm32] fn call_cycles_add(amount: u64) -> (), in CALLS_WITH_CYCLES, costs 500 => call::cycles_add;
-    fn call_perform() -> u32, in CALLS, costs 5_000 => call::perform;
+    fn call_new(callee_src: I, callee_size: I, name_src: I, name_size: I, reply_fun: I, reply_env: I, reject_fun: I, reject_env: I) -> (), in CALLS => call::new;
+    fn call_on_cleanup(fun: I, env: I) -> (), in CALLS => call::on_cleanup;
+    fn call_data_append(src: I, size: I) -> (), in CALLS => call::data_append;
+    fn call_with_best_effort_response(timeout_seconds: u32) -> (), in CALLS => call::with_best_effort_response;
+    fn call_cycles_add128(high: u64, low: u64) -> (), in CALLS_WITH_CYCLES => call::cycles_add128;
+    #[wasm32] fn call_cycles_add(amount: u64) -> (), in CALLS_WITH_CYCLES => call::cycles_add;
+    fn call_perform() -> u32, in CALLS => call::perform;
 
     // Stable memory.
-    fn stable64_size() -> u64, in Contexts::ALL, costs 0 => stable::size64;
-    fn stable64_grow(additional: u64) -> u64, in Contexts::ALL, costs 100 => stable::grow64;
-    fn stable64_read(dst: u64, offset: u64, size: u64) -> (), in Contexts::ALL, costs plus(20, size) => stable::read64;
-    fn stable64_write(offset: u64, src: u64, size: u64) -> (), in Contexts::ALL, costs plus(20, size) => stable::write64;
-    #[wasm32] fn stable_size() -> u32, in Contexts::ALL, costs 0 => stable::size32;
-    #[wasm32] fn stable_grow(additional: u32) -> u32, in Contexts::ALL, costs 100 => stable::grow32;
-    #[wasm32] fn stable_read(dst: u32, offset: u32, size: u32) -> (), in Contexts::ALL, costs plus(20, size) => stable::read32;
-    #[wasm32] fn stable_write(offset: u32, src: u32, size: u32) -> (), in Contexts::ALL, costs plus(20, size) => stable::write32;
+    fn stable64_size() -> u64, in Contexts::ALL => stable::size64;
+    fn stable64_grow(additional: u64) -> u64, in Contexts::ALL => stable::grow64;
+    fn stable64_read(dst: u64, offset: u64, size: u64) -> (), in Contexts::ALL => stable::read64;
+    fn stable64_write(offset: u64, src: u64, size: u64) -> (), in Contexts::ALL => stable::write64;
+    #[wasm32] fn stable_size() -> u32, in Contexts::ALL => stable::size32;
+    #[wasm32] fn stable_grow(additional: u32) -> u32, in Contexts::ALL => stable::grow32;
+    #[wasm32] fn stable_read(dst: u32, offset: u32, size: u32) -> (), in Contexts::ALL => stable::read32;
+    #[wasm32] fn stable_write(offset: u32, src: u32, size: u32) -> (), in Contexts::ALL => stable::write32;
 
     // The canister, the subnet, time.
-    fn canister_self_size() -> I, in Contexts::NOT_START, costs 500 => info::self_size;
-    fn canister_self_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START, costs plus(500, size) => info::self_copy;
-    fn subnet_self_size() -> I, in Contexts::NOT_START, costs 500 => info::subnet_size;
-    fn subnet_self_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START, costs plus(500, size) => info::subnet_copy;
-    fn canister_status() -> u32, in Contexts::NOT_START, costs 500 => info::status;
-    fn canister_version() -> u64, in Contexts::NOT_START, costs 500 => info::version;
-    fn root_key_size() -> I, in REPLICATED, costs 500 => info::root_key_size;
-    fn root_key_copy(dst: I, offset: I, size: I) -> (), in REPLICATED, costs plus(500, size) => info::root_key_copy;
-    fn time() -> u64, in Contexts::NOT_START, costs 500 => info::time;
-    fn global_timer_set(deadline: u64) -> u64, in TIMER, costs 500 => info::global_timer_set;
-    fn performance_counter(counter: u32) -> u64, in Contexts::ALL, costs 200 => info::performance_counter;
-    fn is_controller(src: I, size: I) -> u32, in Contexts::ALL, costs plus(1_000, size) => info::is_controller;
-    fn in_replicated_execution() -> u32, in Contexts::ALL, costs 500 => info::in_replicated_execution;
+    fn canister_self_size() -> I, in Contexts::NOT_START => info::self_size;
+    fn canister_self_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START => info::self_copy;
+    fn subnet_self_size() -> I, in Contexts::NOT_START => info::subnet_size;
+    fn subnet_self_copy(dst: I, offset: I, size: I) -> (), in Contexts::NOT_START => info::subnet_copy;
+    fn canister_status() -> u32, in Contexts::NOT_START => info::status;
+    fn canister_version() -> u64, in Contexts::NOT_START => info::version;
+    fn root_key_size() -> I, in REPLICATED => info::root_key_size;
+    fn root_key_copy(dst: I, offset: I, size: I) -> (), in REPLICATED => info::root_key_copy;
+    fn time() -> u64, in Contexts::NOT_START => info::time;
+    fn global_timer_set(deadline: u64) -> u64, in TIMER => info::global_timer_set;
+    fn performance_counter(counter: u32) -> u64, in Contexts::ALL => info::performance_counter;
+    fn is_controller(src: I, size: I) -> u32, in Contexts::ALL => info::is_controller;
+    fn in_replicated_execution() -> u32, in Contexts::ALL => info::in_replicated_execution;
 
     // Certified data.
-    fn certified_data_set(src: I, size: I) -> (), in CERTIFIED, costs plus(500, size) => certified_data::set;
-    fn data_certificate_present() -> u32, in Contexts::NOT_START, costs 500 => certified_data::certificate_present;
-    fn data_certificate_size() -> I, in CERTIFICATE, costs 500 => certified_data::certificate_size;
-    fn data_certificate_copy(dst: I, offset: I, size: I) -> (), in CERTIFICATE, costs plus(500, size) => certified_data::certificate_copy;
+    fn certified_data_set(src: I, size: I) -> (), in CERTIFIED => certified_data::set;
+    fn data_certificate_present() -> u32, in Contexts::NOT_START => certified_data::certificate_present;
+    fn data_certificate_size() -> I, in CERTIFICATE => certified_data::certificate_size;
+    fn data_certificate_copy(dst: I, offset: I, size: I) -> (), in CERTIFICATE => certified_data::certificate_copy;
 
     // Environment variables.
-    fn env_var_count() -> I, in Contexts::NOT_START, costs 500 => environment::count;
-    fn env_var_name_size(index: I) -> I, in Contexts::NOT_START, costs 500 => environment::name_size;
-    fn env_var_name_copy(index: I, dst: I, offset: I, size: I) -> (), in Contexts::NOT_START, costs plus(500, size) => environment::name_copy;
-    fn env_var_name_exists(src: I, size: I) -> u32, in Contexts::NOT_START, costs 500 => environment::name_exists;
-    fn env_var_value_size(src: I, size: I) -> I, in Contexts::NOT_START, costs 500 => environment::value_size;
-    fn env_var_value_copy(name_src: I, name_size: I, dst: I, offset: I, size: I) -> (), in Contexts::NOT_START, costs plus(500, size) => environment::value_copy;
+    fn env_var_count() -> I, in Contexts::NOT_START => environment::count;
+    fn env_var_name_size(index: I) -> I, in Contexts::NOT_START => environment::name_size;
+    fn env_var_name_copy(index: I, dst: I, offset: I, size: I) -> (), in Contexts::NOT_START => environment::name_copy;
+    fn env_var_name_exists(src: I, size: I) -> u32, in Contexts::NOT_START => environment::name_exists;
+    fn env_var_value_size(src: I, size: I) -> I, in Contexts::NOT_START => environment::value_size;
+    fn env_var_value_copy(name_src: I, name_size: I, dst: I, offset: I, size: I) -> (), in Contexts::NOT_START => environment::value_copy;
 
     // What things cost.
-    fn cost_call(name_size: u64, payload_size: u64, dst: I) -> (), in Contexts::ALL, costs 500 => costs::call;
-    fn cost_create_canister(dst: I) -> (), in Contexts::ALL, costs 500 => costs::create_canister;
-    fn cost_http_request(request_size: u64, response_size_max: u64, dst: I) -> (), in Contexts::ALL, costs 500 => costs::http_request;
-    fn cost_http_request_v2(src: I, size: I, dst: I) -> (), in Contexts::ALL, costs 10_000 => costs::http_request_v2;
-    fn cost_sign_with_ecdsa(src: I, size: I, curve: u32, dst: I) -> u32, in Contexts::ALL, costs plus(500, size) => costs::sign_with_ecdsa;
-    fn cost_sign_with_schnorr(src: I, size: I, algorithm: u32, dst: I) -> u32, in Contexts::ALL, costs plus(500, size) => costs::sign_with_schnorr;
-    fn cost_vetkd_derive_key(src: I, size: I, curve: u32, dst: I) -> u32, in Contexts::ALL, costs plus(500, size) => costs::vetkd_derive_key;
+    fn cost_call(name_size: u64, payload_size: u64, dst: I) -> (), in Contexts::ALL => costs::call;
+    fn cost_create_canister(dst: I) -> (), in Contexts::ALL => costs::create_canister;
+    fn cost_http_request(request_size: u64, response_size_max: u64, dst: I) -> (), in Contexts::ALL => costs::http_request;
+    fn cost_http_request_v2(src: I, size: I, dst: I) -> (), in Contexts::ALL => costs::http_request_v2;
+    fn cost_sign_with_ecdsa(src: I, size: I, curve: u32, dst: I) -> u32, in Contexts::ALL => costs::sign_with_ecdsa;
+    fn cost_sign_with_schnorr(src: I, size: I, algorithm: u32, dst: I) -> u32, in Contexts::ALL => costs::sign_with_schnorr;
+    fn cost_vetkd_derive_key(src: I, size: I, curve: u32, dst: I) -> u32, in Contexts::ALL => costs::vetkd_derive_key;
 
     // Words to the developer. What their bytes cost depends on the room left in the log.
-    fn debug_print(src: I, size: I) -> (), in Contexts::ALL, costs 0 => log::debug_print;
-    fn trap(src: I, size: I) -> (), in Contexts::ALL, costs 0 => log::trap;
+    fn debug_print(src: I, size: I) -> (), in Contexts::ALL => log::debug_print;
+    fn trap(src: I, size: I) -> (), in Contexts::ALL => log::trap;
 }
 
 /// Defines the System API for modules of this width.
@@ -289,14 +285,6 @@ pub(crate) fn link(linker: &mut Linker<HostState>, width: replicore_types::fees:
         replicore_types::fees::WasmWidth::Wasm32 => link_width::<u32>(linker, true),
         replicore_types::fees::WasmWidth::Wasm64 => link_width::<u64>(linker, false),
     }
-}
-
-fn plus(fixed: u64, bytes: u64) -> u64 {
-    fixed.saturating_add(bytes)
-}
-
-fn transmitted(fixed: u64, bytes: u64) -> u64 {
-    fixed.saturating_add(bytes.saturating_mul(TRANSMITTED))
 }
 
 /// The name of a function as error texts print it. Two of them print their module with a dot.

@@ -19,9 +19,11 @@
   (type (;3;) (func))
   (type (;4;) (func (param i64)))
   (type (;5;) (func (param i64 i64)))
+  (type (;6;) (func (param i64 i64 i64 i64)))
   (import "__replicore" "out_of_instructions" (func (;0;) (type 1) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;1;) (type 2) (param i64 i64) (result i32)))
   (import "__replicore" "stack_overflow" (func (;2;) (type 3)))
+  (import "__replicore" "charge_system_call" (func (;3;) (type 6) (param i64 i64 i64 i64)))
   (memory (;0;) i64 1 98304)
   (memory (;1;) 24 24)
   (global (;0;) (mut i64) i64.const 0)
@@ -30,7 +32,7 @@
   (export "__replicore.marks" (memory 1))
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
-  (func (;3;) (type 0) (param i64 i64)
+  (func (;4;) (type 0) (param i64 i64)
     (local i64 i32 i64 i64 i32)
     global.get 0
     i64.const 4
@@ -40,7 +42,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
     local.get 0
     i32.const 0
@@ -51,7 +53,7 @@
     local.set 3
     local.set 2
     local.get 4
-    call 5
+    call 6
     global.get 0
     i64.const 306
     i64.sub
@@ -62,7 +64,7 @@
     memory.fill
     local.get 2
     local.get 4
-    call 6
+    call 7
     i64.const 0
     local.get 0
     local.get 1
@@ -70,14 +72,14 @@
     local.set 5
     local.set 2
     local.get 4
-    call 5
+    call 6
     local.get 2
     local.get 5
     local.get 4
     memory.copy
     local.get 2
     local.get 4
-    call 6
+    call 7
     local.get 0
     i32.const 0
     i32.const 7
@@ -86,7 +88,7 @@
     local.set 2
     local.get 6
     i64.extend_i32_u
-    call 5
+    call 6
     local.get 2
     local.get 3
     local.get 6
@@ -94,14 +96,14 @@
     local.get 2
     local.get 6
     i64.extend_i32_u
-    call 6
+    call 7
   )
-  (func (;4;) (type 3)
+  (func (;5;) (type 3)
     global.get 0
     call 0
     global.set 0
   )
-  (func (;5;) (type 4) (param i64)
+  (func (;6;) (type 4) (param i64)
     (local i64)
     global.get 0
     local.get 0
@@ -119,10 +121,10 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
   )
-  (func (;6;) (type 5) (param i64 i64)
+  (func (;7;) (type 5) (param i64 i64)
     (local i32 i32)
     local.get 1
     i64.eqz

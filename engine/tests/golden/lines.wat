@@ -21,15 +21,17 @@
   (type (;4;) (func))
   (type (;5;) (func (param i64)))
   (type (;6;) (func (param i64 i64)))
+  (type (;7;) (func (param i64 i64 i64 i64)))
   (import "__replicore" "out_of_instructions" (func (;0;) (type 2) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;1;) (type 3) (param i64 i64) (result i32)))
   (import "__replicore" "stack_overflow" (func (;2;) (type 4)))
+  (import "__replicore" "charge_system_call" (func (;3;) (type 7) (param i64 i64 i64 i64)))
   (global (;0;) (mut i64) i64.const 0)
   (global (;1;) (mut i32) i32.const 0)
-  (export "canister_query gcd" (func 4))
+  (export "canister_query gcd" (func 5))
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
-  (func (;3;) (type 0) (param i32 i32) (result i32)
+  (func (;4;) (type 0) (param i32 i32) (result i32)
     global.get 0
     i64.const 1
     i64.sub
@@ -38,7 +40,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 5
+      call 6
     end
     loop (result i32) ;; label = @1
       global.get 0
@@ -49,7 +51,7 @@
       i64.const 0
       i64.lt_s
       if ;; label = @2
-        call 5
+        call 6
       end
       local.get 1
       i32.eqz
@@ -74,7 +76,7 @@
       end
     end
   )
-  (func (;4;) (type 1)
+  (func (;5;) (type 1)
     (local i32)
     global.get 1
     i32.const 16
@@ -94,19 +96,19 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 5
+      call 6
     end
     i32.const 12
     i32.const 18
-    call 3
+    call 4
     drop
   )
-  (func (;5;) (type 4)
+  (func (;6;) (type 4)
     global.get 0
     call 0
     global.set 0
   )
-  (func (;6;) (type 5) (param i64)
+  (func (;7;) (type 5) (param i64)
     (local i64)
     global.get 0
     local.get 0
@@ -124,7 +126,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 5
+      call 6
     end
   )
 )

@@ -21,10 +21,12 @@
   (type (;3;) (func))
   (type (;4;) (func (param i64)))
   (type (;5;) (func (param i64 i64)))
+  (type (;6;) (func (param i64 i64 i64 i64)))
   (import "ic0" "msg_reply" (func (;0;) (type 0)))
   (import "__replicore" "out_of_instructions" (func (;1;) (type 1) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;2;) (type 2) (param i64 i64) (result i32)))
   (import "__replicore" "stack_overflow" (func (;3;) (type 3)))
+  (import "__replicore" "charge_system_call" (func (;4;) (type 6) (param i64 i64 i64 i64)))
   (table (;0;) 2 funcref)
   (memory (;0;) 1 10)
   (memory (;1;) 16 16)
@@ -32,16 +34,16 @@
   (global (;1;) i64 i64.const 4)
   (global (;2;) (mut i64) i64.const 0)
   (global (;3;) (mut i32) i32.const 0)
-  (export "canister_update main" (func 4))
-  (export "__replicore.start" (func 4))
+  (export "canister_update main" (func 5))
+  (export "__replicore.start" (func 5))
   (export "__replicore.heap" (memory 0))
   (export "__replicore.marks" (memory 1))
   (export "__replicore.table" (table 0))
   (export "__replicore.counter" (global 2))
   (export "__replicore.stack" (global 3))
   (export "__replicore.global.0" (global 0))
-  (elem (;0;) (i32.const 0) func 4 0)
-  (func (;4;) (type 0)
+  (elem (;0;) (i32.const 0) func 5 9)
+  (func (;5;) (type 0)
     (local i32 i32)
     global.get 3
     i32.const 32
@@ -61,7 +63,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 5
+      call 6
     end
     i32.const 2
     local.set 1
@@ -77,18 +79,18 @@
       i32.const -1
     end
     drop
-    call 0
+    call 9
     i32.const 1
     local.get 0
     global.set 3
     call_indirect (type 0)
   )
-  (func (;5;) (type 3)
+  (func (;6;) (type 3)
     global.get 2
     call 1
     global.set 2
   )
-  (func (;6;) (type 4) (param i64)
+  (func (;7;) (type 4) (param i64)
     (local i64)
     global.get 2
     local.get 0
@@ -106,10 +108,10 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 5
+      call 6
     end
   )
-  (func (;7;) (type 5) (param i64 i64)
+  (func (;8;) (type 5) (param i64 i64)
     (local i32 i32)
     local.get 1
     i64.eqz
@@ -146,5 +148,26 @@
       local.get 3
       memory.fill 1
     end
+  )
+  (func (;9;) (type 0)
+    (local i64)
+    i64.const 500
+    local.set 0
+    global.get 2
+    local.get 0
+    i64.lt_s
+    if ;; label = @1
+      i64.const 500
+      i64.const 0
+      i64.const 0
+      i64.const 0
+      call 4
+    else
+      global.get 2
+      local.get 0
+      i64.sub
+      global.set 2
+    end
+    call 0
   )
 )

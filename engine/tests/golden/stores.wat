@@ -14,9 +14,11 @@
   (type (;3;) (func))
   (type (;4;) (func (param i64)))
   (type (;5;) (func (param i64 i64)))
+  (type (;6;) (func (param i64 i64 i64 i64)))
   (import "__replicore" "out_of_instructions" (func (;0;) (type 1) (param i64) (result i64)))
   (import "__replicore" "try_grow_memory" (func (;1;) (type 2) (param i64 i64) (result i32)))
   (import "__replicore" "stack_overflow" (func (;2;) (type 3)))
+  (import "__replicore" "charge_system_call" (func (;3;) (type 6) (param i64 i64 i64 i64)))
   (memory (;0;) 1 65536)
   (memory (;1;) 16 16)
   (global (;0;) (mut i64) i64.const 0)
@@ -25,7 +27,7 @@
   (export "__replicore.marks" (memory 1))
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
-  (func (;3;) (type 0) (param i32)
+  (func (;4;) (type 0) (param i32)
     (local i32 i32 i64 v128)
     global.get 0
     i64.const 10
@@ -35,7 +37,7 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
     local.get 0
     i32.const 7
@@ -73,12 +75,12 @@
     i32.const 1
     i32.store8 1
   )
-  (func (;4;) (type 3)
+  (func (;5;) (type 3)
     global.get 0
     call 0
     global.set 0
   )
-  (func (;5;) (type 4) (param i64)
+  (func (;6;) (type 4) (param i64)
     (local i64)
     global.get 0
     local.get 0
@@ -96,10 +98,10 @@
     i64.const 0
     i64.lt_s
     if ;; label = @1
-      call 4
+      call 5
     end
   )
-  (func (;6;) (type 5) (param i64 i64)
+  (func (;7;) (type 5) (param i64 i64)
     (local i32 i32)
     local.get 1
     i64.eqz
