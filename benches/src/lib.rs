@@ -81,6 +81,10 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["scheduler.noop_update_us"], scheduler::noop_update),
     (&["scheduler.two_core_speedup"], scheduler::two_core_speedup),
     (&["scheduler.call_roundtrip_us"], scheduler::call_roundtrip),
+    (&["scheduler.one_canister_ratio"], scheduler::one_canister_ratio),
+    (&["scheduler.idle_100k_round_us"], scheduler::idle_round),
+    (&["scheduler.active_20k_round_ms"], scheduler::active_round),
+    (&["scheduler.state_tree_1000_ms"], scheduler::state_tree),
     (
         &["netstack.update_roundtrip_us", "netstack.query_roundtrip_us"],
         netstack::roundtrips,

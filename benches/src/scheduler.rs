@@ -5,10 +5,11 @@ use crate::measure::{Effort, Figure, seconds};
 use candid::{CandidType, Encode, Principal};
 use replicore::StateMachine;
 use replicore_engine::{Engine, EngineConfig};
-use replicore_scheduler::SchedulerCores;
+use replicore_scheduler::certified_state::CertifiedState;
+use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{
-    Batch, CanisterId, CostSchedule, Ingress, IngressState, MessageId, Payload, PrincipalId, Randomness, SubnetConfig,
-    Time,
+    Batch, CanisterId, CostSchedule, Ingress, IngressState, IngressStatus, MessageId, Payload, PrincipalId, Randomness,
+    SubnetConfig, Time,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -99,9 +100,7 @@ pub fn two_core_speedup(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let samples = (0..effort.runs)
         .map(|_| one.noop_round(messages) / two.noop_round(messages))
         .collect();
-    if one.root() != two.root() {
-        return Err(BenchError::new("one and two cores came to different state roots"));
-    }
+    one.check_same_root(&two)?;
     Ok(vec![Figure::of("scheduler.two_core_speedup", "x", samples, one.root())])
 }
 
@@ -133,7 +132,144 @@ pub fn call_roundtrip(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     )])
 }
 
+/// `scheduler.one_canister_ratio`: throughput of 1,000 no-op updates to one canister on two cores against one core,
+/// interleaved. What cannot be shared must not become slower.
+pub fn one_canister_ratio(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let (mut one, mut two) = (Subnet::new(1, 1)?, Subnet::new(1, 2)?);
+    let messages = effort.scale(1_000);
+    let samples = effort.samples(|| Ok(one.noop_round(messages) / two.noop_round(messages)))?;
+    one.check_same_root(&two)?;
+    Ok(vec![Figure::of(
+        "scheduler.one_canister_ratio",
+        "x",
+        samples,
+        one.root(),
+    )])
+}
+
+/// `scheduler.idle_100k_round_us`: a round with a no-op update for each of 10 canisters, among 100,000 that do nothing.
+pub fn idle_round(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let canisters = effort.scale(100_000).max(10);
+    let (mut one, mut two) = (Subnet::of_copies(canisters, 1)?, Subnet::of_copies(canisters, 2)?);
+    let rounds = effort.scale(200);
+    let samples = effort.samples(|| {
+        let mut elapsed = 0.0;
+        for _ in 0..rounds {
+            let messages = one.one_for_each(10);
+            elapsed += seconds(|| one.round(messages)).0;
+        }
+        Ok(elapsed / rounds as f64 * 1e6)
+    })?;
+    for _ in 0..samples.len() as u64 * rounds {
+        let messages = two.one_for_each(10);
+        two.round(messages);
+    }
+    one.check_same_root(&two)?;
+    Ok(vec![Figure::of(
+        "scheduler.idle_100k_round_us",
+        "us",
+        samples,
+        one.root(),
+    )])
+}
+
+/// `scheduler.active_20k_round_ms`: one round in which each of 20,000 canisters executes a no-op update, on two cores:
+/// far more canisters than warm instances.
+pub fn active_round(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let canisters = effort.scale(20_000);
+    let mut two = Subnet::of_copies(canisters, 2)?;
+    let samples = effort.samples(|| {
+        let messages = two.one_for_each(canisters);
+        Ok(seconds(|| two.round(messages)).0 * 1e3)
+    })?;
+    two.check_all_replied()?;
+    // Only now, so that the two are not in memory while the first is measured.
+    let mut one = Subnet::of_copies(canisters, 1)?;
+    for _ in 0..samples.len() {
+        let messages = one.one_for_each(canisters);
+        one.round(messages);
+    }
+    one.check_same_root(&two)?;
+    Ok(vec![Figure::of(
+        "scheduler.active_20k_round_ms",
+        "ms",
+        samples,
+        two.root(),
+    )])
+}
+
+/// `scheduler.state_tree_1000_ms`: bringing the certified tree up to date with 1,000 new answers among 600,000.
+pub fn state_tree(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let engine = Arc::new(Engine::new(EngineConfig::default()).map_err(BenchError::new)?);
+    let mut state = StateMachine::for_test(SubnetConfig::default(), engine).state().clone();
+    let mut next = 0_u64;
+    let mut answers = |state: &mut ReplicatedState, count: u64| -> Vec<MessageId> {
+        let ids = (next..next + count).map(|number| MessageId(Sha256::digest(number.to_be_bytes()).into()));
+        next += count;
+        ids.map(|id| {
+            let status = IngressStatus {
+                receiver: CanisterId::from_index(0),
+                source: PrincipalId::anonymous(),
+                time: START,
+                state: IngressState::Completed(Payload::from(id.as_bytes().to_vec())),
+            };
+            state.ingress_history.set(id, status, START);
+            id
+        })
+        .collect()
+    };
+    answers(&mut state, effort.scale(600_000));
+    let mut tree = CertifiedState::rebuild(&state);
+    let samples = effort.samples(|| {
+        let ids = answers(&mut state, 1_000);
+        Ok(seconds(|| tree.update(&state, &[], &ids)).0 * 1e3)
+    })?;
+    if tree.root_hash() != CertifiedState::rebuild(&state).root_hash() {
+        return Err(BenchError::new(
+            "the tree brought up to date differs from one built anew",
+        ));
+    }
+    let root = hex::encode(tree.root_hash());
+    Ok(vec![Figure::of("scheduler.state_tree_1000_ms", "ms", samples, root)])
+}
+
 impl Subnet {
+    /// A subnet of many canisters with the same code: one is installed, the others are copies of it.
+    fn of_copies(canisters: u64, cores: usize) -> Result<Self, BenchError> {
+        let mut subnet = Self::new(1, cores)?;
+        let mut state = subnet.machine.state().clone();
+        let original = state
+            .canister(&subnet.canisters[0])
+            .cloned()
+            .ok_or_else(|| BenchError::new("the canister is not there"))?;
+        for index in 1..canisters {
+            let id = CanisterId::from_index(index);
+            let mut copy = original.clone();
+            copy.system.canister_id = id;
+            state.insert_canister(copy);
+            subnet.canisters.push(id);
+        }
+        let engine = Arc::clone(subnet.machine.engine());
+        subnet.machine = StateMachine::new(state, engine, SchedulerCores(cores));
+        // The round that takes them into the indices and the certified tree.
+        subnet.round(Vec::new());
+        Ok(subnet)
+    }
+
+    /// A no-op update for each of the first canisters.
+    fn one_for_each(&mut self, canisters: u64) -> Vec<Ingress> {
+        (0..canisters)
+            .map(|number| self.message(number as usize, "noop", &[]))
+            .collect()
+    }
+
+    fn check_same_root(&self, other: &Self) -> Result<(), BenchError> {
+        if self.root() == other.root() {
+            return Ok(());
+        }
+        Err(BenchError::new("one and two cores came to different state roots"))
+    }
+
     fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
         let engine = Arc::new(Engine::new(EngineConfig::default()).map_err(BenchError::new)?);
         let config = SubnetConfig {

@@ -83,14 +83,33 @@ pub(crate) fn finish_call(
     }
     let (payment, caller_info) = message::attached(item);
     let origin = message::origin(item);
-    let id = canister
-        .system
-        .calls
-        .open(origin.clone(), payment, start.time, caller_info);
-    let result = settle(canister, id, result, changes, context);
+    let makes_calls = result.is_ok() && !changes.calls.is_empty();
     let limit = message::instructions_max(canister, item, context);
+    let id = canister.system.calls.next_context();
+    if makes_calls {
+        canister
+            .system
+            .calls
+            .open(origin.clone(), payment, start.time, caller_info);
+        let result = settle(canister, id, result, changes, context);
+        refund_unused(canister, (instructions, limit), start.prepaid, context);
+        return finish_in_context(canister, id, origin, result, instructions, context, turn);
+    }
+    // It ends with this message: what it would have said of itself nobody could ever ask.
+    canister.system.calls.last_call_context = id.0;
+    let accepted = changes.cycles_accepted;
+    let result = settle(canister, id, result, changes, context);
     refund_unused(canister, (instructions, limit), start.prepaid, context);
-    finish_in_context(canister, id, origin, result, instructions, context, turn);
+    let refund = match &result {
+        Ok(_) => payment - accepted,
+        Err(_) => payment,
+    };
+    let answer = match result {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(NoAnswer::DidNotReply),
+        Err(error) => Err(NoAnswer::Failed(error)),
+    };
+    finish(canister, origin, answer, refund, context, turn);
 }
 
 /// Takes up a response: `None` where its call is not known any more (a best-effort call that has timed out, or a
@@ -317,18 +336,27 @@ fn finish_in_context(
                 );
             }
         }
-        CallContextAction::Respond(Ok(answer), refund) => {
-            respond(canister, origin, Ok(answer), refund, context, turn);
-        }
-        CallContextAction::Respond(Err(NoAnswer::Failed(error)), refund) => {
-            respond(canister, origin, Err(error), refund, context, turn);
-        }
-        CallContextAction::Respond(Err(NoAnswer::DidNotReply), refund) => {
-            let text = format!("Canister {canister_id} did not reply to the call");
-            let error = UserError::new(ErrorCode::CanisterDidNotReply, text);
-            respond(canister, origin, Err(error), refund, context, turn);
-        }
+        CallContextAction::Respond(answer, refund) => finish(canister, origin, answer, refund, context, turn),
     }
+}
+
+/// Gives the answer of a call context that has one now, or ends without.
+fn finish(
+    canister: &mut CanisterState,
+    origin: CallOrigin,
+    answer: Result<WasmResult, NoAnswer>,
+    refund: Cycles,
+    context: &RoundContext,
+    turn: &mut Turn,
+) {
+    let answer = answer.map_err(|no_answer| match no_answer {
+        NoAnswer::Failed(error) => error,
+        NoAnswer::DidNotReply => {
+            let text = format!("Canister {} did not reply to the call", canister.id());
+            UserError::new(ErrorCode::CanisterDidNotReply, text)
+        }
+    });
+    respond(canister, origin, answer, refund, context, turn);
 }
 
 /// Gives the answer to whoever waits: a user's is a status, a canister's a message.

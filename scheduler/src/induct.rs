@@ -2,83 +2,162 @@
 
 use crate::management::{self, error};
 use crate::round::Round;
-use crate::state::{CanisterStatus, CyclesUseCase, SubnetMessage};
+use crate::state::{CanisterState, CanisterStatus, CyclesUseCase, SubnetMessage};
 use replicore_engine::Execute;
-use replicore_types::{CanisterId, Cycles, ErrorCode, Ingress, IngressState, IngressStatus, NumBytes, UserError};
+use replicore_types::{
+    CanisterId, Cycles, ErrorCode, Ingress, IngressState, IngressStatus, NumBytes, SubnetConfig, UserError,
+};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<E: Execute> Round<'_, E> {
-    /// Inducts the messages in their order.
+    /// Inducts the messages. Those for one canister keep their order, also with calls of the management canister for
+    /// which it pays.
     pub fn induct(&mut self, messages: Vec<Ingress>) {
+        let messages: Vec<Ingress> = messages.into_iter().filter(|message| self.take_up(message)).collect();
+        let mut seats: Vec<InductionSeat> = Vec::new();
+        let mut seat_of: BTreeMap<CanisterId, usize> = BTreeMap::new();
         for message in messages {
-            let id = message.message_id;
-            let is_known = self.statuses.contains_key(&id) || self.state.ingress_history.get(&id).is_some();
-            if is_known || message.expiry < self.context.time {
-                self.stats.ingress_dropped += 1;
+            if self.state.is_subnet(&message.receiver.0) {
+                // It may be charged to a canister with messages before it.
+                self.induct_seated(std::mem::take(&mut seats));
+                seat_of.clear();
+                self.induct_for_subnet(message);
                 continue;
             }
-            let (receiver, source, time) = (message.receiver, message.source, self.context.time);
-            let state = match self.induct_one(message) {
-                Ok(()) => {
-                    self.stats.ingress_inducted += 1;
-                    IngressState::Received
-                }
-                Err(error) => {
-                    self.stats.ingress_refused += 1;
-                    IngressState::Failed(error)
-                }
-            };
-            self.statuses.insert(
-                id,
-                IngressStatus {
-                    receiver,
-                    source,
-                    time,
-                    state,
-                },
-            );
+            let seat = *seat_of.entry(message.receiver).or_insert_with(|| {
+                seats.push(InductionSeat::new(message.receiver));
+                seats.len() - 1
+            });
+            seats[seat].messages.push(message);
         }
+        self.induct_seated(seats);
     }
 
-    fn induct_one(&mut self, message: Ingress) -> Result<(), UserError> {
-        let is_for_subnet = self.state.is_subnet(&message.receiver.0);
-        let payer = match is_for_subnet {
-            true => management::ingress_payer(&message.method_name, &message.method_payload)?,
-            false => Some(message.receiver),
+    /// Gives a message its first status; false where it is not taken up: a duplicate, an expired one, or one for which
+    /// the history has no room.
+    fn take_up(&mut self, message: &Ingress) -> bool {
+        let id = message.message_id;
+        let is_known = self.statuses.contains(&id) || self.state.ingress_history.get(&id).is_some();
+        let is_full = self.state.ingress_history.is_full(self.statuses.len());
+        if is_known || is_full || message.expiry < self.context.time {
+            self.stats.ingress_dropped += 1;
+            return false;
+        }
+        self.note_induction(message, IngressState::Received);
+        true
+    }
+
+    fn note_induction(&mut self, message: &Ingress, state: IngressState) {
+        let status = IngressStatus {
+            receiver: message.receiver,
+            source: message.source,
+            time: self.context.time,
+            state,
         };
-        if let Some(payer) = payer {
-            self.charge_induction(payer, &message)?;
-        }
-        let message = Arc::new(message);
-        if is_for_subnet {
-            self.state.subnet.inbox.push_back(SubnetMessage::Ingress(message));
-            return Ok(());
-        }
-        let id = message.receiver;
-        let canister = self
-            .state
-            .canister_mut(&id)
-            .ok_or_else(|| error::canister_not_found(id))?;
-        accepts_calls(id, &canister.system.status)?;
-        canister.system.queues.push_ingress(message);
-        self.ready.insert(id);
-        Ok(())
+        self.statuses.insert(message.message_id, status);
     }
 
-    fn charge_induction(&mut self, payer: CanisterId, message: &Ingress) -> Result<(), UserError> {
-        let subnet = self.context.subnet;
-        let fee = subnet.ingress_induction_cost(NumBytes(u64::from(message.envelope_bytes)));
-        let canister = self
-            .state
-            .canister_mut(&payer)
-            .ok_or_else(|| error::canister_not_found(payer))?;
-        let shows_amount = canister.system.is_controller(&message.source);
-        canister
-            .withdraw(fee, &subnet)
-            .map_err(|missing| out_of_cycles(payer, missing, shows_amount))?;
-        canister.system.consumed.add(CyclesUseCase::IngressInduction, fee);
-        Ok(())
+    fn induct_for_subnet(&mut self, message: Ingress) {
+        let payer = management::ingress_payer(&message.method_name, &message.method_payload);
+        let charged = payer.and_then(|payer| {
+            let Some(id) = payer else { return Ok(()) };
+            let subnet = self.context.subnet;
+            let canister = self
+                .state
+                .canister_mut(&id)
+                .ok_or_else(|| error::canister_not_found(id))?;
+            charge_induction(canister, &message, &subnet)
+        });
+        match charged {
+            Ok(()) => {
+                self.stats.ingress_inducted += 1;
+                let message = SubnetMessage::Ingress(Arc::new(message));
+                self.state.subnet.inbox.push_back(message);
+            }
+            Err(error) => {
+                self.stats.ingress_refused += 1;
+                self.note_induction(&message, IngressState::Failed(error));
+            }
+        }
     }
+
+    /// Inducts the messages of each canister: canisters side by side, the messages of one in their order.
+    fn induct_seated(&mut self, mut seats: Vec<InductionSeat>) {
+        for seat in &mut seats {
+            seat.canister = self.take_canister(seat.receiver);
+        }
+        let subnet = self.context.subnet;
+        let messages: usize = seats.iter().map(|seat| seat.messages.len()).sum();
+        let is_parallel = self.cores.are_worth_it(messages);
+        self.cores
+            .for_each_if(is_parallel, &mut seats, |seat| seat.induct(&subnet));
+        for seat in seats {
+            let id = seat.receiver;
+            self.stats.ingress_inducted += seat.inducted;
+            self.stats.ingress_refused += seat.refused.len() as u64;
+            for (message, error) in seat.refused {
+                self.note_induction(&message, IngressState::Failed(error));
+            }
+            if let Some(canister) = seat.canister {
+                self.put_canister(id, canister);
+                if seat.inducted > 0 {
+                    self.ready.insert(id);
+                }
+            }
+        }
+    }
+}
+
+/// A canister on its way through induction, with its messages of the batch.
+struct InductionSeat {
+    receiver: CanisterId,
+    /// `None` where it does not exist.
+    canister: Option<Arc<CanisterState>>,
+    messages: Vec<Ingress>,
+    inducted: u64,
+    refused: Vec<(Ingress, UserError)>,
+}
+
+impl InductionSeat {
+    fn new(receiver: CanisterId) -> Self {
+        Self {
+            receiver,
+            canister: None,
+            messages: Vec::new(),
+            inducted: 0,
+            refused: Vec::new(),
+        }
+    }
+
+    fn induct(&mut self, subnet: &SubnetConfig) {
+        let mut canister = self.canister.as_mut().map(Arc::make_mut);
+        for message in std::mem::take(&mut self.messages) {
+            let accepted = match &mut canister {
+                Some(canister) => charge_induction(canister, &message, subnet)
+                    .and_then(|()| accepts_calls(self.receiver, &canister.system.status)),
+                None => Err(error::canister_not_found(self.receiver)),
+            };
+            match (accepted, &mut canister) {
+                (Ok(()), Some(canister)) => {
+                    self.inducted += 1;
+                    canister.system.queues.push_ingress(Arc::new(message));
+                }
+                (Err(error), _) => self.refused.push((message, error)),
+                (Ok(()), None) => {}
+            }
+        }
+    }
+}
+
+fn charge_induction(canister: &mut CanisterState, message: &Ingress, subnet: &SubnetConfig) -> Result<(), UserError> {
+    let fee = subnet.ingress_induction_cost(NumBytes(u64::from(message.envelope_bytes)));
+    canister.withdraw(fee, subnet).map_err(|missing| {
+        let shows_amount = canister.system.is_controller(&message.source);
+        out_of_cycles(canister.id(), missing, shows_amount)
+    })?;
+    canister.system.consumed.add(CyclesUseCase::IngressInduction, fee);
+    Ok(())
 }
 
 /// The canister cannot pay; only its controllers learn how much is missing.

@@ -27,7 +27,8 @@ pub const ROUND_TOTAL_INSTRUCTIONS_MAX: u64 = 8_000_000_000;
 /// round to 80,000.
 pub const TOTAL_MESSAGE_INSTRUCTIONS: u64 = 100_000;
 
-/// Canisters that start together while nothing is known of their weight; see [`next_wave`].
+/// Canisters that start together while nothing is known of their weight; see [`next_wave`]. These run in every round,
+/// whatever they weigh: half of them are what fairness rests on.
 pub const FIRST_WAVE_CANISTERS: usize = 8;
 
 /// How the next wave of an iteration grows: while canisters turn out to be light, more of them start together. The sum

@@ -175,6 +175,16 @@ pub(crate) fn attached(item: &WorkItem) -> (Cycles, CallerInfo) {
     }
 }
 
+/// What kind of method a call names; `None` for tasks, responses and names that the module does not export.
+fn method_kind(canister: &CanisterState, item: &WorkItem) -> Option<MethodKind> {
+    let method = match item {
+        WorkItem::Message(CanisterInput::Ingress(ingress)) => &ingress.method_name,
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Request(request))) => &request.method_name,
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) | WorkItem::Task(_) => return None,
+    };
+    canister.execution.as_ref()?.interface.method(method)
+}
+
 /// How a call or task enters the module.
 fn entry_point(canister: &CanisterState, item: &WorkItem) -> EntryPoint {
     let (method, argument) = match item {
@@ -253,7 +263,8 @@ pub(crate) fn call_view(
 ) -> SystemView {
     let mut view = system_view(canister, start, context);
     match item {
-        WorkItem::Message(_) if !matches!(entry_point(canister, item), EntryPoint::Update { .. }) => {}
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) => {}
+        WorkItem::Message(_) if method_kind(canister, item) == Some(MethodKind::Query) => {}
         WorkItem::Message(_) => view.memory.wasm_memory_limit = canister.system.settings.wasm_memory_limit_in_force(),
         WorkItem::Task(SystemTask::GlobalTimer) => view.global_timer = None,
         WorkItem::Task(SystemTask::Heartbeat | SystemTask::OnLowWasmMemory) => {}
@@ -263,34 +274,31 @@ pub(crate) fn call_view(
 
 /// What the engine executes for a call or task.
 pub(crate) fn call<'a>(canister: &CanisterState, item: &WorkItem, view: &'a SystemView) -> Call<'a> {
-    let origin = origin(item);
     let (available_cycles, caller_info) = attached(item);
+    let (message_id, deadline) = match item {
+        WorkItem::Message(CanisterInput::Ingress(ingress)) => (Some(ingress.message_id), None),
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Request(request))) => (None, request.deadline),
+        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) | WorkItem::Task(_) => (None, None),
+    };
     Call {
         entry_point: entry_point(canister, item),
-        caller: origin.principal(),
+        caller: caller(item).unwrap_or(CanisterId::MANAGEMENT.0),
         caller_info,
         call_context: CallContextView {
             id: Some(CallContextId(canister.system.calls.last_call_context + 1)),
             available_cycles,
             responded: false,
-            deadline: origin.deadline(),
+            deadline,
             instructions_executed: NumInstructions::ZERO,
         },
-        message_id: origin.message_id(),
+        message_id,
         view,
     }
 }
 
 /// Instructions that `item` may use and prepays: a query called as an update has those of a query.
 pub(crate) fn instructions_max(canister: &CanisterState, item: &WorkItem, context: &RoundContext) -> NumInstructions {
-    let method = match item {
-        WorkItem::Message(CanisterInput::Ingress(ingress)) => Some(&ingress.method_name),
-        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Request(request))) => Some(&request.method_name),
-        WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(_))) | WorkItem::Task(_) => None,
-    };
-    let execution = canister.execution.as_ref();
-    let kind = method.and_then(|method| execution?.interface.method(method));
-    match kind {
+    match method_kind(canister, item) {
         Some(MethodKind::Query) => context.replicated_query_instructions_max(),
         Some(MethodKind::Update | MethodKind::CompositeQuery) | None => context.message_instructions_max(),
     }

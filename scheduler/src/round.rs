@@ -8,6 +8,7 @@
 use crate::context::RoundContext;
 use crate::limits::{FIRST_WAVE_CANISTERS, ROUND_PATH_INSTRUCTIONS_MAX, ROUND_TOTAL_INSTRUCTIONS_MAX, next_wave};
 use crate::round_schedule;
+use crate::round_statuses::RoundStatuses;
 use crate::run::{Runner, Turn};
 use crate::state::{CanisterState, CanisterStatus, ReplicatedState, SystemState};
 use crate::stats::RoundStats;
@@ -15,7 +16,7 @@ use crate::workers::SchedulerCores;
 use replicore_engine::Execute;
 use replicore_types::limits::HEAP_DELTA_PER_ROUND_BYTES_MAX;
 use replicore_types::{Batch, CanisterId, IngressStatus, MessageId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The deterministic step: the state after `batch`.
@@ -47,7 +48,7 @@ pub(crate) struct Round<'a, E> {
     pub context: RoundContext,
     pub stats: RoundStats,
     /// New ingress statuses; they enter the history at the end.
-    pub statuses: BTreeMap<MessageId, IngressStatus>,
+    pub statuses: RoundStatuses,
     /// Canisters that may have something to execute in the next iteration.
     pub ready: BTreeSet<CanisterId>,
     /// Canisters with output that is not routed.
@@ -86,7 +87,7 @@ impl<'a, E: Execute> Round<'a, E> {
             state,
             engine,
             cores,
-            statuses: BTreeMap::new(),
+            statuses: RoundStatuses::default(),
             unrouted: BTreeSet::new(),
             exhausted: BTreeSet::new(),
             executed: BTreeSet::new(),
@@ -187,13 +188,26 @@ impl<'a, E: Execute> Round<'a, E> {
     }
 
     fn take_out(&mut self, id: CanisterId) -> Option<Seat> {
-        let slot = self.state.canisters.get_mut(&id)?;
-        let canister = std::mem::replace(slot, Arc::clone(&self.placeholder));
         Some(Seat {
             id,
-            canister,
+            canister: self.take_canister(id)?,
             turn: Turn::default(),
         })
+    }
+
+    /// Takes a canister out of the state, to be put back by [`Round::put_canister`]: alone with it, a worker changes it
+    /// in place.
+    pub fn take_canister(&mut self, id: CanisterId) -> Option<Arc<CanisterState>> {
+        let slot = self.state.canisters.get_mut(&id)?;
+        Some(std::mem::replace(slot, Arc::clone(&self.placeholder)))
+    }
+
+    /// Puts a changed canister back into its place.
+    pub fn put_canister(&mut self, id: CanisterId, canister: Arc<CanisterState>) {
+        if let Some(slot) = self.state.canisters.get_mut(&id) {
+            *slot = canister;
+        }
+        self.state.touched.insert(id);
     }
 
     /// Puts a canister back with what its turn did.
@@ -222,17 +236,14 @@ impl<'a, E: Execute> Round<'a, E> {
         for (message, status) in turn.statuses {
             self.set_status(message, status);
         }
-        if let Some(slot) = self.state.canisters.get_mut(&id) {
-            *slot = canister;
-        }
-        self.state.touched.insert(id);
+        self.put_canister(id, canister);
         weight
     }
 
     /// Records a status; the time of induction stays.
     pub fn set_status(&mut self, id: MessageId, mut status: IngressStatus) {
-        if let Some(known) = self.statuses.get(&id) {
-            status.time = known.time;
+        if let Some(time) = self.statuses.time(&id) {
+            status.time = time;
         } else if let Some(known) = self.state.ingress_history.get(&id) {
             status.time = known.time;
         }
@@ -256,15 +267,19 @@ impl<'a, E: Execute> Round<'a, E> {
     /// Statuses into the history, priorities, index and the certified tree.
     fn end(mut self) -> (ReplicatedState, RoundStats) {
         let now = self.context.time;
-        let mut changed: Vec<MessageId> = Vec::with_capacity(self.statuses.len());
-        for (id, status) in std::mem::take(&mut self.statuses) {
-            if status.state.is_terminal() {
-                self.stats.finished.push(id);
-            }
-            self.state.ingress_history.set(id, status, now);
-            changed.push(id);
-        }
-        changed.append(&mut self.state.touched_statuses);
+        let statuses = std::mem::take(&mut self.statuses).into_sorted();
+        let finished = statuses.iter().filter(|(_, status)| status.state.is_terminal());
+        self.stats.finished.extend(finished.map(|(id, _)| *id));
+        // Two large structures that know nothing of each other.
+        let mut certified = std::mem::take(&mut self.state.certified);
+        let history = &mut self.state.ingress_history;
+        let is_parallel = self.cores.are_worth_it(statuses.len());
+        self.cores.join(
+            is_parallel,
+            || history.set_all(&statuses, now),
+            || certified.update_statuses(&statuses, is_parallel),
+        );
+        let mut changed = std::mem::take(&mut self.state.touched_statuses);
         changed.extend(self.state.ingress_history.prune(now));
         self.update_priorities();
         let metrics = &mut self.state.metadata.metrics;
@@ -273,8 +288,7 @@ impl<'a, E: Execute> Round<'a, E> {
         let touched: Vec<CanisterId> = self.state.settle().into_iter().collect();
         self.stats.canisters_touched = touched.len() as u64;
         self.stats.canisters_waiting = self.state.activity.runnable().count() as u64;
-        let mut certified = std::mem::take(&mut self.state.certified);
-        self.stats.root_hash = certified.update(&self.state, &touched, &changed);
+        self.stats.root_hash = certified.update_with(&self.state, &touched, &changed, self.cores.0 > 1);
         self.state.certified = certified;
         (self.state, self.stats)
     }
@@ -282,11 +296,10 @@ impl<'a, E: Execute> Round<'a, E> {
     fn update_priorities(&mut self) {
         let height = self.context.height;
         for id in std::mem::take(&mut self.executed) {
-            let was_full = !self.ready.contains(&id);
             let Some(canister) = self.state.canister_mut(&id) else {
                 continue;
             };
-            round_schedule::after_round(&mut canister.priority, height, was_full);
+            canister.priority.last_turn = height;
             canister.system.rounds_executed += 1;
         }
     }

@@ -5,7 +5,7 @@ use crate::apply;
 use crate::induct::accepts_calls;
 use crate::management::{self, Answer, error};
 use crate::round::Round;
-use crate::state::{CallOrigin, CanisterMessage, SubnetMessage, SystemState};
+use crate::state::{CallOrigin, CanisterMessage, CanisterState, CyclesUseCase, SubnetMessage, SystemState};
 use replicore_engine::Execute;
 use replicore_types::{
     CanisterId, Cycles, ErrorCode, IngressState, IngressStatus, RejectCode, RejectContext, Request, Response,
@@ -73,16 +73,14 @@ impl<E: Execute> Round<'_, E> {
         let Some(canister) = self.state.canister_mut(&originator) else {
             return;
         };
+        let callback = response.originator_reply_callback;
         let calls = &canister.system.calls;
-        let Some(registered) = calls.callbacks.get(&response.originator_reply_callback) else {
-            return;
+        let key = match calls.callbacks.get(&callback) {
+            Some(registered) => registered.callback.deadline.map(|deadline| (deadline, callback)),
+            None => return drop_response(canister, &response),
         };
-        let key = registered
-            .callback
-            .deadline
-            .map(|deadline| (deadline, response.originator_reply_callback));
         if key.is_some_and(|key| !calls.deadlines.contains_key(&key)) {
-            return;
+            return drop_response(canister, &response);
         }
         if let Some(key) = key {
             // Answered in time: it cannot expire any more.
@@ -204,6 +202,14 @@ impl<E: Execute> Round<'_, E> {
             None => self.state.subnet.responses.push_back(response),
         }
     }
+}
+
+/// A response that nobody waits for any more: its cycles are lost, and count as that.
+fn drop_response(originator: &mut CanisterState, response: &Response) {
+    originator
+        .system
+        .consumed
+        .add(CyclesUseCase::DroppedMessages, response.refund);
 }
 
 /// Whether a canister takes a call: it runs, and enough cycles are attached. Calls to itself need none.

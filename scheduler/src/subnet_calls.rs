@@ -77,8 +77,8 @@ impl<E: Execute> Round<'_, E> {
         }
     }
 
-    /// Delivers answers, wakes whom the work has changed, and counts it. Management work is on no canister's path, so
-    /// that installs hold nobody up.
+    /// Delivers answers, wakes whom the work has changed, and counts it. Management work has its own part of the
+    /// round, so that installs hold no canister up.
     fn finish_management_work(&mut self, work: ManagementWork, touched_before: BTreeSet<CanisterId>) -> u64 {
         for answer in work.answers {
             self.deliver_answer(answer);
@@ -90,7 +90,6 @@ impl<E: Execute> Round<'_, E> {
         self.state.touched.extend(touched);
         let instructions = work.instructions.0 + MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS;
         self.management_instructions += instructions;
-        self.total_instructions += instructions;
         self.stats.instructions += work.instructions.0;
         instructions
     }

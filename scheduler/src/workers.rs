@@ -12,6 +12,9 @@ pub struct SchedulerCores(pub usize);
 /// Stack of a worker: the engine runs Wasm on its own stacks, compilation needs some.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
+/// From this many small things on they are shared between cores: waking one costs some microseconds.
+const PARALLEL_ITEMS_MIN: usize = 64;
+
 impl SchedulerCores {
     /// Calls `work` for every item. A single item, and everything on one core, runs on the calling thread: handing it
     /// over would cost more than a small message.
@@ -19,6 +22,32 @@ impl SchedulerCores {
         match self.pool(items.len()) {
             Some(pool) => pool.install(|| items.par_iter_mut().with_max_len(1).for_each(&work)),
             None => items.iter_mut().for_each(work),
+        }
+    }
+
+    /// [`Self::for_each`], side by side only where `is_parallel`.
+    pub(crate) fn for_each_if<T: Send>(self, is_parallel: bool, items: &mut [T], work: impl Fn(&mut T) + Sync) {
+        match is_parallel {
+            true => self.for_each(items, work),
+            false => items.iter_mut().for_each(work),
+        }
+    }
+
+    /// True where so many small things are worth a second core.
+    pub(crate) fn are_worth_it(self, items: usize) -> bool {
+        self.0 > 1 && items >= PARALLEL_ITEMS_MIN
+    }
+
+    /// Calls both, side by side where `is_parallel`.
+    pub(crate) fn join(self, is_parallel: bool, left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
+        match self.pool(if is_parallel { 2 } else { 1 }) {
+            Some(pool) => {
+                pool.join(left, right);
+            }
+            None => {
+                left();
+                right();
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the certified paths hold, in the encodings of the interface specification ("The system state tree").
 
-use crate::certified_state::digest::Digest;
+use crate::certified_state::digest::{Digest, fork_digest, labeled_digest, leaf_digest};
 use crate::certified_state::hash_tree::{Subtree, WRITE_TO_MEMORY};
 use crate::state::{CanisterState, SubnetMetrics, SystemMetadata};
 use minicbor::Encoder;
@@ -9,7 +9,7 @@ use minicbor::encode::write::Write;
 use replicore_engine::ModuleInterface;
 use replicore_types::{CanisterId, IngressState, IngressStatus, Payload, PrincipalId, Time};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The tag by which a CBOR item says that it is CBOR.
 pub const SELF_DESCRIBED_CBOR: Tag = Tag::new(55799);
@@ -104,6 +104,20 @@ pub fn request_status(status: &IngressStatus) -> Subtree {
             ("reject_message", text(&error.description)),
             ("error_code", text(&error.code.to_string())),
         ]),
+    }
+}
+
+/// The digest of [`request_status`]: that of the usual ones without building the tree.
+pub(crate) fn request_status_digest(status: &IngressStatus) -> Digest {
+    static REPLIED: LazyLock<Digest> = LazyLock::new(|| labeled_digest(b"status", &leaf_digest(b"replied")));
+    match &status.state {
+        IngressState::Completed(reply) => {
+            // "reply" stands before "status".
+            fork_digest(&labeled_digest(b"reply", &leaf_digest(reply)), &REPLIED)
+        }
+        IngressState::Received | IngressState::Processing | IngressState::Done | IngressState::Failed(_) => {
+            request_status(status).digest()
+        }
     }
 }
 

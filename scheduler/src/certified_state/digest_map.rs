@@ -9,7 +9,7 @@
 //! ```
 //! What the labels stand for is not here: 600,000 request statuses are 65 bytes each, and content comes from the
 //! state when a client asks. A digest stands beside the pointer to its node, so that updating a path reads no sibling.
-//! Changes come as one sorted batch and are hashed on the way back up, in parallel when there are many.
+//! Changes come as one sorted batch and are hashed on the way back up, in parallel when there are many and the caller wants it.
 
 use crate::certified_state::digest::{Digest, empty_digest, fork_digest, labeled_digest};
 use crate::certified_state::hash_tree::HashTree;
@@ -129,9 +129,10 @@ impl DigestMap {
         self.root.is_none()
     }
 
-    /// Applies changes; of several for one label the last one holds.
-    pub fn update(&mut self, changes: Vec<Change>) {
-        let mut entries: Vec<(Label, Option<Entry>)> = hash_labels(changes);
+    /// Applies changes, on the threads of the calling pool where `is_parallel`; of several for one label the last one
+    /// holds.
+    pub fn update(&mut self, changes: Vec<Change>, is_parallel: bool) {
+        let mut entries: Vec<(Label, Option<Entry>)> = hash_labels(changes, is_parallel);
         entries.sort_by_key(|(label, _)| *label);
         entries.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
@@ -140,7 +141,7 @@ impl DigestMap {
             }
             same
         });
-        self.root = apply(self.root.take(), &entries);
+        self.root = apply(self.root.take(), &entries, is_parallel);
     }
 
     /// True where the label exists.
@@ -179,7 +180,7 @@ impl DigestMap {
     }
 }
 
-fn hash_labels(changes: Vec<Change>) -> Vec<(Label, Option<Entry>)> {
+fn hash_labels(changes: Vec<Change>, is_parallel: bool) -> Vec<(Label, Option<Entry>)> {
     let entry = |(label, content): &Change| {
         (
             *label,
@@ -189,7 +190,7 @@ fn hash_labels(changes: Vec<Change>) -> Vec<(Label, Option<Entry>)> {
             }),
         )
     };
-    if changes.len() < PARALLEL_CHANGES_MIN {
+    if !is_parallel || changes.len() < PARALLEL_CHANGES_MIN {
         return changes.iter().map(entry).collect();
     }
     use rayon::prelude::*;
@@ -240,19 +241,19 @@ impl Node {
 type SortedChanges<'a> = &'a [(Label, Option<Entry>)];
 
 /// The tree after the changes, which are ascending and without duplicates.
-fn apply(child: Option<Child>, changes: SortedChanges<'_>) -> Option<Child> {
+fn apply(child: Option<Child>, changes: SortedChanges<'_>, is_parallel: bool) -> Option<Child> {
     let ([first, ..], [.., last]) = (changes, changes) else {
         return child;
     };
     match child {
         None => {
             let entries: Vec<_> = changes.iter().filter_map(|(_, entry)| *entry).collect();
-            build(&entries)
+            build(&entries, is_parallel)
         }
         Some(Child {
             node: Node::Bucket(entries),
             ..
-        }) => build(&merge(&entries, changes)),
+        }) => build(&merge(&entries, changes), is_parallel),
         Some(Child {
             node: Node::Fork(fork),
             digest,
@@ -271,13 +272,17 @@ fn apply(child: Option<Child>, changes: SortedChanges<'_>) -> Option<Child> {
                     digest,
                 });
                 let (left, right) = if inside { (None, child) } else { (child, None) };
-                return join(bit, apply(left, zeros), apply(right, ones));
+                return join(bit, apply(left, zeros, is_parallel), apply(right, ones, is_parallel));
             }
             let Fork { left, right, .. } = Arc::unwrap_or_clone(fork);
-            let (left, right) = if changes.len() < PARALLEL_CHANGES_MIN {
-                (apply(Some(left), zeros), apply(Some(right), ones))
+            let (left, right) = (
+                || apply(Some(left), zeros, is_parallel),
+                || apply(Some(right), ones, is_parallel),
+            );
+            let (left, right) = if is_parallel && changes.len() >= PARALLEL_CHANGES_MIN {
+                rayon::join(left, right)
             } else {
-                rayon::join(|| apply(Some(left), zeros), || apply(Some(right), ones))
+                (left(), right())
             };
             join(bit, left, right)
         }
@@ -335,7 +340,7 @@ fn merge(entries: &[Entry], changes: SortedChanges<'_>) -> Vec<Entry> {
 }
 
 /// The tree over ascending entries.
-fn build(entries: &[Entry]) -> Option<Child> {
+fn build(entries: &[Entry], is_parallel: bool) -> Option<Child> {
     if entries.len() <= BUCKET_ENTRIES_MAX {
         let digest = bucket_digest(entries)?;
         return Some(Child {
@@ -344,10 +349,12 @@ fn build(entries: &[Entry]) -> Option<Child> {
         });
     }
     let (bit, left, right) = split(entries);
-    if entries.len() < PARALLEL_CHANGES_MIN {
-        return join(bit, build(left), build(right));
-    }
-    let (left, right) = rayon::join(|| build(left), || build(right));
+    let (left, right) = (|| build(left, is_parallel), || build(right, is_parallel));
+    let (left, right) = if is_parallel && entries.len() >= PARALLEL_CHANGES_MIN {
+        rayon::join(left, right)
+    } else {
+        (left(), right())
+    };
     join(bit, left, right)
 }
 

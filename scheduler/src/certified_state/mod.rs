@@ -31,7 +31,7 @@ use crate::state::ReplicatedState;
 use content::CanisterSummary;
 use imbl::OrdMap;
 use rayon::prelude::*;
-use replicore_types::{CanisterId, MessageId, Time};
+use replicore_types::{CanisterId, IngressStatus, MessageId, Time};
 use std::sync::Arc;
 
 /// From this many changed statuses on their hashing is shared between threads.
@@ -85,6 +85,17 @@ impl CertifiedState {
         changed_canisters: &[CanisterId],
         changed_statuses: &[MessageId],
     ) -> Digest {
+        self.update_with(state, changed_canisters, changed_statuses, true)
+    }
+
+    /// [`CertifiedState::update`], on the threads of the calling pool only where `is_parallel`.
+    pub(crate) fn update_with(
+        &mut self,
+        state: &ReplicatedState,
+        changed_canisters: &[CanisterId],
+        changed_statuses: &[MessageId],
+        is_parallel: bool,
+    ) -> Digest {
         self.time = state.metadata.time;
         self.subnet = Arc::new(content::subnet(&state.metadata));
         self.canister_ranges = Arc::new(content::canister_ranges(&state.metadata));
@@ -92,10 +103,24 @@ impl CertifiedState {
             .iter()
             .filter_map(|id| self.summarize(state, id))
             .collect();
-        self.canisters.update(changes);
-        self.request_statuses.update(status_changes(state, changed_statuses));
+        self.canisters.update(changes, is_parallel);
+        self.request_statuses
+            .update(status_changes(state, changed_statuses, is_parallel), is_parallel);
         self.root_hash = self.top_digest();
         self.root_hash
+    }
+
+    /// Brings the request statuses up to date, on the threads of the calling pool where `is_parallel`. The root is that
+    /// of the next [`CertifiedState::update`].
+    pub(crate) fn update_statuses(&mut self, statuses: &[(MessageId, Arc<IngressStatus>)], is_parallel: bool) {
+        let change = |(id, status): &(MessageId, Arc<IngressStatus>)| {
+            Label::new(id.as_bytes()).map(|label| (label, Some(content::request_status_digest(status))))
+        };
+        let changes = match is_parallel {
+            true => statuses.par_iter().filter_map(change).collect(),
+            false => statuses.iter().filter_map(change).collect(),
+        };
+        self.request_statuses.update(changes, is_parallel);
     }
 
     /// The digest that the subnet signs.
@@ -189,21 +214,21 @@ const CANISTER: &[u8] = b"canister";
 const REQUEST_STATUS: &[u8] = b"request_status";
 
 /// Digest changes of the requests in `ids`, which may repeat.
-fn status_changes(state: &ReplicatedState, ids: &[MessageId]) -> Vec<Change> {
+fn status_changes(state: &ReplicatedState, ids: &[MessageId], is_parallel: bool) -> Vec<Change> {
     let change = |id: &MessageId| {
         let digest = state
             .ingress_history
             .get(id)
-            .map(|status| content::request_status(status).digest());
+            .map(|status| content::request_status_digest(status));
         Label::new(id.as_bytes()).map(|label| (label, digest))
     };
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
-    if ids.len() < PARALLEL_STATUSES_MIN {
-        return ids.iter().filter_map(change).collect();
+    match is_parallel && ids.len() >= PARALLEL_STATUSES_MIN {
+        true => ids.par_iter().filter_map(change).collect(),
+        false => ids.iter().filter_map(change).collect(),
     }
-    ids.par_iter().filter_map(change).collect()
 }
 
 /// Cuts what `paths` ask for out of a map whose content `content` gives.

@@ -103,6 +103,7 @@ fn rebuilt(model: &BTreeMap<Vec<u8>, Digest>) -> DigestMap {
             .iter()
             .map(|(bytes, digest)| (label(bytes), Some(*digest)))
             .collect(),
+        false,
     );
     map
 }
@@ -118,7 +119,7 @@ proptest! {
     ) {
         let mut model = BTreeMap::new();
         let mut map = DigestMap::default();
-        for batch in batches {
+        for (round, batch) in batches.into_iter().enumerate() {
             let (old_map, old_digest) = (map.clone(), map.digest());
             let mut changes = Vec::new();
             for (bytes, value) in batch {
@@ -129,7 +130,7 @@ proptest! {
                     None => model.remove(&bytes),
                 };
             }
-            map.update(changes);
+            map.update(changes, round % 2 == 0);
             prop_assert_eq!(map.len(), model.len());
             prop_assert_eq!(map.digest(), rebuilt(&model).digest());
             prop_assert_eq!(old_map.digest(), old_digest);

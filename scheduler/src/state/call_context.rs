@@ -132,6 +132,11 @@ pub enum NoAnswer {
 }
 
 impl CallContextManager {
+    /// The number of the context opened next.
+    pub fn next_context(&self) -> CallContextId {
+        CallContextId(self.last_call_context + 1)
+    }
+
     /// Opens a call context.
     pub fn open(&mut self, origin: CallOrigin, cycles: Cycles, now: Time, caller_info: CallerInfo) -> CallContextId {
         self.last_call_context += 1;

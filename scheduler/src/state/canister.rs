@@ -5,7 +5,7 @@ use crate::state::{CanisterInput, LowMemoryHook, SystemState, SystemTask};
 use parking_lot::Mutex;
 use replicore_engine::{ExecutionState, PausedExecution};
 use replicore_types::fees::WasmWidth;
-use replicore_types::{CanisterId, Cycles, NumBytes, NumInstructions, SubnetConfig, Time};
+use replicore_types::{CanisterId, Cycles, Height, NumBytes, NumInstructions, SubnetConfig, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -25,10 +25,8 @@ pub struct CanisterState {
 /// What fairness needs to remember.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Priority {
-    /// Grows by the compute allocation per round and falls with every full execution; percent.
-    pub accumulated: i64,
-    /// Height of the last round in which the canister executed all its inputs.
-    pub last_full_execution: u64,
+    /// Height of the last round in which the canister had a turn.
+    pub last_turn: Height,
     /// Whose turn it is when the next round begins.
     pub turn: RoundTurn,
 }

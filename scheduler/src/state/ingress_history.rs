@@ -10,10 +10,11 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IngressHistory {
     statuses: OrdMap<MessageId, Arc<IngressStatus>>,
-    /// When an entry is forgotten, ascending. The value is unused.
-    expiries: OrdMap<(Time, MessageId), ()>,
-    /// Terminal entries with an answer, oldest first: what becomes `Done` when the history is too large.
-    answered: OrdMap<(Time, MessageId), ()>,
+    /// Requests by the batch time at which they got their answer, in the order in which they did. They are forgotten
+    /// [`INGRESS_HISTORY_TTL`] later.
+    answered: OrdMap<Time, Arc<Vec<MessageId>>>,
+    /// How far answers are reduced to `Done`: those given before this time, and so many of those given at it.
+    reduced: (Time, usize),
     /// Bytes of the answers kept.
     answer_bytes: u64,
 }
@@ -55,46 +56,51 @@ impl IngressHistory {
 
     /// Records the status of a request. An answer is kept for [`INGRESS_HISTORY_TTL`] after `now`, the batch time.
     pub fn set(&mut self, id: MessageId, status: IngressStatus, now: Time) {
-        let terminal = status.state.is_terminal();
-        let bytes = answer_bytes(&status.state);
-        if let Some(old) = self.statuses.insert(id, Arc::new(status)) {
-            self.answer_bytes -= answer_bytes(&old.state);
+        self.set_all(&[(id, Arc::new(status))], now);
+    }
+
+    /// Records many statuses, in their order.
+    pub fn set_all(&mut self, statuses: &[(MessageId, Arc<IngressStatus>)], now: Time) {
+        let mut answered = Vec::new();
+        for (id, status) in statuses {
+            self.answer_bytes += answer_bytes(&status.state);
+            if status.state.is_terminal() {
+                answered.push(*id);
+            }
+            if let Some(old) = self.statuses.insert(*id, Arc::clone(status)) {
+                self.answer_bytes -= answer_bytes(&old.state);
+            }
         }
-        self.answer_bytes += bytes;
-        if terminal {
-            self.expiries.insert((now.plus(INGRESS_HISTORY_TTL), id), ());
-            self.answered.insert((now, id), ());
+        if !answered.is_empty() {
+            Arc::make_mut(self.answered.entry(now).or_default()).extend(answered);
         }
     }
 
-    /// Forgets answers whose time has come and reduces the oldest ones to `Done` while a bound is exceeded. Returns the
-    /// requests whose status changed, a forgotten one included.
+    /// Forgets answers whose time has come and reduces the oldest ones to `Done` while their bytes exceed the bound.
+    /// Returns the requests whose status changed, a forgotten one included.
     pub fn prune(&mut self, now: Time) -> Vec<MessageId> {
         let mut changed = Vec::new();
-        while let Some(((expiry, id), ())) = self.expiries.get_min().map(|(key, ())| (*key, ())) {
-            if expiry > now {
+        while let Some(time) = self.answered.get_min().map(|(time, _)| *time) {
+            if time.plus(INGRESS_HISTORY_TTL) > now {
                 break;
             }
-            self.expiries.remove(&(expiry, id));
-            self.answered
-                .remove(&(Time(expiry.0 - INGRESS_HISTORY_TTL.as_nanos() as u64), id));
-            if let Some(old) = self.statuses.remove(&id) {
-                self.answer_bytes -= answer_bytes(&old.state);
+            let forgotten = self.answered.remove(&time).unwrap_or_default();
+            for id in forgotten.iter() {
+                if let Some(old) = self.statuses.remove(id) {
+                    self.answer_bytes -= answer_bytes(&old.state);
+                }
             }
-            changed.push(id);
+            changed.extend_from_slice(&forgotten);
         }
-        while self.statuses.len() > INGRESS_HISTORY_ENTRIES_MAX || self.answer_bytes > INGRESS_HISTORY_BYTES_MAX as u64
-        {
-            let Some(((answered, id), ())) = self.answered.get_min().map(|(key, ())| (*key, ())) else {
-                break;
-            };
-            self.answered.remove(&(answered, id));
+        while self.answer_bytes > INGRESS_HISTORY_BYTES_MAX as u64 {
+            let Some(id) = self.next_to_reduce() else { break };
             if let Some(old) = self.statuses.get(&id).cloned() {
                 self.answer_bytes -= answer_bytes(&old.state);
+                let state = IngressState::Done;
                 self.statuses.insert(
                     id,
                     Arc::new(IngressStatus {
-                        state: IngressState::Done,
+                        state,
                         ..(*old).clone()
                     }),
                 );
@@ -102,5 +108,23 @@ impl IngressHistory {
             }
         }
         changed
+    }
+
+    /// The request with the oldest answer that is kept whole; it counts as reduced from now on.
+    fn next_to_reduce(&mut self) -> Option<MessageId> {
+        let (from, done) = self.reduced;
+        for (time, ids) in self.answered.range(from..) {
+            let next = if *time == from { done } else { 0 };
+            if let Some(id) = ids.get(next) {
+                self.reduced = (*time, next + 1);
+                return Some(*id);
+            }
+        }
+        None
+    }
+
+    /// True where no further request may be taken up: every one has a status until its time is over.
+    pub fn is_full(&self, taken_up: usize) -> bool {
+        self.statuses.len() + taken_up >= INGRESS_HISTORY_ENTRIES_MAX
     }
 }

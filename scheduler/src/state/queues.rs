@@ -127,6 +127,20 @@ impl CanisterQueues {
             .any(|pair| pair.open_calls > 0 || pair.open_requests > 0)
     }
 
+    /// Every message of a canister, waiting before or behind this one.
+    #[cfg(test)]
+    pub(crate) fn canister_messages(&self) -> impl Iterator<Item = &CanisterMessage> {
+        let inputs = self.pairs.values().flat_map(|pair| &pair.input);
+        inputs.chain(&self.output)
+    }
+
+    /// Response slots taken: by own calls, and by requests of others.
+    #[cfg(test)]
+    pub(crate) fn slots_taken(&self) -> (usize, usize) {
+        let sum = |of: fn(&Pair) -> usize| self.pairs.values().map(of).sum();
+        (sum(|pair| pair.open_calls), sum(|pair| pair.open_requests))
+    }
+
     /// Queues an ingress message.
     pub fn push_ingress(&mut self, ingress: Arc<Ingress>) {
         self.message_bytes += ingress.method_payload.len() as u64;
