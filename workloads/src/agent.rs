@@ -3,7 +3,7 @@
 use crate::Identity;
 use crate::certificate::{RequestStatus, Untrusted, Verifier};
 use crate::http::{Connection, HttpResponse};
-use crate::request::{Content, Kind};
+use crate::request::{Content, Kind, read_request_status};
 use candid::Principal;
 use minicbor::data::Type;
 use minicbor::{Decoder, decode};
@@ -11,10 +11,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long after its making a request is void.
 const EXPIRY_NANOS: u64 = 4 * 60 * 1_000_000_000;
+
+/// How long an accepted call is asked after.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a call or query gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub enum CallOutcome {
     Replied(Vec<u8>),
     /// Reject code, text and error code.
     Rejected(u64, String, String),
-    /// Accepted; the answer was not there in time (202).
+    /// Accepted; the answer was not there within a minute.
     Accepted,
 }
 
@@ -152,7 +156,7 @@ impl Agent {
         let path = format!("/api/v3/canister/{effective}/call");
         let response = self.connection.request("POST", &path, &signed.envelope)?;
         if response.status == 202 {
-            return Ok(CallOutcome::Accepted);
+            return self.wait(effective, &signed.request_id);
         }
         let fields = Fields::decode(&expect_ok(response)?)?;
         match fields.certificate {
@@ -165,6 +169,33 @@ impl Agent {
             }),
             None => Ok(fields.rejection()),
         }
+    }
+
+    /// Asks for the status of an accepted call until it is final, at most for [`WAIT_MAX`].
+    fn wait(&mut self, effective: Principal, request_id: &[u8; 32]) -> Result<CallOutcome, AgentError> {
+        let path = format!("/api/v3/canister/{effective}/read_state");
+        let deadline = Instant::now() + WAIT_MAX;
+        while Instant::now() < deadline {
+            let envelope = read_request_status(&self.identity, request_id, now_nanos() + EXPIRY_NANOS);
+            let response = self.connection.request("POST", &path, &envelope)?;
+            let fields = Fields::decode(&expect_ok(response)?)?;
+            let certificate = fields
+                .certificate
+                .ok_or_else(|| AgentError::Malformed("no certificate".into()))?;
+            match self.verifier.request_status(&certificate, request_id)? {
+                RequestStatus::Replied(reply) => return Ok(CallOutcome::Replied(reply)),
+                RequestStatus::Rejected(code, message, error) => {
+                    return Ok(CallOutcome::Rejected(code, message, error));
+                }
+                RequestStatus::Pending(_) => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
+        Ok(CallOutcome::Accepted)
+    }
+
+    /// Signs what follows as another user, on the same connection.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = identity;
     }
 
     /// Queries a method. The node signature is not checked here; agents of the ecosystem do.

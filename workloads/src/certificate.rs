@@ -1,5 +1,6 @@
 //! Certificates, checked as agents check them: the tree's root signed with the root key, the status found in the tree.
 
+use candid::Principal;
 use ic_certification::LookupResult;
 use ic_certification::certificate::Certificate;
 use ic_certification::hash_tree::HashTree;
@@ -127,6 +128,30 @@ impl Verifier {
         verified.insert(root);
         Ok(())
     }
+}
+
+/// The certified data of a canister, as the certificate says; who wants to believe it has its root checked.
+///
+/// # Errors
+/// The certificate does not decode or does not speak of the canister.
+pub fn certified_data(certificate: &[u8], canister: Principal) -> Result<[u8; 32], Untrusted> {
+    let certificate = decode(certificate)?;
+    let path = [&b"canister"[..], canister.as_slice(), b"certified_data"];
+    match certificate.tree.lookup_path(path) {
+        LookupResult::Found(data) => data
+            .try_into()
+            .map_err(|_| Untrusted("certified data that is no hash".into())),
+        _ => Err(Untrusted(format!("no certified data of {canister}"))),
+    }
+}
+
+/// A hash tree from CBOR.
+///
+/// # Errors
+/// It does not decode.
+pub fn decode_tree(tree: &[u8]) -> Result<HashTree<&[u8]>, Untrusted> {
+    let untagged = tree.strip_prefix(&SELF_DESCRIBED).unwrap_or(tree);
+    minicbor_serde::from_slice(untagged).map_err(|error| Untrusted(error.to_string()))
 }
 
 fn decode(certificate: &[u8]) -> Result<Certificate<&[u8]>, Untrusted> {

@@ -1,5 +1,6 @@
 //! Who signs.
 
+use crate::request::{hash, hash_of_map, leb128};
 use candid::Principal;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::sync::Arc;
@@ -7,12 +8,25 @@ use std::sync::Arc;
 /// DER prefix of an Ed25519 public key (RFC 8410).
 const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// An Ed25519 user.
+/// A user: anonymous, with an Ed25519 key, or with a session key to which such a key has delegated.
 #[derive(Clone)]
 pub struct Identity {
-    key: Arc<Ed25519KeyPair>,
+    /// What signs; the anonymous user has nothing.
+    key: Option<Arc<Ed25519KeyPair>>,
     public_key_der: Vec<u8>,
     principal: Principal,
+    delegation: Option<Delegation>,
+}
+
+/// "This session key may sign for me", as envelopes carry it.
+#[derive(Clone)]
+pub struct Delegation {
+    /// The session key.
+    pub public_key_der: Vec<u8>,
+    /// Nanoseconds since 1970 after which it is void.
+    pub expiration: u64,
+    /// By the user's own key.
+    pub signature: [u8; 64],
 }
 
 impl Identity {
@@ -22,10 +36,52 @@ impl Identity {
         let public_key_der = [&ED25519_DER_PREFIX[..], key.public_key().as_ref()].concat();
         let principal = Principal::self_authenticating(&public_key_der);
         Self {
-            key: Arc::new(key),
+            key: Some(Arc::new(key)),
             public_key_der,
             principal,
+            delegation: None,
         }
+    }
+
+    /// The anonymous user, who signs nothing.
+    pub fn anonymous() -> Self {
+        Self {
+            key: None,
+            public_key_der: Vec::new(),
+            principal: Principal::anonymous(),
+            delegation: None,
+        }
+    }
+
+    /// The same user signing with a session key made from `secret`, as a browser does after a login.
+    #[must_use]
+    pub fn with_session(&self, secret: [u8; 32], expiration: u64) -> Self {
+        let session = Self::from_secret(secret);
+        let hash = hash_of_map(&mut [
+            ("pubkey", hash(&session.public_key_der)),
+            ("expiration", hash(&leb128(expiration))),
+        ]);
+        let signature = self.sign(&[b"\x1Aic-request-auth-delegation", &hash[..]].concat());
+        Self {
+            key: session.key,
+            public_key_der: self.public_key_der.clone(),
+            principal: self.principal,
+            delegation: Some(Delegation {
+                public_key_der: session.public_key_der,
+                expiration,
+                signature,
+            }),
+        }
+    }
+
+    /// Whether requests carry no signature.
+    pub fn is_anonymous(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// What lets the signing key sign for the user, where it is not the user's own.
+    pub fn delegation(&self) -> Option<&Delegation> {
+        self.delegation.as_ref()
     }
 
     /// The identity with this number, for models that want many of them.
@@ -45,10 +101,12 @@ impl Identity {
         &self.public_key_der
     }
 
-    /// Signs bytes.
+    /// Signs bytes; the signature of the anonymous user is zeros, and is not sent.
     pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
         let mut signature = [0; 64];
-        signature.copy_from_slice(self.key.sign(bytes).as_ref());
+        if let Some(key) = &self.key {
+            signature.copy_from_slice(key.sign(bytes).as_ref());
+        }
         signature
     }
 }

@@ -4,73 +4,19 @@
 //! each account must hold exactly what its owner expects: a lost or doubled transfer shows.
 
 use crate::Identity;
-use crate::agent::{Agent, AgentError, CallOutcome};
+use crate::agent::Agent;
 use crate::canisters::LEDGER;
 use crate::certificate::Verifier;
+use crate::error::{WorkloadError, decode, encode, replied};
+use crate::management;
 use candid::{CandidType, Decode, Deserialize, Encode, Principal};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_bytes::ByteBuf;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Cycles given to the ledger canister.
-const CYCLES: u128 = 1_000_000_000_000_000;
-
-/// Why the workload ended early.
-#[derive(Debug)]
-pub enum LedgerError {
-    /// The endpoint could not be used.
-    Agent(AgentError),
-    /// A step was answered otherwise than it must be.
-    Unexpected(String),
-}
-
-impl fmt::Display for LedgerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent(error) => error.fmt(f),
-            Self::Unexpected(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for LedgerError {}
-
-impl From<AgentError> for LedgerError {
-    fn from(error: AgentError) -> Self {
-        Self::Agent(error)
-    }
-}
-
-#[derive(CandidType)]
-struct CreateArgument {
-    amount: Option<candid::Nat>,
-    specified_id: Option<Principal>,
-}
-
-#[derive(CandidType, Deserialize)]
-struct CreateReply {
-    canister_id: Principal,
-}
-
-#[derive(CandidType, Deserialize)]
-enum InstallMode {
-    #[serde(rename = "install")]
-    Install,
-}
-
-#[derive(CandidType)]
-struct InstallArgument {
-    mode: InstallMode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
-}
 
 #[derive(CandidType)]
 struct TransferArgument {
@@ -88,23 +34,8 @@ enum TransferReply {
 ///
 /// # Errors
 /// The endpoint refuses.
-pub fn deploy(agent: &mut Agent) -> Result<Principal, LedgerError> {
-    let management = Principal::management_canister();
-    let argument = encode(Encode!(&CreateArgument {
-        amount: Some(CYCLES.into()),
-        specified_id: None
-    }))?;
-    let reply = agent.update(management, "provisional_create_canister_with_cycles", &argument)?;
-    let created: CreateReply = decode(Decode!(&replied("create", reply)?, CreateReply))?;
-    let argument = encode(Encode!(&InstallArgument {
-        mode: InstallMode::Install,
-        canister_id: created.canister_id,
-        wasm_module: ByteBuf::from(LEDGER),
-        arg: ByteBuf::new(),
-    }))?;
-    let reply = agent.update_effective(management, created.canister_id, "install_code", &argument)?;
-    replied("install", reply)?;
-    Ok(created.canister_id)
+pub fn deploy(agent: &mut Agent) -> Result<Principal, WorkloadError> {
+    management::deploy(agent, LEDGER, &[])
 }
 
 /// What the load is.
@@ -169,7 +100,7 @@ pub fn run(
     options: &LoadOptions,
     verifier: &Arc<Verifier>,
     progress: &Arc<Progress>,
-) -> Result<LoadReport, LedgerError> {
+) -> Result<LoadReport, WorkloadError> {
     let mut probe = Agent::new(options.address, Identity::numbered(0), Arc::clone(verifier));
     let opening = read_number(&mut probe, options.ledger, "opening_balance")?;
     let start = Instant::now();
@@ -190,7 +121,7 @@ pub fn run(
         let joined = threads.into_iter().map(|thread| {
             thread
                 .join()
-                .unwrap_or_else(|_| Err(LedgerError::Unexpected("a user's thread panicked".into())))
+                .unwrap_or_else(|_| Err(WorkloadError::Unexpected("a user's thread panicked".into())))
         });
         joined.collect::<Result<Vec<_>, _>>()
     })?;
@@ -206,14 +137,14 @@ pub fn check(
     ledger: Principal,
     verifier: &Arc<Verifier>,
     balances: &[(Principal, u64)],
-) -> Result<(), LedgerError> {
+) -> Result<(), WorkloadError> {
     let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(verifier));
     for (owner, expected) in balances {
         let argument = encode(Encode!(owner))?;
         let reply = replied("balance_of", agent.query(ledger, "balance_of", &argument)?)?;
         let held: u64 = decode(Decode!(&reply, u64))?;
         if held != *expected {
-            return Err(LedgerError::Unexpected(format!(
+            return Err(WorkloadError::Unexpected(format!(
                 "{owner} holds {held} and expects {expected}"
             )));
         }
@@ -233,7 +164,7 @@ impl User {
         }
     }
 
-    fn run(&mut self, options: &LoadOptions, deadline: Instant, progress: &Progress) -> Result<(), LedgerError> {
+    fn run(&mut self, options: &LoadOptions, deadline: Instant, progress: &Progress) -> Result<(), WorkloadError> {
         while Instant::now() < deadline && !progress.stop.load(Ordering::Relaxed) {
             let start = Instant::now();
             if self.choices.random_range(0..100) < options.query_percent {
@@ -250,7 +181,7 @@ impl User {
         Ok(())
     }
 
-    fn transfer(&mut self, options: &LoadOptions) -> Result<(), LedgerError> {
+    fn transfer(&mut self, options: &LoadOptions) -> Result<(), WorkloadError> {
         let to = (self.number + 1 + self.choices.random_range(0..options.users.max(2) - 1)) % options.users.max(2);
         let amount = self.choices.random_range(1..10);
         let argument = encode(Encode!(&TransferArgument {
@@ -263,7 +194,7 @@ impl User {
                 self.sent.push((to, amount));
                 Ok(())
             }
-            TransferReply::Err(error) => Err(LedgerError::Unexpected(format!("transfer refused: {error}"))),
+            TransferReply::Err(error) => Err(WorkloadError::Unexpected(format!("transfer refused: {error}"))),
         }
     }
 }
@@ -295,7 +226,11 @@ fn report(users: Vec<User>, opening: u64, elapsed: Duration, progress: &Progress
     }
 }
 
-fn read_number(agent: &mut Agent, ledger: Principal, method: &str) -> Result<u64, LedgerError> {
+/// Asks a query that takes nothing and answers a number.
+///
+/// # Errors
+/// [`WorkloadError`].
+pub fn read_number(agent: &mut Agent, ledger: Principal, method: &str) -> Result<u64, WorkloadError> {
     let reply = replied(method, agent.query(ledger, method, &encode(Encode!(&()))?)?)?;
     decode(Decode!(&reply, u64))
 }
@@ -307,19 +242,4 @@ fn histogram() -> Histogram<u64> {
 
 fn record(histogram: &mut Histogram<u64>, start: Instant) {
     histogram.saturating_record((start.elapsed().as_micros() as u64).max(1));
-}
-
-fn replied(step: &str, outcome: CallOutcome) -> Result<Vec<u8>, LedgerError> {
-    match outcome {
-        CallOutcome::Replied(reply) => Ok(reply),
-        other => Err(LedgerError::Unexpected(format!("{step}: {other:?}"))),
-    }
-}
-
-fn encode(result: Result<Vec<u8>, candid::Error>) -> Result<Vec<u8>, LedgerError> {
-    result.map_err(|error| LedgerError::Unexpected(format!("argument: {error}")))
-}
-
-fn decode<T>(result: Result<T, candid::Error>) -> Result<T, LedgerError> {
-    result.map_err(|error| LedgerError::Unexpected(format!("reply: {error}")))
 }

@@ -5,12 +5,21 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod arrival;
 pub mod canisters;
 pub mod certificate;
+pub mod error;
 pub mod http;
 pub mod identity;
 pub mod ledger;
+pub mod load;
+pub mod management;
+pub mod models;
 pub mod request;
+pub mod skew;
+pub mod workload;
 
 pub use agent::{Agent, AgentError, CallOutcome};
+pub use error::WorkloadError;
 pub use identity::Identity;
+pub use workload::{Deployed, Operation, Scale, Workload};

@@ -80,15 +80,10 @@ impl Content<'_> {
         encoder.into_writer()
     }
 
-    fn write(
-        &self,
-        encoder: &mut Encoder<Vec<u8>>,
-        identity: &Identity,
-        signature: &[u8; 64],
-    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    fn write(&self, encoder: &mut Encoder<Vec<u8>>, identity: &Identity, signature: &[u8; 64]) -> Written {
         encoder
             .tag(minicbor::data::Tag::new(55_799))?
-            .map(3)?
+            .map(signature_fields(identity) + 1)?
             .str("content")?
             .map(7)?;
         encoder.str("request_type")?.str(self.kind.as_str())?;
@@ -98,10 +93,64 @@ impl Content<'_> {
         encoder.str("arg")?.bytes(self.argument)?;
         encoder.str("ingress_expiry")?.u64(self.ingress_expiry)?;
         encoder.str("nonce")?.bytes(&self.nonce)?;
-        encoder.str("sender_pubkey")?.bytes(identity.public_key_der())?;
-        encoder.str("sender_sig")?.bytes(signature)?;
-        Ok(())
+        write_signature(encoder, identity, signature)
     }
+}
+
+type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+/// How many fields of the envelope say who signed.
+fn signature_fields(identity: &Identity) -> u64 {
+    match (identity.is_anonymous(), identity.delegation()) {
+        (true, _) => 0,
+        (false, None) => 2,
+        (false, Some(_)) => 3,
+    }
+}
+
+fn write_signature(encoder: &mut Encoder<Vec<u8>>, identity: &Identity, signature: &[u8; 64]) -> Written {
+    if identity.is_anonymous() {
+        return Ok(());
+    }
+    encoder.str("sender_pubkey")?.bytes(identity.public_key_der())?;
+    encoder.str("sender_sig")?.bytes(signature)?;
+    if let Some(delegation) = identity.delegation() {
+        encoder.str("sender_delegation")?.array(1)?.map(2)?;
+        encoder.str("delegation")?.map(2)?;
+        encoder.str("pubkey")?.bytes(&delegation.public_key_der)?;
+        encoder.str("expiration")?.u64(delegation.expiration)?;
+        encoder.str("signature")?.bytes(&delegation.signature)?;
+    }
+    Ok(())
+}
+
+/// The signed envelope of a `read_state` for what became of a request. Who sent it may ask.
+pub fn read_request_status(identity: &Identity, request_id: &[u8; 32], ingress_expiry: u64) -> Vec<u8> {
+    let path = hash(&[hash(b"request_status"), hash(request_id)].concat());
+    let content_id = hash_of_map(&mut [
+        ("request_type", hash(b"read_state")),
+        ("sender", hash(identity.principal().as_slice())),
+        ("paths", hash(&path)),
+        ("ingress_expiry", hash(&leb128(ingress_expiry))),
+    ]);
+    let signature = identity.sign(&[b"\x0Aic-request", &content_id[..]].concat());
+    let mut encoder = Encoder::new(Vec::with_capacity(400));
+    let mut write = || -> Written {
+        encoder
+            .tag(minicbor::data::Tag::new(55_799))?
+            .map(signature_fields(identity) + 1)?
+            .str("content")?
+            .map(4)?;
+        encoder.str("request_type")?.str("read_state")?;
+        encoder.str("sender")?.bytes(identity.principal().as_slice())?;
+        encoder.str("paths")?.array(1)?.array(2)?;
+        encoder.bytes(b"request_status")?.bytes(request_id)?;
+        encoder.str("ingress_expiry")?.u64(ingress_expiry)?;
+        write_signature(&mut encoder, identity, &signature)
+    };
+    let written = write();
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
+    encoder.into_writer()
 }
 
 /// The envelope of an anonymous `read_state` for `/time`.

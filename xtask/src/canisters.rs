@@ -41,7 +41,7 @@ enum Toolchain {
     Azle,
 }
 
-const RECIPES: [Recipe; 8] = [
+const RECIPES: [Recipe; 16] = [
     Recipe {
         name: "c",
         toolchain: Toolchain::C,
@@ -98,7 +98,61 @@ const RECIPES: [Recipe; 8] = [
         interface: "app.did",
         module: "azle/azle.wasm.gz",
     },
+    model(
+        "assets",
+        "models/assets",
+        "models/assets/assets.did",
+        "models/assets.wasm.gz",
+    ),
+    model(
+        "chain",
+        "models/chain",
+        "models/chain/chain.did",
+        "models/chain.wasm.gz",
+    ),
+    model(
+        "compute",
+        "models/compute",
+        "models/compute/compute.did",
+        "models/compute.wasm.gz",
+    ),
+    model(
+        "exchange",
+        "models/exchange",
+        "models/exchange/exchange.did",
+        "models/exchange.wasm.gz",
+    ),
+    model(
+        "explorer",
+        "models/explorer",
+        "models/explorer/explorer.did",
+        "models/explorer.wasm.gz",
+    ),
+    model("game", "models/game", "models/game/game.did", "models/game.wasm.gz"),
+    model(
+        "social",
+        "models/social",
+        "models/social/social.did",
+        "models/social.wasm.gz",
+    ),
+    model(
+        "store",
+        "models/store",
+        "models/store/store.did",
+        "models/store.wasm.gz",
+    ),
 ];
+
+/// A modelled application in Rust.
+const fn model(name: &'static str, source: &'static str, interface: &'static str, module: &'static str) -> Recipe {
+    Recipe {
+        name,
+        toolchain: Toolchain::Rust("wasm32-unknown-unknown"),
+        source,
+        interface,
+        module,
+    }
+}
 
 /// Compiles what was asked for.
 pub fn run(options: &Options) -> Result<()> {
@@ -204,11 +258,13 @@ fn compile_rust(source: &Path, target: &str) -> Result<Vec<u8>> {
     let home = home
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
         .unwrap_or_default();
-    // Paths of this machine would otherwise end up in panic messages.
+    // Paths of this machine would otherwise end up in panic messages. Canisters of one workspace have the same flags, so that
+    // what they share is compiled once.
+    let workspace = source.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
     let flags = format!(
         "--remap-path-prefix={}=/cargo --remap-path-prefix={}=/canister",
         home.display(),
-        source.display()
+        workspace.unwrap_or(source).display()
     );
     let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
     shell::run(
@@ -230,7 +286,10 @@ fn compile_rust(source: &Path, target: &str) -> Result<Vec<u8>> {
             .env_remove("CARGO")
             .env_remove("RUSTUP_TOOLCHAIN"),
     )?;
-    shell::read(&output.join(target).join("release/app.wasm"))
+    // The package is named after its folder, except for the application that several languages share.
+    let package = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let package = if package == "rust" { "app" } else { package };
+    shell::read(&output.join(target).join("release").join(format!("{package}.wasm")))
 }
 
 fn compile_azle(source: &Path) -> Result<Vec<u8>> {

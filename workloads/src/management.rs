@@ -1,0 +1,88 @@
+//! The management canister, as far as workloads need it: create, install, upgrade.
+
+use crate::agent::Agent;
+use crate::error::{WorkloadError, decode, encode, replied};
+use candid::{CandidType, Decode, Deserialize, Encode, Principal};
+use serde_bytes::ByteBuf;
+
+/// Cycles given to each canister.
+const CYCLES: u128 = 1_000_000_000_000_000;
+
+#[derive(CandidType)]
+struct CreateArgument {
+    amount: Option<candid::Nat>,
+    specified_id: Option<Principal>,
+}
+
+#[derive(CandidType, Deserialize)]
+struct CreateReply {
+    canister_id: Principal,
+}
+
+/// What happens to a canister that may hold a module already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, CandidType, Deserialize)]
+pub enum InstallMode {
+    /// It must hold none.
+    #[serde(rename = "install")]
+    Install,
+    /// Its memory is emptied.
+    #[serde(rename = "reinstall")]
+    Reinstall,
+    /// Its stable memory is kept.
+    #[serde(rename = "upgrade")]
+    Upgrade,
+}
+
+#[derive(CandidType)]
+struct InstallArgument {
+    mode: InstallMode,
+    canister_id: Principal,
+    wasm_module: ByteBuf,
+    arg: ByteBuf,
+}
+
+/// Creates a canister that holds cycles for a long load.
+///
+/// # Errors
+/// The endpoint refuses.
+pub fn create(agent: &mut Agent) -> Result<Principal, WorkloadError> {
+    let argument = encode(Encode!(&CreateArgument {
+        amount: Some(CYCLES.into()),
+        specified_id: None
+    }))?;
+    let management = Principal::management_canister();
+    let reply = agent.update(management, "provisional_create_canister_with_cycles", &argument)?;
+    Ok(decode(Decode!(&replied("create", reply)?, CreateReply))?.canister_id)
+}
+
+/// Installs a module with its argument.
+///
+/// # Errors
+/// The endpoint refuses.
+pub fn install(
+    agent: &mut Agent,
+    canister: Principal,
+    mode: InstallMode,
+    module: &[u8],
+    argument: &[u8],
+) -> Result<(), WorkloadError> {
+    let argument = encode(Encode!(&InstallArgument {
+        mode,
+        canister_id: canister,
+        wasm_module: ByteBuf::from(module),
+        arg: ByteBuf::from(argument),
+    }))?;
+    let management = Principal::management_canister();
+    let reply = agent.update_effective(management, canister, "install_code", &argument)?;
+    replied("install", reply).map(drop)
+}
+
+/// Creates a canister and installs a module.
+///
+/// # Errors
+/// The endpoint refuses.
+pub fn deploy(agent: &mut Agent, module: &[u8], argument: &[u8]) -> Result<Principal, WorkloadError> {
+    let canister = create(agent)?;
+    install(agent, canister, InstallMode::Install, module, argument)?;
+    Ok(canister)
+}
