@@ -8,11 +8,15 @@
 
 pub mod baseline;
 mod engine;
+mod ledger;
 mod machine;
 mod measure;
 mod netstack;
+mod peers;
 mod persistence;
+pub mod report;
 mod scheduler;
+mod sizes;
 
 pub use machine::Machine;
 pub use measure::{Effort, Figure};
@@ -104,7 +108,11 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
         netstack::signed_update_load,
     ),
     (&["netstack.cache_hit_ns"], netstack::cache_hit),
-    (&["ledger.transfers_rps"], netstack::ledger),
+    (&["ledger.transfers_rps"], ledger::transfers),
+    (&["ledger.postgres_ratio"], ledger::postgres_ratio),
+    (&["ledger.redis_always_ratio"], ledger::redis_always_ratio),
+    (&["sizes.release_binary_mb"], sizes::release_binary),
+    (&["sizes.idle_rss_mb", "sizes.canister_idle_kib"], sizes::idle_replica),
 ];
 
 /// The ids of every figure.

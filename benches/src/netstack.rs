@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-struct Running {
+/// A replica with a ledger on it, on the loopback interface.
+pub(crate) struct Running {
     replica: Replica,
     verifier: Arc<Verifier>,
     canister: candid::Principal,
@@ -53,22 +54,9 @@ pub fn roundtrips(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-/// `ledger.transfers_rps`: signed transfers of 64 users in a closed loop, replica and clients on the same machine.
-pub fn ledger(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let running = Running::start()?;
-    let mut samples = Vec::new();
-    let mut last_root = String::new();
-    for _ in 0..effort.runs.min(5) {
-        let (report, root) = running.load(64, Duration::from_millis(effort.scale(5_000).max(300)), 0)?;
-        samples.push(report.transfers as f64 / report.elapsed.as_secs_f64());
-        last_root = root;
-    }
-    running.stop()?;
-    Ok(vec![Figure::of("ledger.transfers_rps", "1/s", samples, last_root)])
-}
-
 impl Running {
-    fn start() -> Result<Self, BenchError> {
+    /// Starts a replica on a fresh directory and deploys the ledger.
+    pub(crate) fn start() -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
         let config = Config {
             state_dir: directory.path().join("state"),
@@ -90,7 +78,8 @@ impl Running {
         })
     }
 
-    fn load(
+    /// Load of so many users for so long, and the state root after it.
+    pub(crate) fn load(
         &self,
         users: u64,
         duration: Duration,
@@ -110,7 +99,33 @@ impl Running {
         Ok((report, hex::encode(root)))
     }
 
-    fn stop(self) -> Result<(), BenchError> {
+    /// The user of that number on a connection of its own.
+    pub(crate) fn agent(&self, number: u64) -> Agent {
+        let verifier = Arc::clone(&self.verifier);
+        Agent::new(self.replica.local_addr(), Identity::numbered(number), verifier)
+    }
+
+    /// The ledger.
+    pub(crate) fn canister(&self) -> candid::Principal {
+        self.canister
+    }
+
+    /// Checks that no token was made or lost; the state root.
+    pub(crate) fn check_supply(&self) -> Result<String, BenchError> {
+        let mut agent = self.agent(0);
+        let mut number = |method| ledger::read_number(&mut agent, self.canister, method).map_err(BenchError::new);
+        let (supply, accounts, opening) = (number("total_supply")?, number("accounts")?, number("opening_balance")?);
+        if supply != accounts * opening {
+            return Err(BenchError::new(format!(
+                "{accounts} accounts hold {supply} together, not {opening} each"
+            )));
+        }
+        let root = fetch_state_root(self.replica.local_addr(), self.canister, &self.verifier);
+        Ok(hex::encode(root.map_err(BenchError::new)?))
+    }
+
+    /// Stops the replica.
+    pub(crate) fn stop(self) -> Result<(), BenchError> {
         self.replica.stop().map_err(BenchError::new)
     }
 }

@@ -3,6 +3,8 @@
 mod bench;
 mod conformance;
 mod demo;
+mod doctor;
+mod load;
 mod start;
 
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +32,10 @@ enum Command {
     Config(ConfigArgs),
     /// Measure figures with stable names.
     Bench(bench::BenchArgs),
+    /// Drive an endpoint with a modelled application: open or closed loop, replies verified, percentiles.
+    Load(load::LoadArgs),
+    /// Check this host for what makes a replica fast and safe: a verdict and a remedy each.
+    Doctor(doctor::DoctorArgs),
     /// Run reference transcripts on the embedded engine and compare every answer.
     Conformance(conformance::ConformanceArgs),
 }
@@ -99,6 +105,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(args) => bench::run(&args),
+        Command::Load(args) => load::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Conformance(args) => conformance::run(&args),
     }
 }

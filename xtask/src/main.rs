@@ -1,15 +1,18 @@
 //! The workbench: everything around the code that is more than `cargo test`.
 //!
 //! `cargo xtask canisters` compiles the workload canisters, `e2e` drives a started replica with third-party clients,
-//! `layers` checks the architecture rules and `ci` runs all of it in the order of `.ci/run`.
+//! `layers` checks the architecture rules, `bench-compare` measures two
+//! revisions in turn, `peers` installs what the benchmarks compare with, and `ci` runs all of it in the order of `.ci/run`.
 //! What the commands download (npm, PyPI, Debian packages) stays in `.e2e/`, outside version control.
 #![forbid(unsafe_code)]
 
+mod bench_compare;
 mod canisters;
 mod ci;
 mod documents;
 mod e2e;
 mod layers;
+mod peers;
 mod shell;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +33,10 @@ enum Command {
     E2e(e2e::Options),
     /// Check the dependency direction and what the inner crates may use.
     Layers,
+    /// Measure this tree against another revision, in turn.
+    BenchCompare(bench_compare::Options),
+    /// Install the databases that the ledger is compared with.
+    Peers,
     /// Everything that a change has to pass.
     Ci(ci::Options),
 }
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
         Command::Canisters(options) => canisters::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Layers => layers::run(),
+        Command::BenchCompare(options) => bench_compare::run(&options),
+        Command::Peers => peers::run(),
         Command::Ci(options) => ci::run(&options),
     };
     match result {

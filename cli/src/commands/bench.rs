@@ -3,6 +3,7 @@
 use super::CliError;
 use clap::Args;
 use replicore_benches::baseline::{self, Baseline, Verdict};
+use replicore_benches::report::Page;
 use replicore_benches::{Effort, Figure, Machine, Report};
 use std::fs::File;
 use std::io::Write;
@@ -35,6 +36,9 @@ pub struct BenchArgs {
     /// Write the machine's stamp and the figures to this file.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Write a report with plots to this file, which needs nothing else to be looked at.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// List the ids and measure nothing.
     #[arg(long)]
     list: bool,
@@ -56,6 +60,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
         json: args.json,
         baseline: args.baseline.as_deref().map(Baseline::load).transpose()?,
         figures: Vec::new(),
+        left_out: Vec::new(),
         worse: Vec::new(),
     };
     printer.say(&machine.line());
@@ -67,6 +72,15 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
         for figure in &printer.figures {
             writeln!(file, "{}", figure.to_json())?;
         }
+    }
+    if let Some(path) = &args.html {
+        let page = Page {
+            machine: &machine,
+            figures: &printer.figures,
+            left_out: &printer.left_out,
+            baseline: printer.baseline.as_ref(),
+        };
+        std::fs::write(path, page.html()?).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     if printer.worse.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -91,6 +105,7 @@ struct Printer {
     json: bool,
     baseline: Option<Baseline>,
     figures: Vec<Figure>,
+    left_out: Vec<(String, String)>,
     worse: Vec<&'static str>,
 }
 
@@ -122,6 +137,8 @@ impl Report for Printer {
 
     fn left_out(&mut self, ids: &[&str], why: &str) {
         self.say(&format!("{}: left out: {why}", ids.join(", ")));
+        let why = || why.to_owned();
+        self.left_out.extend(ids.iter().map(|id| ((*id).to_owned(), why())));
     }
 
     fn overran(&mut self, ids: &[&str], elapsed: Duration, share: Duration) {

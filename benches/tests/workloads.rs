@@ -1,0 +1,88 @@
+//! Every modelled application at small scale on a real replica: deployed, driven by several users at once, checked.
+
+use replicore::Replica;
+use replicore::config::Config;
+use replicore_workloads::agent::fetch_root_key;
+use replicore_workloads::arrival::Arrivals;
+use replicore_workloads::certificate::Verifier;
+use replicore_workloads::load::{self, LoadOptions, Progress};
+use replicore_workloads::{Agent, Identity, Scale, Workload, models};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+const USERS: u64 = 12;
+
+/// A third anonymous, a third with their own keys, a third with session keys.
+fn users() -> Vec<Identity> {
+    let user = |number: u64| match number % 3 {
+        0 => Identity::anonymous(),
+        1 => Identity::numbered(number),
+        _ => Identity::numbered(number).with_session([number as u8; 32], hours_from_now()),
+    };
+    (0..USERS).map(user).collect()
+}
+
+fn hours_from_now() -> u64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    (now + Duration::from_secs(7_200)).as_nanos() as u64
+}
+
+fn drive(model: &dyn Workload, address: SocketAddr, rate: Option<f64>) {
+    let verifier = Arc::new(Verifier::new(&fetch_root_key(address).unwrap()).unwrap().sampling(8));
+    let users = users();
+    let scale = Scale {
+        users: users.iter().map(Identity::principal).collect(),
+        canisters: 4,
+        items: 20,
+    };
+    let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
+    let deployed = model.deploy(&mut agent, &scale).unwrap();
+    let options = LoadOptions {
+        address,
+        rate,
+        arrivals: Arrivals::Poisson,
+        connections: 4,
+        duration: Duration::from_millis(300),
+        user_skew: 0.5,
+        seed: 1,
+    };
+    let report = load::run(&options, deployed.as_ref(), &users, &verifier, &Progress::default())
+        .unwrap_or_else(|error| panic!("{}: {error}", model.name()));
+    assert!(
+        report.completed() > 0 && report.is_exact(),
+        "{}: {report:?}",
+        model.name()
+    );
+    deployed
+        .check(&mut agent, true)
+        .unwrap_or_else(|error| panic!("{}: {error}", model.name()));
+}
+
+fn on_replica(test: impl FnOnce(SocketAddr)) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config {
+        state_dir: directory.path().join("state"),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        ..Config::default()
+    };
+    let replica = Replica::start(&config).unwrap();
+    test(replica.local_addr());
+    replica.stop().unwrap();
+}
+
+#[test]
+fn every_model_runs_and_its_own_check_holds() {
+    on_replica(|address| {
+        for model in models::ALL {
+            drive(model, address, None);
+        }
+    });
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    on_replica(|address| drive(models::named("ledger").unwrap(), address, Some(100.0)));
+}

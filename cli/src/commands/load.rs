@@ -1,0 +1,313 @@
+//! `replicore load`: drives any endpoint that speaks the interface with a modelled application.
+
+use super::CliError;
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use replicore_workloads::agent::fetch_root_key;
+use replicore_workloads::arrival::Arrivals;
+use replicore_workloads::certificate::Verifier;
+use replicore_workloads::load::{self, LoadOptions, LoadReport, Progress};
+use replicore_workloads::{Agent, Deployed, Identity, Scale, models};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const QUANTILES: [(f64, &str); 7] = [
+    (0.5, "p50"),
+    (0.9, "p90"),
+    (0.95, "p95"),
+    (0.99, "p99"),
+    (0.999, "p99.9"),
+    (0.9999, "p99.99"),
+    (1.0, "max"),
+];
+
+/// Options of `replicore load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Modelled application; `--list` names them.
+    #[arg(long, required_unless_present = "list")]
+    workload: Option<String>,
+    /// Endpoint, as `http://HOST:PORT`.
+    #[arg(long, required_unless_present = "list")]
+    url: Option<String>,
+    /// Operations a second that become due whatever the answers (open loop). Without it every connection has one operation
+    /// in flight (closed loop).
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Seconds of load.
+    #[arg(long, default_value_t = 10.0)]
+    duration: f64,
+    /// Law of the arrivals in an open loop.
+    #[arg(long, value_enum, default_value = "poisson")]
+    arrivals: ArrivalsArg,
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Users.
+    #[arg(long, default_value_t = 1_000)]
+    users: u64,
+    /// Zipf exponent over users; 0 chooses evenly.
+    #[arg(long, default_value_t = 0.8)]
+    user_skew: f64,
+    /// Of 100 users, how many sign with a session key that their own key delegates to, as after a login in a browser.
+    #[arg(long, default_value_t = 50)]
+    session_percent: u64,
+    /// Of 100 users, how many are anonymous.
+    #[arg(long, default_value_t = 0)]
+    anonymous_percent: u64,
+    /// Canisters, for models that have a number of them.
+    #[arg(long, default_value_t = 20)]
+    canisters: u64,
+    /// Accounts, records, blocks or assets, for models that have them.
+    #[arg(long, default_value_t = 1_000)]
+    items: u64,
+    /// Of this many state roots one has its BLS signature checked (1 ms each).
+    #[arg(long, default_value_t = 16)]
+    signatures_one_in: u8,
+    /// Seed of all choices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the latency distributions to FILE.updates.hgrm and FILE.queries.hgrm, for the HdrHistogram plotters.
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// List the models.
+    #[arg(long)]
+    list: bool,
+}
+
+/// The spelling of [`Arrivals`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ArrivalsArg {
+    /// Independent users: exponential gaps.
+    Poisson,
+    /// Everything of a second within its first tenth.
+    Bursts,
+    /// Equal gaps.
+    Even,
+}
+
+/// Deploys, drives, checks, prints.
+pub fn run(args: &LoadArgs) -> Result<ExitCode, CliError> {
+    if args.list {
+        for model in models::ALL {
+            println!("{:10} {}", model.name(), model.about());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = args.workload.as_deref().unwrap_or_default();
+    let model = models::named(name).ok_or_else(|| format!("no workload is called `{name}`; `--list` names them"))?;
+    let options = options(args)?;
+    let root_key = fetch_root_key(options.address)?;
+    let verifier = Arc::new(Verifier::new(&root_key)?.sampling(args.signatures_one_in));
+    let users = users(args)?;
+    let scale = Scale {
+        users: users.iter().map(Identity::principal).collect(),
+        canisters: args.canisters,
+        items: args.items,
+    };
+    let mut agent = Agent::new(options.address, Identity::numbered(0), Arc::clone(&verifier));
+    let start = Instant::now();
+    let deployed = model.deploy(&mut agent, &scale)?;
+    say(
+        args,
+        &format!("deployed   {name} in {:.1} s", start.elapsed().as_secs_f64()),
+    );
+    let report = with_progress(args, &options, deployed.as_ref(), &users, &verifier)?;
+    deployed.check(&mut agent, report.is_exact())?;
+    if let Some(path) = &args.histogram {
+        write_histograms(path, &report)?;
+    }
+    if args.json {
+        println!("{}", json(args, &report));
+    } else {
+        print(&report);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(args: &LoadArgs, text: &str) {
+    if !args.json {
+        println!("{text}");
+    }
+}
+
+fn options(args: &LoadArgs) -> Result<LoadOptions, CliError> {
+    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        return Err("--rate must be positive".into());
+    }
+    if args.connections == 0 || args.users == 0 {
+        return Err("--connections and --users must be positive".into());
+    }
+    Ok(LoadOptions {
+        address: address(args.url.as_deref().unwrap_or_default())?,
+        rate: args.rate,
+        arrivals: match args.arrivals {
+            ArrivalsArg::Poisson => Arrivals::Poisson,
+            ArrivalsArg::Bursts => Arrivals::Bursts,
+            ArrivalsArg::Even => Arrivals::Even,
+        },
+        connections: args.connections,
+        duration: Duration::try_from_secs_f64(args.duration).map_err(|error| format!("--duration: {error}"))?,
+        user_skew: args.user_skew,
+        seed: args.seed,
+    })
+}
+
+/// The address of `http://HOST[:PORT]`. TLS is not spoken here: the load would measure it.
+fn address(url: &str) -> Result<SocketAddr, CliError> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("`{url}` is not an http:// address"))?;
+    let host = rest.trim_end_matches('/');
+    let with_port = if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let found = with_port
+        .to_socket_addrs()
+        .map_err(|error| format!("{with_port}: {error}"))?
+        .next();
+    found.ok_or_else(|| format!("{with_port}: no address").into())
+}
+
+/// The users, their ways of signing mixed evenly over all of them, so that popular users sign in all ways.
+fn users(args: &LoadArgs) -> Result<Vec<Identity>, CliError> {
+    const SESSION: Duration = Duration::from_secs(8 * 60 * 60);
+    if args.session_percent + args.anonymous_percent > 100 {
+        return Err("--session-percent and --anonymous-percent are over 100 together".into());
+    }
+    let expiration = (SystemTime::now().duration_since(UNIX_EPOCH)? + SESSION).as_nanos() as u64;
+    let user = |number: u64| {
+        // 37 has no factor in common with 100: every remainder comes up once in a hundred users.
+        let place = number * 37 % 100;
+        let own = Identity::numbered(number);
+        if place < args.anonymous_percent {
+            Identity::anonymous()
+        } else if place < args.anonymous_percent + args.session_percent {
+            let mut secret = [0xa5; 32];
+            secret[..8].copy_from_slice(&number.to_le_bytes());
+            own.with_session(secret, expiration)
+        } else {
+            own
+        }
+    };
+    Ok((0..args.users).map(user).collect())
+}
+
+fn with_progress(
+    args: &LoadArgs,
+    options: &LoadOptions,
+    deployed: &dyn Deployed,
+    users: &[Identity],
+    verifier: &Arc<Verifier>,
+) -> Result<LoadReport, CliError> {
+    let progress = Progress::default();
+    let bar = if args.json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(options.duration.as_millis() as u64)
+    };
+    bar.set_style(ProgressStyle::with_template("load       [{bar:30}] {elapsed} {msg}")?.progress_chars("=> "));
+    let report = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load::run(options, deployed, users, verifier, &progress));
+        let start = Instant::now();
+        while !load.is_finished() {
+            std::thread::sleep(Duration::from_millis(100));
+            bar.set_position(start.elapsed().as_millis() as u64);
+            let completed = progress.completed.load(Ordering::Relaxed);
+            bar.set_message(format!("{completed} operations"));
+        }
+        load.join()
+    });
+    bar.finish_and_clear();
+    Ok(report.map_err(|_| "the load panicked")??)
+}
+
+fn print(report: &LoadReport) {
+    let seconds = report.elapsed.as_secs_f64();
+    println!(
+        "completed  {} operations in {seconds:.1} s: {:.0}/s, every reply as it must be",
+        report.completed(),
+        report.completed() as f64 / seconds
+    );
+    println!(
+        "refused    {} (429 or 503), {} of unknown fate",
+        report.refused, report.unknown
+    );
+    println!(
+        "delay      {:.1} ms at worst for want of a connection",
+        report.worst_delay.as_secs_f64() * 1e3
+    );
+    let heads: String = QUANTILES.iter().map(|(_, name)| format!("{name:>10}")).collect();
+    println!("latency ms      count{heads}");
+    for (name, latencies) in [("updates", &report.updates), ("queries", &report.queries)] {
+        let cells: String = QUANTILES
+            .iter()
+            .map(|(quantile, _)| format!("{:>10.2}", latencies.value_at_quantile(*quantile) as f64 / 1_000.0))
+            .collect();
+        println!("{name:10} {:>10}{cells}", latencies.len());
+    }
+    println!("checked    the application as a whole is as it must be");
+}
+
+fn json(args: &LoadArgs, report: &LoadReport) -> serde_json::Value {
+    let latency = |latencies: &Histogram<u64>| {
+        let cells = QUANTILES.iter().map(|(quantile, name)| {
+            let micros = latencies.value_at_quantile(*quantile);
+            ((*name).to_owned(), serde_json::Value::from(micros))
+        });
+        cells.collect::<serde_json::Map<_, _>>()
+    };
+    serde_json::json!({
+        "workload": args.workload,
+        "rate": args.rate,
+        "seconds": report.elapsed.as_secs_f64(),
+        "completed": report.completed(),
+        "completed_per_second": report.completed() as f64 / report.elapsed.as_secs_f64(),
+        "updates": report.updates.len(),
+        "queries": report.queries.len(),
+        "refused": report.refused,
+        "unknown": report.unknown,
+        "worst_delay_us": report.worst_delay.as_micros() as u64,
+        "update_latency_us": latency(&report.updates),
+        "query_latency_us": latency(&report.queries),
+    })
+}
+
+fn write_histograms(path: &std::path::Path, report: &LoadReport) -> Result<(), CliError> {
+    for (name, latencies) in [("updates", &report.updates), ("queries", &report.queries)] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(format!(".{name}.hgrm"));
+        let file = PathBuf::from(file);
+        std::fs::write(&file, load::percentile_distribution(latencies))
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_of_http_with_a_port_or_without() {
+        assert_eq!(
+            address("http://127.0.0.1:8080/").unwrap(),
+            SocketAddr::from(([127, 0, 0, 1], 8080))
+        );
+        assert_eq!(
+            address("http://127.0.0.1").unwrap(),
+            SocketAddr::from(([127, 0, 0, 1], 80))
+        );
+        assert!(address("https://example.org").is_err());
+    }
+}
