@@ -469,7 +469,8 @@ impl Canister {
     }
 }
 
-fn view() -> SystemView {
+/// What a canister with plenty of everything sees.
+pub(crate) fn view() -> SystemView {
     SystemView {
         canister_id: CanisterId::from_index(0),
         controllers: Arc::new(BTreeSet::new()),

@@ -9,6 +9,7 @@
 pub mod baseline;
 mod engine;
 mod ledger;
+mod engine_kernels;
 mod machine;
 mod measure;
 mod netstack;
@@ -70,6 +71,20 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["engine.slice_resume_us"], engine::slice_resume),
     (&["engine.cold_1gib_first_message_us"], engine::cold_heap),
     (&["engine.zipf_update_us"], engine::zipf),
+    (
+        &[
+            "engine.kernels_ratio",
+            "engine.kernel_worst_ratio",
+            "engine.kernel_f64_ratio",
+        ],
+        engine_kernels::kernels,
+    ),
+    (
+        &["engine.first_call_quarter_mb_ms"],
+        engine_kernels::first_call_quarter_mb,
+    ),
+    (&["engine.first_call_1mb_ms"], engine_kernels::first_call_1mb),
+    (&["engine.cached_call_ms"], engine_kernels::cached_call),
     (&["persistence.page_commit_us"], persistence::page_commit),
     (
         &["persistence.checkpoint_page_us", "persistence.checkpoint_256_ms"],

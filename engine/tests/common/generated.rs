@@ -61,8 +61,10 @@ pub struct Trace {
     pub prepared: Result<u64, (String, String)>,
     /// For every message: how it ended, and its instructions.
     pub messages: Vec<(String, u64)>,
-    /// Hashes of heap and stable memory, size of the heap, globals.
-    pub state: Option<([u8; 32], [u8; 32], u64, Vec<GlobalValue>)>,
+    /// Hashes of heap and stable memory.
+    pub memories: Option<[[u8; 32]; 2]>,
+    pub heap_wasm_pages: u64,
+    pub globals: Vec<GlobalValue>,
 }
 
 /// Installs the module on an engine and sends it every method twice.
@@ -73,7 +75,9 @@ pub fn execute(engine: &Arc<Engine>, wasm: &[u8]) -> Trace {
             return Trace {
                 prepared: Err((error.code.to_string(), error.description)),
                 messages: Vec::new(),
-                state: None,
+                memories: None,
+                heap_wasm_pages: 0,
+                globals: Vec::new(),
             };
         }
     };
@@ -93,12 +97,9 @@ pub fn execute(engine: &Arc<Engine>, wasm: &[u8]) -> Trace {
     Trace {
         prepared: Ok(prepared.compile_instructions.get()),
         messages,
-        state: Some((
-            state.heap.pages.digest(),
-            state.stable.pages.digest(),
-            state.heap.size_wasm_pages,
-            state.globals.to_vec(),
-        )),
+        memories: Some([state.heap.pages.digest(), state.stable.pages.digest()]),
+        heap_wasm_pages: state.heap.size_wasm_pages,
+        globals: state.globals.to_vec(),
     }
 }
 
