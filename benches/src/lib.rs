@@ -16,6 +16,7 @@ mod netstack;
 mod peers;
 mod persistence;
 pub mod report;
+mod queries;
 mod scheduler;
 mod sizes;
 
@@ -128,6 +129,8 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["ledger.redis_always_ratio"], ledger::redis_always_ratio),
     (&["sizes.release_binary_mb"], sizes::release_binary),
     (&["sizes.idle_rss_mb", "sizes.canister_idle_kib"], sizes::idle_replica),
+    (&["netstack.query_rps"], queries::uncached),
+    (&["netstack.query_cached_rps"], queries::cached),
 ];
 
 /// The ids of every figure.

@@ -25,6 +25,35 @@ pub enum ResponseView {
     Reject(RejectContext),
 }
 
+/// Makes the data certificates of canisters, for queries that read one.
+pub trait DataCertificates: Send + Sync {
+    /// The certificate (CBOR) that shows the canister's certified data.
+    fn data_certificate(&self, canister: CanisterId) -> Payload;
+}
+
+/// A certificate is its own maker.
+impl DataCertificates for Payload {
+    fn data_certificate(&self, _: CanisterId) -> Payload {
+        self.clone()
+    }
+}
+
+/// The data certificate of a query. Most queries do not read theirs, so it is made when it is first read.
+#[derive(Clone)]
+pub struct DataCertificate(pub Arc<dyn DataCertificates>);
+
+impl std::fmt::Debug for DataCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DataCertificate")
+    }
+}
+
+impl From<Payload> for DataCertificate {
+    fn from(certificate: Payload) -> Self {
+        Self(Arc::new(certificate))
+    }
+}
+
 /// Where execution enters the module. The names are those of the interface specification.
 #[derive(Clone, Debug)]
 pub enum EntryPoint {
@@ -57,7 +86,7 @@ pub enum EntryPoint {
         /// The argument.
         argument: Payload,
         /// What `ic0.data_certificate_copy` gives; absent where the state is not certified.
-        data_certificate: Option<Payload>,
+        data_certificate: Option<DataCertificate>,
     },
     /// `canister_composite_query <method>`; never replicated.
     CompositeQuery {
@@ -66,7 +95,7 @@ pub enum EntryPoint {
         /// The argument.
         argument: Payload,
         /// As for queries.
-        data_certificate: Option<Payload>,
+        data_certificate: Option<DataCertificate>,
     },
     /// A reply or reject callback.
     Callback {

@@ -26,6 +26,10 @@ const PAGE_CHANGED: u64 = 1_000;
 /// The same for wasm64 modules.
 const PAGE_CHANGED_WASM64: u64 = 4_000;
 
+/// Heap pages up to which a query instance counts as warm whatever changed since its last query: 8 MiB, copied within a
+/// millisecond.
+const BRING_FORWARD_PAGES_MAX: u64 = 2_048;
+
 /// Bounds of one engine. No result depends on them.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -113,6 +117,22 @@ impl Engine {
         self.modules.wait_until_idle();
     }
 
+    /// True where a query of the canister would find an instance that holds `state`, or is brought there by few pages:
+    /// executing it then needs no compilation, no instantiation and no long copy.
+    pub fn is_warm_for_query(&self, canister: CanisterId, state: &ExecutionState) -> bool {
+        self.queries.any(canister, |instance| {
+            let few_pages = state.heap.pages.len() <= BRING_FORWARD_PAGES_MAX;
+            instance.can_hold(state) && (few_pages || instance.holds(state.warm_version))
+        })
+    }
+
+    /// Gives the version of a canister's memories a name where it has none, so that warm instances know it again.
+    pub fn name_version(&self, state: &mut ExecutionState) {
+        if state.warm_version == 0 {
+            state.warm_version = fresh_version();
+        }
+    }
+
     fn pool(&self, mode: Mode) -> &InstancePool {
         if mode.is_replicated() {
             &self.warm
@@ -166,6 +186,7 @@ impl Engine {
             stable_pages_dirtied: running.stable.pages_written(),
             warm: at.warm,
             slices: running.progress.slices(),
+            reads: running.message.reads,
         };
         let failed = result
             .err()
@@ -225,9 +246,7 @@ impl Execute for Engine {
             Ok(compiled) => compiled,
             Err((error, _)) => return finished_with(Err(ExecutionError { error, log: None })),
         };
-        if canister.warm_version == 0 {
-            canister.warm_version = fresh_version();
-        }
+        self.name_version(canister);
         let mode = Mode::of(&call.entry_point);
         let mut at = Place {
             canister: call.view.canister_id,
@@ -251,7 +270,11 @@ impl Execute for Engine {
         let progress = Progress::default();
         let running = Running {
             message: MessageState::new(call, canister.interface.width),
-            meter: Meter::new(limits),
+            meter: if mode.is_replicated() {
+                Meter::new(limits)
+            } else {
+                Meter::yielding(limits)
+            },
             stable: StableMemory::new(&canister.stable),
             failure: None,
             failed_function: None,

@@ -27,7 +27,8 @@ pub mod system_api;
 mod trap;
 
 pub use call::{
-    Call, CallContextView, EntryPoint, InstructionLimits, MemoryView, ResponseView, SystemView, WasmClosure,
+    Call, CallContextView, DataCertificate, DataCertificates, EntryPoint, InstructionLimits, MemoryView, ResponseView,
+    SystemView, WasmClosure,
 };
 #[cfg(feature = "wasm")]
 pub use engine::{Engine, EngineConfig, EngineError};
@@ -39,7 +40,7 @@ pub use execution_state::{
 #[cfg(feature = "wasm")]
 pub use instance::Tiers;
 pub use outcome::{
-    Callback, CyclesBurned, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord, OutgoingCall, PausedExecution,
-    SystemChanges, WorkDone,
+    Callback, CyclesBurned, EnvironmentReads, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord,
+    OutgoingCall, PausedExecution, SystemChanges, WorkDone,
 };
 pub use trap::cleanup_also_failed;

@@ -22,6 +22,8 @@ pub(crate) struct Meter {
     /// Instructions of the slices before.
     executed_before: i64,
     slices_left: i64,
+    /// Slices only give others their turn: they bound nothing and change no result.
+    yielding: bool,
     /// A pause is owed; the counter is shifted by `slice_limit + 1`.
     pause_owed: bool,
 }
@@ -38,7 +40,17 @@ impl Meter {
             slice_limit,
             executed_before: 0,
             slices_left: (2 * slices).clamp(4, SLICES_MAX),
+            yielding: false,
             pause_owed: false,
+        }
+    }
+
+    /// The same for queries, where a slice is only a place to pause: any number of them, however far a System API charge
+    /// goes over one, and every total and error as if there were none.
+    pub(crate) fn yielding(limits: InstructionLimits) -> Self {
+        Self {
+            yielding: true,
+            ..Self::new(limits)
         }
     }
 
@@ -63,10 +75,12 @@ impl Meter {
             self.pause_owed = true;
         }
         let Ok(fee) = i64::try_from(instructions) else {
-            return Err((
-                Failure::InstructionLimit(self.slice_limit.max(0) as u64),
-                self.shifted(left),
-            ));
+            let limit = if self.yielding {
+                self.message_limit
+            } else {
+                self.slice_limit
+            };
+            return Err((Failure::InstructionLimit(limit.max(0) as u64), self.shifted(left)));
         };
         left = left.saturating_sub(fee);
         if left < 0 {
@@ -115,6 +129,9 @@ impl Meter {
     }
 
     fn next_slice(&mut self, left: i64) -> Result<i64, Failure> {
+        if self.yielding {
+            return self.next_place_to_pause(left);
+        }
         if self.slice_limit >= self.message_limit - self.executed_before || self.slices_left <= 1 {
             return Err(Failure::InstructionLimit(self.message_limit as u64));
         }
@@ -131,6 +148,18 @@ impl Meter {
         self.executed_before = self.executed_before.saturating_add(used);
         self.slice_limit = next.min((self.message_limit - self.executed_before).max(0));
         self.slices_left -= 1;
+        Ok(self.slice_limit)
+    }
+
+    fn next_place_to_pause(&mut self, left: i64) -> Result<i64, Failure> {
+        let executed = self
+            .executed_before
+            .saturating_add(self.slice_limit.saturating_sub(left));
+        if executed > self.message_limit {
+            return Err(Failure::InstructionLimit(self.message_limit as u64));
+        }
+        self.executed_before = executed;
+        self.slice_limit = self.slice_limit_max.min(self.message_limit - executed);
         Ok(self.slice_limit)
     }
 }
@@ -184,6 +213,44 @@ mod tests {
             }
         );
         assert_eq!(meter.charge(10, 19).map(|counter| meter.executed(counter)), Ok(19));
+    }
+
+    #[test]
+    fn yielding_changes_no_total_and_no_limit() {
+        // Charges by the System API and by the code (which sees a negative counter and asks for more), in slices of 10
+        // and in a piece: the same totals, and the end at the same step.
+        let steps = [7, 25, 1, 9, 40, 3, 10, 4, 1, 1];
+        for limit in 90..105 {
+            let run = |mut meter: Meter| {
+                let mut counter = meter.initial_counter();
+                let mut totals = Vec::new();
+                for (number, step) in steps.into_iter().enumerate() {
+                    let charged = if number % 2 == 0 {
+                        meter.charge(counter, step).map_err(|(failure, _)| failure)
+                    } else {
+                        counter -= step as i64;
+                        if counter < 0 {
+                            meter.out_of_instructions(counter)
+                        } else {
+                            Ok(counter)
+                        }
+                    };
+                    match charged {
+                        Ok(next) => counter = next,
+                        Err(failure) => return (totals, Some(failure)),
+                    }
+                    totals.push(meter.executed(counter));
+                }
+                (totals, None)
+            };
+            let limits = |slice| InstructionLimits {
+                message: NumInstructions(limit),
+                slice: NumInstructions(slice),
+            };
+            let (sliced, whole) = (run(Meter::yielding(limits(10))), run(Meter::new(limits(limit))));
+            assert_eq!(sliced, whole, "limit {limit}");
+            assert_eq!(sliced.1.is_none(), limit >= 101);
+        }
     }
 
     #[test]

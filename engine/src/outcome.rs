@@ -124,6 +124,22 @@ pub struct ExecutionStats {
     pub warm: bool,
     /// Slices used.
     pub slices: u32,
+    /// What the message read of its environment.
+    pub reads: EnvironmentReads,
+}
+
+/// What a message read of things that change although its canister does not: what its answer depends on beside the
+/// canister's code, memories, settings and status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EnvironmentReads {
+    /// `ic0.time`
+    pub time: bool,
+    /// A cycle balance.
+    pub balance: bool,
+    /// `ic0.data_certificate_size` or `_copy`.
+    pub certificate: bool,
+    /// Whether memory could grow or a call could be made: depends on the subnet and on other canisters.
+    pub resources: bool,
 }
 
 /// A message between slices. Dropping it abandons the work: executing the same call again from the start gives the

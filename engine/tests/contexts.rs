@@ -148,7 +148,7 @@ fn entry(mode: Mode) -> (EntryPoint, &'static str) {
             "replicated query",
         ),
         Mode::Query => {
-            let data_certificate = Some(Payload::from(&b"certificate"[..]));
+            let data_certificate = Some(Payload::from(&b"certificate"[..]).into());
             (
                 EntryPoint::Query {
                     method: "q".into(),
@@ -159,7 +159,7 @@ fn entry(mode: Mode) -> (EntryPoint, &'static str) {
             )
         }
         Mode::CompositeQuery => {
-            let data_certificate = Some(Payload::from(&b"certificate"[..]));
+            let data_certificate = Some(Payload::from(&b"certificate"[..]).into());
             (
                 EntryPoint::CompositeQuery {
                     method: "c".into(),

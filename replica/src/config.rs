@@ -90,6 +90,12 @@ pub struct QueriesConfig {
     pub threads: usize,
     /// Queries waiting for a thread; above it a query gets 503.
     pub waiting_max: usize,
+    /// Queries of one canister waiting for a thread.
+    pub waiting_per_canister_max: usize,
+    /// How long a query may wait for a thread before it gets 503, in milliseconds: who asked has given up by then.
+    pub waiting_ms_max: u64,
+    /// Bytes of the result cache; zero switches it off. Never changes an answer.
+    pub cache_bytes_max: usize,
 }
 
 /// Bounds of the Wasm engine.
@@ -196,6 +202,9 @@ impl Default for QueriesConfig {
         Self {
             threads: 0,
             waiting_max: 10_000,
+            waiting_per_canister_max: 2_500,
+            waiting_ms_max: 10_000,
+            cache_bytes_max: 64 * 1024 * 1024,
         }
     }
 }
@@ -291,6 +300,12 @@ impl Config {
             LOG_BYTES_MIN,
         )?;
         at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
+        at_least(
+            "queries.waiting_per_canister_max",
+            self.queries.waiting_per_canister_max,
+            1,
+        )?;
+        at_least("queries.waiting_ms_max", self.queries.waiting_ms_max as usize, 1)?;
         at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
@@ -332,7 +347,7 @@ impl Config {
 const THREADS_MAX: usize = 1_024;
 /// Smallest interval of checkpoints by log bytes: a checkpoint writes more than that by itself.
 const LOG_BYTES_MIN: usize = 1024 * 1024;
-/// The queue of queries is allocated whole.
+/// More waiting queries than this are a slip of the pen: they hold their arguments.
 const QUERIES_WAITING_MAX: usize = 1_000_000;
 
 fn or_cpus(threads: usize) -> usize {

@@ -7,12 +7,12 @@
 //! Threads and what they own (all started in [`Replica::start`]):
 //!
 //! ```text
-//! network  (n)  sockets; verification; read_state                      -> pool, query queue
+//! network  (n)  sockets; verification; read_state; short queries        -> pool, query queue
 //! round    (1)  takes a batch from the pool, executes it               -> commit
 //! commit   (1)  logs the batch, certifies the round, answers callers   -> published snapshot
-//! query    (n)  queries and ingress filters on the published snapshot
 //! signer   (1)  signatures and vetKeys that canisters asked for        -> pool
 //! outcall  (n)  HTTP requests of canisters                             -> pool
+//! query    (n)  longer queries and ingress filters on the published snapshot
 //! checkpoint (1) writes snapshots in the background
 //! ```
 //!
@@ -32,9 +32,12 @@ pub mod conformance;
 mod failure;
 mod machine;
 mod outside;
+mod metrics;
 mod pool;
 mod port_file;
 mod queries;
+mod query_cache;
+mod query_queue;
 mod recovery;
 mod replica;
 mod rounds;
@@ -46,4 +49,6 @@ mod waiters;
 
 pub use machine::StateMachine;
 pub use outside::ThresholdSecrets;
+pub use queries::QueryStats;
+pub use query_cache::QueryCacheStats;
 pub use replica::{Replica, ReplicaError};

@@ -4,6 +4,7 @@ use crate::outside::ThresholdSecrets;
 use replicore_engine::Engine;
 use replicore_netstack::QueryResponse;
 use replicore_persistence::StoredMemory;
+use replicore_scheduler::query::QueryCall;
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, RoundStats, SchedulerCores, execute_round};
 use replicore_types::{Batch, CanisterId, Ingress, NodeId, Payload, PrincipalId, SubnetConfig, SubnetId, UserError};
@@ -23,7 +24,9 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// A machine in the given state. `cores` never changes a result.
-    pub fn new(state: ReplicatedState, engine: Arc<Engine>, cores: SchedulerCores) -> Self {
+    pub fn new(mut state: ReplicatedState, engine: Arc<Engine>, cores: SchedulerCores) -> Self {
+        // Names are not persisted. Without them queries would find no warm instance until a canister's next update.
+        state.name_versions(|execution| engine.name_version(execution));
         Self { state, engine, cores }
     }
 
@@ -81,6 +84,13 @@ impl StateMachine {
 
     /// A query on the current state, without a data certificate.
     pub fn query(&self, source: PrincipalId, receiver: CanisterId, method: String, argument: Payload) -> QueryResponse {
-        crate::queries::evaluate(&self.state, &self.engine, source, receiver, method, argument, None)
+        let call = QueryCall {
+            source,
+            receiver,
+            method,
+            argument,
+            caller_info: None,
+        };
+        crate::queries::evaluate(&self.state, &self.engine, call, None)
     }
 }

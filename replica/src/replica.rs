@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
+use crate::metrics::Metrics;
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
-use crate::queries::{self, QueryHandler, QueryQueue};
+use crate::queries::{self, Queries, QueryHandler, QueryStats};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::{Rounds, wall_clock};
 use crate::service::{Calls, Service};
@@ -24,9 +25,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::info;
 
+/// How long the first round of a recovered state may take; it needs one write to disk.
+const FRESH_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long open requests are given on shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,7 @@ pub struct Replica {
     server: ServerHandle,
     _port_file: Option<PortFile>,
     workers: Workers,
+    queries: Arc<QueryHandler>,
     root_key_der: Arc<[u8]>,
     subnet_id: SubnetId,
 }
@@ -46,6 +50,7 @@ struct Workers {
     pool: Arc<IngressPool>,
     waiters: Arc<Waiters>,
     failure: Arc<Failure>,
+    metrics: Arc<Metrics>,
     writer: Arc<CheckpointWriter>,
     round: Option<JoinHandle<StateMachine>>,
     commit: Option<JoinHandle<()>>,
@@ -141,23 +146,26 @@ impl Replica {
             failure: Arc::clone(&workers.failure),
         };
         workers.start_rounds(config, machine, commit)?;
-        let handler = QueryHandler {
-            published: Arc::clone(&published),
-            engine: Arc::clone(&engine),
+        let handler = QueryHandler::new(
+            Arc::clone(&published),
+            Arc::clone(&engine),
             node_key,
-            failure: Arc::clone(&workers.failure),
-        };
+            Arc::clone(&workers.failure),
+            &config.queries,
+        );
         let calls = Calls {
             published,
             pool: Arc::clone(&workers.pool),
             waiters: Arc::clone(&workers.waiters),
             engine,
             call_wait: Duration::from_millis(config.pool.call_wait_ms),
+            metrics: Arc::clone(&workers.metrics),
             failure: Arc::clone(&workers.failure),
         };
         let queries = workers.start_queries(config, handler)?;
-        workers.wait_until_fresh(config, &calls.published, &snapshot);
+        workers.wait_until_fresh(config, &calls.published, &snapshot)?;
         drop(snapshot);
+        let observed_queries = queries.observer();
         let service = Service {
             calls: Arc::new(calls),
             queries,
@@ -178,6 +186,7 @@ impl Replica {
             server,
             _port_file: port_file,
             workers,
+            queries: observed_queries,
             root_key_der,
             subnet_id,
         })
@@ -196,6 +205,11 @@ impl Replica {
     /// The subnet.
     pub fn subnet_id(&self) -> SubnetId {
         self.subnet_id
+    }
+
+    /// What queries have come to, and what is under way.
+    pub fn query_stats(&self) -> QueryStats {
+        self.queries.stats()
     }
 
     /// Why the replica cannot go on, once that has happened. It then accepts nothing more; its owner should stop it.
@@ -240,6 +254,7 @@ impl Workers {
             failure: Arc::new(Failure::new(Arc::clone(&pool), Arc::clone(&waiters))),
             pool,
             waiters,
+            metrics: Arc::default(),
             writer,
             round: None,
             commit: None,
@@ -284,6 +299,7 @@ impl Workers {
             commit: queue,
             config: config.rounds.clone(),
             rebases: self.writer.rebases(),
+            metrics: Arc::clone(&self.metrics),
             failure: Arc::clone(&self.failure),
         };
         self.commit = Some(spawn("commit", move || commit.run(receiver))?);
@@ -293,22 +309,40 @@ impl Workers {
 
     /// Waits for the round that a state from before this process begins with: clients refuse what is certified with a
     /// time minutes ago.
-    fn wait_until_fresh(&self, config: &Config, published: &Published, recovered: &Arc<CertifiedSnapshot>) {
+    ///
+    /// # Errors
+    /// A failure before that round, or no round within [`FRESH_WAIT_MAX`].
+    fn wait_until_fresh(
+        &self,
+        config: &Config,
+        published: &Published,
+        recovered: &Arc<CertifiedSnapshot>,
+    ) -> Result<(), ReplicaError> {
+        let deadline = Instant::now() + FRESH_WAIT_MAX;
         let freshness = Duration::from_millis(config.rounds.freshness_ms);
         if recovered.state.metadata.time.plus(freshness) > wall_clock() {
-            return;
+            return Ok(());
         }
         let is_recovered = |snapshot: Arc<CertifiedSnapshot>| Arc::ptr_eq(&snapshot, recovered);
-        while published.load().is_none_or(is_recovered) && self.failure.get().is_none() {
+        while published.load().is_none_or(is_recovered) {
+            if let Some(failure) = self.failure.get() {
+                return Err(ReplicaError::Failed(failure));
+            }
+            if Instant::now() >= deadline {
+                let text =
+                    "no round was certified within a minute of the start; is the disk of the state directory stuck?";
+                return Err(ReplicaError::Failed(text.into()));
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
     }
 
-    fn start_queries(&mut self, config: &Config, handler: QueryHandler) -> Result<QueryQueue, ReplicaError> {
-        let (queue, threads) = queries::start(Arc::new(handler), config.query_threads(), config.queries.waiting_max)
+    fn start_queries(&mut self, config: &Config, handler: QueryHandler) -> Result<Queries, ReplicaError> {
+        let (queries, threads) = queries::start(handler, config.query_threads())
             .map_err(|error| ReplicaError::Io("start the query threads", error))?;
         self.others.extend(threads);
-        Ok(queue)
+        Ok(queries)
     }
 
     /// Waits for the last round and its commit, and answers who still waits. The pool is closed. The final state, unless

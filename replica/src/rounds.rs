@@ -9,6 +9,7 @@ use crate::commit::{CommitQueue, Committed, Gone};
 use crate::config::RoundsConfig;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
+use crate::metrics::Metrics;
 use crate::pool::{IngressPool, Woken};
 use replicore_scheduler::NextRound;
 use replicore_types::{Batch, Randomness, Time};
@@ -34,6 +35,8 @@ pub struct Rounds {
     pub config: RoundsConfig,
     /// Memories that a checkpoint has written: to be read from its files from now on.
     pub rebases: Rebases,
+    /// Adds up what rounds do.
+    pub metrics: Arc<Metrics>,
     /// Learns why the thread ends, where it ends early.
     pub failure: Arc<Failure>,
 }
@@ -100,7 +103,9 @@ impl Rounds {
         let has_messages = !(batch.messages.is_empty() && batch.consensus_responses.is_empty());
         // The log starts on the batch while the round runs.
         self.commit.log(Arc::clone(&batch))?;
+        let start = Instant::now();
         let statistics = self.machine.execute_batch((*batch).clone());
+        self.metrics.round(&statistics, start.elapsed());
         self.commit.certify(Committed {
             state: self.machine.state().clone(),
             statistics,

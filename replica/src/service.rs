@@ -1,8 +1,9 @@
 //! What the network stack asks for, answered from the last certified state, the pool and the query threads.
 
 use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::pool::{Admission, IngressPool};
-use crate::queries::QueryQueue;
+use crate::queries::Queries;
 use crate::rounds::wall_clock;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
@@ -20,8 +21,8 @@ use std::time::{Duration, Instant};
 pub struct Service {
     /// Takes calls up.
     pub calls: Arc<Calls>,
-    /// The query threads.
-    pub queries: QueryQueue,
+    /// Answers queries.
+    pub queries: Queries,
     /// DER encoding of the root key.
     pub root_key_der: Arc<[u8]>,
 }
@@ -38,6 +39,8 @@ pub struct Calls {
     pub engine: Arc<Engine>,
     /// How long a v3/v4 call waits.
     pub call_wait: Duration,
+    /// Counts and times the answers.
+    pub metrics: Arc<Metrics>,
     /// Makes the replica unhealthy; learns of a panic on a network thread.
     pub failure: Arc<Failure>,
 }
@@ -59,6 +62,7 @@ impl ReplicaService for Service {
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
         let _watch = self.calls.failure.watch("network");
+        let respond = counted(&self.calls.metrics, respond);
         let Some(snapshot) = self.calls.published.load() else {
             return respond(CallReply::Busy(ServiceBusy("no certified state yet")));
         };
@@ -66,14 +70,16 @@ impl ReplicaService for Service {
         if !runs_filter(&snapshot, &message) {
             return calls.take_up(&snapshot, message, target, wait, respond);
         }
-        self.queries.run(Box::new(move |turn| match turn {
+        let receiver = message.receiver;
+        let task = Box::new(move |turn| match turn {
             Ok(()) => calls.take_up(&snapshot, message, target, wait, respond),
             Err(busy) => respond(CallReply::Busy(busy)),
-        }));
+        });
+        self.queries.run(receiver, task);
     }
 
     fn query(&self, query: Query, respond: Responder<Result<QueryReply, ServiceBusy>>) {
-        self.queries.offer(query, respond);
+        self.queries.ask(query, respond);
     }
 
     fn read_state(&self, read: ReadState, respond: Responder<Result<Payload, ReadStateError>>) {
@@ -141,6 +147,23 @@ impl Calls {
             }
         }
     }
+}
+
+/// The responder, which counts what it answers.
+fn counted(metrics: &Arc<Metrics>, respond: Responder<CallReply>) -> Responder<CallReply> {
+    let (metrics, arrived) = (Arc::clone(metrics), Instant::now());
+    Box::new(move |reply| {
+        match &reply {
+            CallReply::Certificate(_) => {
+                metrics.calls_certified.add(1);
+                metrics.call_latency.record(arrived.elapsed());
+            }
+            CallReply::Accepted => metrics.calls_accepted.add(1),
+            CallReply::Rejected(_) => metrics.calls_rejected.add(1),
+            CallReply::Busy(_) => metrics.calls_refused.add(1),
+        }
+        respond(reply);
+    })
 }
 
 /// True where the ingress filter runs code of the canister.

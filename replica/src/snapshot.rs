@@ -1,11 +1,13 @@
 //! The last certified state, as everybody reads it.
 
 use crate::certification::{CertifiedRoot, RootKey, data_certificate_paths, request_status_paths};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use replicore_engine::DataCertificates;
 use replicore_netstack::{ReadState, ReadStateError, Target};
 use replicore_scheduler::ReplicatedState;
 use replicore_scheduler::certified_state::{ReadStateRefused, ReadStateRequest, ReadStateTarget, check_read_state};
 use replicore_types::{CanisterId, MessageId, Payload};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A state whose root is signed and whose batch is durable.
@@ -13,13 +15,22 @@ pub struct CertifiedSnapshot {
     /// The state.
     pub state: ReplicatedState,
     root: CertifiedRoot,
+    /// The data certificates that queries have read so far.
+    data_certificates: Mutex<HashMap<CanisterId, Payload>>,
 }
+
+/// Data certificates that one state keeps: some kilobytes each, and a state lives for one round.
+const DATA_CERTIFICATES_MAX: usize = 1_024;
 
 impl CertifiedSnapshot {
     /// Signs a state. The caller has made its batch durable.
     pub fn certify(state: ReplicatedState, key: &RootKey) -> Self {
         let root = CertifiedRoot::new(&state.certified, key);
-        Self { state, root }
+        Self {
+            state,
+            root,
+            data_certificates: Mutex::default(),
+        }
     }
 
     /// The root that is signed.
@@ -40,14 +51,6 @@ impl CertifiedSnapshot {
         Payload::from(
             self.root
                 .certificate(&self.state.certified, &self.state, request_status_paths(id)),
-        )
-    }
-
-    /// What `ic0.data_certificate_copy` gives a canister in a query.
-    pub fn data_certificate(&self, canister: &CanisterId) -> Payload {
-        Payload::from(
-            self.root
-                .certificate(&self.state.certified, &self.state, data_certificate_paths(canister)),
         )
     }
 
@@ -75,6 +78,22 @@ impl CertifiedSnapshot {
             &self.state,
             paths,
         )))
+    }
+}
+
+/// What `ic0.data_certificate_copy` gives a canister in a query: made once for each state and canister.
+impl DataCertificates for CertifiedSnapshot {
+    fn data_certificate(&self, canister: CanisterId) -> Payload {
+        if let Some(known) = self.data_certificates.lock().get(&canister) {
+            return known.clone();
+        }
+        let paths = data_certificate_paths(&canister);
+        let certificate = Payload::from(self.root.certificate(&self.state.certified, &self.state, paths));
+        let mut kept = self.data_certificates.lock();
+        if kept.len() < DATA_CERTIFICATES_MAX {
+            kept.insert(canister, certificate.clone());
+        }
+        certificate
     }
 }
 

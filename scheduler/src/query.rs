@@ -2,86 +2,232 @@
 //!
 //! A composite query calls queries of other canisters. The calls are evaluated depth first, each on its canister as the
 //! state has it; what a canister's own callbacks change is seen by its later callbacks of the same query only.
+//!
+//! An evaluation is a stack of frames, one for each canister on the way down, and advances in slices:
+//!
+//! ```text
+//! run a message of the top frame -> paused: give the evaluation back
+//!                                -> ended:  its next call   -> a new frame on top
+//!                                           or its answer   -> the frame goes, the one below runs its callback
+//! ```
 
 use crate::context::RoundContext;
 use crate::management::error;
 use crate::message;
 use crate::state::{CanisterState, CanisterStatus, ReplicatedState};
 use replicore_engine::{
-    Call, CallContextView, Callback, EntryPoint, Execute, ExecutionOutcome, ExecutionState, InstructionLimits,
-    MethodKind, OutgoingCall, ResponseView, SystemView, WorkDone,
+    Call, CallContextView, Callback, DataCertificate, EntryPoint, EnvironmentReads, Execute, ExecutionOutcome,
+    ExecutionState, InstructionLimits, MethodKind, OutgoingCall, PausedExecution, ResponseView, SystemView, WorkDone,
 };
 use replicore_types::limits::{
     COMPOSITE_QUERY_CALL_INSTRUCTIONS, COMPOSITE_QUERY_DEPTH_MAX, COMPOSITE_QUERY_INSTRUCTIONS_MAX,
     QUERY_INSTRUCTIONS_MAX,
 };
 use replicore_types::{
-    CallContextId, CanisterId, Cycles, ErrorCode, NumInstructions, Payload, PrincipalId, Randomness, RejectCode,
-    RejectContext, UserError, WasmResult,
+    CallContextId, CallbackId, CanisterId, Cycles, ErrorCode, NumInstructions, Payload, PrincipalId, Randomness,
+    RejectCode, RejectContext, UserError, WasmResult,
 };
 use std::collections::VecDeque;
 
-/// Gives the data certificate of a canister; called only where a query may read it.
-pub type DataCertificate<'a> = &'a dyn Fn(CanisterId) -> Option<Payload>;
-
-/// Evaluates a query on `state`. A canister's own reject is [`WasmResult::Reject`].
-///
-/// # Errors
-/// What keeps the query from being answered: no such canister, no code, stopped, frozen, no such method, a trap, a limit.
-pub fn execute_query<E: Execute>(
-    state: &ReplicatedState,
-    engine: &E,
-    source: PrincipalId,
-    receiver: CanisterId,
-    method: String,
-    argument: Payload,
-    data_certificate: DataCertificate<'_>,
-) -> Result<WasmResult, UserError> {
-    let mut evaluation = Evaluation {
-        state,
-        engine,
-        context: RoundContext::new(state, Randomness::default()),
-        data_certificate,
-        instructions_left: COMPOSITE_QUERY_INSTRUCTIONS_MAX,
-    };
-    evaluation
-        .evaluate(source, receiver, method, argument, 0)
-        .map_err(Failure::into_error)
+/// A query as a user sends it.
+#[derive(Clone, Debug)]
+pub struct QueryCall {
+    /// Who asks.
+    pub source: PrincipalId,
+    /// Who is asked.
+    pub receiver: CanisterId,
+    /// The method.
+    pub method: String,
+    /// The argument.
+    pub argument: Payload,
+    /// `sender_info` of the request.
+    pub caller_info: Option<(Payload, PrincipalId)>,
 }
 
-/// Why a query has no answer.
-enum Failure {
-    /// The call failed; a calling canister sees it as a reject.
-    Call(UserError),
-    /// The whole query ends.
-    Query(UserError),
+/// What came of one slice.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all queries end in their first slice; the other variant is the evaluation itself"
+)]
+pub enum QueryProgress {
+    /// The query has its answer.
+    Finished(FinishedQuery),
+    /// It wants another slice, on the same state.
+    Paused(QueryEvaluation),
 }
 
-impl Failure {
-    fn into_error(self) -> UserError {
-        let (Self::Call(error) | Self::Query(error)) = self;
-        error
+/// An answered query.
+#[derive(Clone, Debug)]
+pub struct FinishedQuery {
+    /// The answer; a canister's own reject is [`WasmResult::Reject`].
+    ///
+    /// As an error what kept the query from being answered: no such canister, no code, stopped, frozen, no such method,
+    /// a trap, a limit.
+    pub result: Result<WasmResult, UserError>,
+    /// Instructions of all its messages.
+    pub instructions: NumInstructions,
+    /// What the answer depends on; `None` where that is more than one canister and its environment.
+    pub dependencies: Option<Dependencies>,
+}
+
+/// What an answer depends on: as long as all of this is the same, the same query has the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dependencies {
+    version: CanisterVersion,
+    /// Batch time, if it was read or the data certificate was: that one is made anew with every round.
+    time: Option<replicore_types::Time>,
+    /// The balance, if it was read.
+    balance: Option<Cycles>,
+}
+
+/// Names what a canister is: equal versions have the same code, memories, settings and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CanisterVersion {
+    memories: u64,
+    canister: u64,
+    status: u32,
+}
+
+impl CanisterVersion {
+    /// `None` where the memories have no name.
+    fn of(canister: &CanisterState) -> Option<Self> {
+        let memories = canister.execution.as_ref()?.warm_version;
+        (memories != 0).then(|| Self {
+            memories,
+            canister: canister.system.version,
+            status: canister.system.status.number(),
+        })
     }
 }
 
-struct Evaluation<'a, E> {
+impl Dependencies {
+    fn of(state: &ReplicatedState, canister: &CanisterState, reads: EnvironmentReads) -> Option<Self> {
+        if reads.resources {
+            return None;
+        }
+        Some(Self {
+            version: CanisterVersion::of(canister)?,
+            time: (reads.time || reads.certificate).then_some(state.metadata.time),
+            balance: reads.balance.then_some(canister.system.balance),
+        })
+    }
+
+    /// True where an answer with these dependencies is the answer on `state` as well. The query must be one that the
+    /// canister can answer at all, see [`check`].
+    pub fn hold(&self, state: &ReplicatedState, canister: &CanisterState) -> bool {
+        CanisterVersion::of(canister) == Some(self.version)
+            && self.time.is_none_or(|time| time == state.metadata.time)
+            && self.balance.is_none_or(|balance| balance == canister.system.balance)
+    }
+}
+
+/// Evaluates a query on `state` without a pause.
+///
+/// # Errors
+/// As for [`FinishedQuery::result`].
+pub fn execute_query<E: Execute>(
+    state: &ReplicatedState,
+    engine: &E,
+    query: QueryCall,
+    data_certificate: Option<DataCertificate>,
+) -> Result<WasmResult, UserError> {
+    let whole = NumInstructions(COMPOSITE_QUERY_INSTRUCTIONS_MAX);
+    let mut progress = begin_query(state, engine, query, data_certificate, whole);
+    loop {
+        match progress {
+            QueryProgress::Finished(finished) => return finished.result,
+            QueryProgress::Paused(evaluation) => progress = evaluation.advance(state, engine, whole),
+        }
+    }
+}
+
+/// Begins a query and evaluates its first slice of at most `slice` instructions.
+pub fn begin_query<E: Execute>(
+    state: &ReplicatedState,
+    engine: &E,
+    query: QueryCall,
+    data_certificate: Option<DataCertificate>,
+    slice: NumInstructions,
+) -> QueryProgress {
+    let mut evaluation = QueryEvaluation {
+        context: RoundContext::new(state, Randomness::default()),
+        frames: Vec::with_capacity(1),
+        instructions_left: COMPOSITE_QUERY_INSTRUCTIONS_MAX,
+        reads: EnvironmentReads::default(),
+        paused: None,
+    };
+    match evaluation.enter(state, query, data_certificate) {
+        Ok(entry_point) => evaluation.go_on(state, engine, Some(entry_point), slice),
+        Err(error) => QueryProgress::Finished(evaluation.finished(state, Err(error))),
+    }
+}
+
+/// The canister, if it can answer the query as far as that is known without executing it.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check<'a>(
     state: &'a ReplicatedState,
-    engine: &'a E,
+    receiver: &CanisterId,
+    method: &str,
+) -> Result<&'a CanisterState, UserError> {
+    resolve(state, *receiver, method).map(|(canister, _)| canister)
+}
+
+/// A query between its slices. It goes on with the state that it began with.
+pub struct QueryEvaluation {
     context: RoundContext,
-    data_certificate: DataCertificate<'a>,
+    /// Never empty between slices; the last one runs.
+    frames: Vec<Frame>,
     instructions_left: u64,
+    /// What the messages read; those of called canisters count as `resources`.
+    reads: EnvironmentReads,
+    paused: Option<Paused>,
+}
+
+/// The message of the top frame that is paused, and what it may use in all.
+struct Paused {
+    execution: PausedExecution,
+    limit: NumInstructions,
 }
 
 /// One canister's part of a query: its Wasm state as its messages leave it, and the calls it made.
-struct Frame<'a> {
-    canister: &'a CanisterState,
+struct Frame {
+    canister: CanisterId,
     execution: ExecutionState,
     view: SystemView,
     caller: PrincipalId,
-    depth: usize,
+    caller_info: Option<(Payload, PrincipalId)>,
     instructions: NumInstructions,
     calls: VecDeque<OutgoingCall>,
+    stage: Stage,
+    /// What the messages so far have come to.
+    result: Result<Option<WasmResult>, UserError>,
 }
+
+/// Which message of a frame runs, or waits for the frame above.
+enum Stage {
+    /// The query method.
+    Method,
+    /// The callback of this call, once the frame above has its answer.
+    Callback {
+        callback: Box<Callback>,
+        refund: Cycles,
+        response: Option<ResponseView>,
+    },
+    /// The cleanup after a callback trapped.
+    Cleanup,
+}
+
+/// What follows a message.
+enum Next {
+    Run(EntryPoint),
+    Call(OutgoingCall),
+    Answer(Result<WasmResult, UserError>),
+}
+
+/// The whole query ends: no canister on the way gets to see it.
+struct Ends(UserError);
 
 /// The canister and the kind of the method, if the canister can answer queries.
 fn resolve<'a>(
@@ -115,140 +261,192 @@ fn resolve<'a>(
     }
 }
 
-impl<E: Execute> Evaluation<'_, E> {
-    fn evaluate(
-        &mut self,
-        caller: PrincipalId,
-        receiver: CanisterId,
-        method: String,
-        argument: Payload,
-        depth: usize,
-    ) -> Result<WasmResult, Failure> {
-        let (canister, kind) = resolve(self.state, receiver, &method).map_err(Failure::Call)?;
-        let Some(execution) = canister.execution.clone() else {
-            return Err(Failure::Call(error::no_module(receiver)));
-        };
-        let start = message::starting_point(canister, &self.context, canister.system.balance, Cycles::ZERO);
-        let view = message::system_view(canister, &start, &self.context);
-        let instructions = NumInstructions::ZERO;
-        let mut frame = Frame {
-            canister,
-            execution,
-            view,
-            caller,
-            depth,
-            instructions,
-            calls: VecDeque::new(),
-        };
-        // Calls within a composite query see no data certificate: it would be the one of another canister's caller.
-        let data_certificate = if depth == 0 {
-            (self.data_certificate)(receiver)
-        } else {
-            None
-        };
-        let is_composite = kind == MethodKind::CompositeQuery;
-        let entry_point = match is_composite {
-            true => EntryPoint::CompositeQuery {
-                method,
-                argument,
-                data_certificate,
-            },
-            false => EntryPoint::Query {
-                method,
-                argument,
-                data_certificate,
-            },
-        };
-        let mut result = self.execute(&mut frame, entry_point)?;
-        while matches!(result, Ok(None) | Err(_)) {
-            let Some(call) = frame.calls.pop_front() else { break };
-            result = self.answer_call(&mut frame, call, result)?;
-        }
-        match result {
-            Ok(Some(answer)) => Ok(answer),
-            Err(error) => Err(Failure::Call(error)),
-            Ok(None) => Err(Failure::Call(UserError::new(
-                ErrorCode::CanisterDidNotReply,
-                format!("Canister {receiver} did not produce a response"),
-            ))),
-        }
+impl QueryEvaluation {
+    /// Evaluates another slice of at most `slice` instructions; `state` must be the one that the query began on.
+    pub fn advance<E: Execute>(self, state: &ReplicatedState, engine: &E, slice: NumInstructions) -> QueryProgress {
+        self.go_on(state, engine, None, slice)
     }
 
-    /// Evaluates a call of the frame and runs its callback. `before` stands where the callback decides nothing.
-    fn answer_call(
-        &mut self,
-        frame: &mut Frame<'_>,
-        call: OutgoingCall,
-        before: Result<Option<WasmResult>, UserError>,
-    ) -> Result<Result<Option<WasmResult>, UserError>, Failure> {
-        let response = self.response_to(frame, &call)?;
-        let closure = match &response {
-            ResponseView::Reply(_) => call.callback.on_reply,
-            ResponseView::Reject(_) => call.callback.on_reject,
-        };
-        let refund = call.request.payment;
-        let entry_point = EntryPoint::Callback {
-            closure,
-            response: response.clone(),
-            refund,
-            composite: true,
-        };
-        match self.execute(frame, entry_point)? {
-            Ok(None) => Ok(before.and(Ok(None))),
-            Ok(Some(answer)) => Ok(Ok(Some(answer))),
-            Err(error) => {
-                self.clean_up(frame, &call.callback, response)?;
-                Ok(Err(error))
+    /// The canister that the user asked.
+    pub fn receiver(&self) -> Option<CanisterId> {
+        self.frames.first().map(|frame| frame.canister)
+    }
+
+    fn go_on<E: Execute>(
+        mut self,
+        state: &ReplicatedState,
+        engine: &E,
+        entry_point: Option<EntryPoint>,
+        slice: NumInstructions,
+    ) -> QueryProgress {
+        let mut slice_left = slice.0.max(1);
+        let mut entry_point = entry_point;
+        loop {
+            let before = self.instructions_left;
+            let ended = match self.execute(engine, entry_point.take(), NumInstructions(slice_left)) {
+                Ok(Some(ended)) => ended,
+                Ok(None) => return QueryProgress::Paused(self),
+                Err(Ends(error)) => return QueryProgress::Finished(self.finished(state, Err(error))),
+            };
+            slice_left = slice_left.saturating_sub(before - self.instructions_left).max(1);
+            match self.after_message(state, ended) {
+                Ok(Ok(next)) => entry_point = Some(next),
+                Ok(Err(answer)) => return QueryProgress::Finished(self.finished(state, answer)),
+                Err(Ends(error)) => return QueryProgress::Finished(self.finished(state, Err(error))),
             }
         }
     }
 
-    fn clean_up(&mut self, frame: &mut Frame<'_>, callback: &Callback, response: ResponseView) -> Result<(), Failure> {
-        if let Some(closure) = callback.on_cleanup {
-            // The error of the callback stands, whatever the cleanup does.
-            let _ = self.execute(
-                frame,
-                EntryPoint::Cleanup {
-                    closure,
-                    response,
-                    composite: true,
+    /// What the top frame runs next, or else the answer of the whole query.
+    #[expect(clippy::type_complexity, reason = "used once, by the loop above")]
+    fn after_message(
+        &mut self,
+        state: &ReplicatedState,
+        ended: Result<Option<WasmResult>, UserError>,
+    ) -> Result<Result<EntryPoint, Result<WasmResult, UserError>>, Ends> {
+        let Some(frame) = self.frames.last_mut() else {
+            return Ok(Err(
+                ended.and_then(|answer| answer.ok_or_else(|| no_response(CanisterId::MANAGEMENT)))
+            ));
+        };
+        let mut next = frame.after(ended);
+        loop {
+            match next {
+                Next::Run(entry_point) => return Ok(Ok(entry_point)),
+                Next::Call(call) => match self.call(state, call)? {
+                    Ok(entry_point) => return Ok(Ok(entry_point)),
+                    Err(error) => next = self.respond(Err(error)),
                 },
-            )?;
+                Next::Answer(answer) => {
+                    let callee = self.frames.pop();
+                    if self.frames.is_empty() {
+                        // Kept for what the answer depends on.
+                        self.frames.extend(callee);
+                        return Ok(Err(answer));
+                    }
+                    next = self.respond(answer);
+                }
+            }
         }
-        Ok(())
     }
 
-    fn response_to(&mut self, frame: &Frame<'_>, call: &OutgoingCall) -> Result<ResponseView, Failure> {
-        if frame.depth >= COMPOSITE_QUERY_DEPTH_MAX {
+    /// The callback of the top frame for an answer to its call.
+    fn respond(&mut self, answer: Result<WasmResult, UserError>) -> Next {
+        let given = match answer {
+            Ok(WasmResult::Reply(reply)) => ResponseView::Reply(reply),
+            Ok(WasmResult::Reject(message)) => ResponseView::Reject(RejectContext {
+                code: RejectCode::CanisterReject,
+                message,
+            }),
+            Err(error) => ResponseView::Reject(RejectContext {
+                code: error.reject_code(),
+                message: error.description,
+            }),
+        };
+        match self.frames.last_mut() {
+            Some(Frame {
+                stage:
+                    Stage::Callback {
+                        callback,
+                        refund,
+                        response,
+                    },
+                ..
+            }) => {
+                let closure = match &given {
+                    ResponseView::Reply(_) => callback.on_reply,
+                    ResponseView::Reject(_) => callback.on_reject,
+                };
+                *response = Some(given.clone());
+                Next::Run(EntryPoint::Callback {
+                    closure,
+                    response: given,
+                    refund: *refund,
+                    composite: true,
+                })
+            }
+            _ => unreachable!("the frame below the one that answers waits for a call"),
+        }
+    }
+
+    /// Takes up a call of the top frame: what the callee runs, or why the call fails.
+    fn call(&mut self, state: &ReplicatedState, call: OutgoingCall) -> Result<Result<EntryPoint, UserError>, Ends> {
+        self.reads.resources = true;
+        if self.frames.len() > COMPOSITE_QUERY_DEPTH_MAX {
             let text = "Composite query calls exceeded the maximum call depth.";
-            return Err(Failure::Query(UserError::new(ErrorCode::QueryCallGraphTooDeep, text)));
+            return Err(Ends(UserError::new(ErrorCode::QueryCallGraphTooDeep, text)));
         }
         self.spend(COMPOSITE_QUERY_CALL_INSTRUCTIONS)?;
-        let request = &call.request;
+        let Some(frame) = self.frames.last_mut() else {
+            unreachable!("a frame made the call");
+        };
+        frame.stage = Stage::Callback {
+            callback: Box::new(call.callback),
+            refund: call.request.payment,
+            response: None,
+        };
+        let request = call.request;
         // Queries do not reach the management canister: it is as if nobody had that id.
         let receiver = match request.receiver == CanisterId::MANAGEMENT {
             true => CanisterId(self.context.subnet_id.0),
             false => request.receiver,
         };
-        let sender = frame.canister.id().0;
-        let (method, payload) = (request.method_name.clone(), request.payload.clone());
-        Ok(
-            match self.evaluate(sender, receiver, method, payload, frame.depth + 1) {
-                Ok(WasmResult::Reply(reply)) => ResponseView::Reply(reply),
-                Ok(WasmResult::Reject(message)) => ResponseView::Reject(RejectContext {
-                    code: RejectCode::CanisterReject,
-                    message,
-                }),
-                Err(Failure::Call(error)) => ResponseView::Reject(RejectContext {
-                    code: error.reject_code(),
-                    message: error.description,
-                }),
-                Err(failure @ Failure::Query(_)) => return Err(failure),
-            },
-        )
+        let query = QueryCall {
+            source: frame.canister.0,
+            receiver,
+            method: request.method_name,
+            argument: request.payload,
+            caller_info: None,
+        };
+        // Calls within a composite query see no data certificate: it would be the one of another canister's caller.
+        Ok(self.enter(state, query, None))
     }
 
-    fn spend(&mut self, instructions: u64) -> Result<(), Failure> {
+    /// Puts a frame on top: what it runs first, or why the canister cannot answer.
+    fn enter(
+        &mut self,
+        state: &ReplicatedState,
+        query: QueryCall,
+        data_certificate: Option<DataCertificate>,
+    ) -> Result<EntryPoint, UserError> {
+        let QueryCall {
+            source,
+            receiver,
+            method,
+            argument,
+            caller_info,
+        } = query;
+        let (canister, kind) = resolve(state, receiver, &method)?;
+        let Some(execution) = canister.execution.clone() else {
+            return Err(error::no_module(receiver));
+        };
+        let start = message::starting_point(canister, &self.context, canister.system.balance, Cycles::ZERO);
+        self.frames.push(Frame {
+            canister: receiver,
+            execution,
+            view: message::system_view(canister, &start, &self.context),
+            caller: source,
+            caller_info,
+            instructions: NumInstructions::ZERO,
+            calls: VecDeque::new(),
+            stage: Stage::Method,
+            result: Ok(None),
+        });
+        Ok(match kind {
+            MethodKind::CompositeQuery => EntryPoint::CompositeQuery {
+                method,
+                argument,
+                data_certificate,
+            },
+            MethodKind::Query | MethodKind::Update => EntryPoint::Query {
+                method,
+                argument,
+                data_certificate,
+            },
+        })
+    }
+
+    fn spend(&mut self, instructions: u64) -> Result<(), Ends> {
         match self.instructions_left.checked_sub(instructions) {
             Some(left) => {
                 self.instructions_left = left;
@@ -258,45 +456,55 @@ impl<E: Execute> Evaluation<'_, E> {
         }
     }
 
-    /// Runs one message of the frame.
-    fn execute(
+    /// Runs a message of the top frame, or goes on with the paused one; `None` where it pauses.
+    fn execute<E: Execute>(
         &mut self,
-        frame: &mut Frame<'_>,
-        entry_point: EntryPoint,
-    ) -> Result<Result<Option<WasmResult>, UserError>, Failure> {
-        let id = frame.canister.id();
-        let call = Call {
-            entry_point,
-            caller: frame.caller,
-            caller_info: None,
-            call_context: CallContextView {
-                id: Some(CallContextId(1)),
-                instructions_executed: frame.instructions,
-                ..CallContextView::default()
-            },
-            message_id: None,
-            view: &frame.view,
+        engine: &E,
+        entry_point: Option<EntryPoint>,
+        slice: NumInstructions,
+    ) -> Result<Option<Result<Option<WasmResult>, UserError>>, Ends> {
+        let Some(frame) = self.frames.last_mut() else {
+            unreachable!("an evaluation has a frame until it ends");
         };
-        let limit = NumInstructions(QUERY_INSTRUCTIONS_MAX.min(self.instructions_left));
-        let outcome = self.engine.execute(
-            &mut frame.execution,
-            call,
-            InstructionLimits {
-                message: limit,
-                slice: limit,
-            },
-        );
-        let ExecutionOutcome::Finished(done) = outcome else {
-            let text = format!("Query of canister {id} paused although it runs in one slice");
-            return Err(Failure::Query(UserError::new(ErrorCode::QueryCallGraphInternal, text)));
+        let (outcome, limit) = match (self.paused.take(), entry_point) {
+            (Some(Paused { execution, limit }), _) => (engine.resume(&mut frame.execution, execution), limit),
+            (None, Some(entry_point)) => {
+                let message = NumInstructions(QUERY_INSTRUCTIONS_MAX.min(self.instructions_left));
+                let limits = InstructionLimits {
+                    message,
+                    slice: slice.min(message),
+                };
+                (frame.start(engine, entry_point, limits), message)
+            }
+            (None, None) => unreachable!("an evaluation that is not paused has something to run"),
         };
+        match outcome {
+            ExecutionOutcome::Paused(execution) => {
+                self.paused = Some(Paused { execution, limit });
+                Ok(None)
+            }
+            ExecutionOutcome::Finished(done) => self.settle(*done, limit).map(Some),
+        }
+    }
+
+    /// Books a message that ended.
+    fn settle(
+        &mut self,
+        done: WorkDone,
+        limit: NumInstructions,
+    ) -> Result<Result<Option<WasmResult>, UserError>, Ends> {
         let WorkDone {
             result,
             changes,
             instructions,
-            ..
-        } = *done;
-        frame.instructions += instructions;
+            stats,
+        } = done;
+        self.reads = EnvironmentReads {
+            time: self.reads.time | stats.reads.time,
+            balance: self.reads.balance | stats.reads.balance,
+            certificate: self.reads.certificate | stats.reads.certificate,
+            resources: self.reads.resources | stats.reads.resources,
+        };
         self.spend(instructions.0.min(self.instructions_left))?;
         if limit.0 < QUERY_INSTRUCTIONS_MAX
             && result
@@ -306,20 +514,99 @@ impl<E: Execute> Evaluation<'_, E> {
             // Not the message's own limit: what the calls before it left was not enough.
             return Err(allowance_exceeded());
         }
-        let result = result.map_err(|failed| error::from_canister(id, &failed.error));
+        let Some(frame) = self.frames.last_mut() else {
+            unreachable!("the message that ended belongs to a frame");
+        };
+        frame.instructions += instructions;
+        let result = result.map_err(|failed| error::from_canister(frame.canister, &failed.error));
         if result.is_ok() {
             for call in changes.calls {
-                frame.view.next_callback_id = replicore_types::CallbackId(call.callback_id.0 + 1);
+                frame.view.next_callback_id = CallbackId(call.callback_id.0 + 1);
                 frame.calls.push_back(call);
             }
         }
         Ok(result)
     }
+
+    fn finished(&self, state: &ReplicatedState, result: Result<WasmResult, UserError>) -> FinishedQuery {
+        let asked = self.frames.first().filter(|_| result.is_ok());
+        let canister = asked.and_then(|frame| state.canister(&frame.canister));
+        FinishedQuery {
+            result,
+            instructions: NumInstructions(COMPOSITE_QUERY_INSTRUCTIONS_MAX - self.instructions_left),
+            dependencies: canister.and_then(|canister| Dependencies::of(state, canister, self.reads)),
+        }
+    }
+}
+
+impl Frame {
+    fn start<E: Execute>(
+        &mut self,
+        engine: &E,
+        entry_point: EntryPoint,
+        limits: InstructionLimits,
+    ) -> ExecutionOutcome {
+        let call = Call {
+            entry_point,
+            caller: self.caller,
+            caller_info: self.caller_info.clone(),
+            call_context: CallContextView {
+                id: Some(CallContextId(1)),
+                instructions_executed: self.instructions,
+                ..CallContextView::default()
+            },
+            message_id: None,
+            view: &self.view,
+        };
+        engine.execute(&mut self.execution, call, limits)
+    }
+
+    /// Takes note of how the frame's message ended, and says what follows.
+    fn after(&mut self, ended: Result<Option<WasmResult>, UserError>) -> Next {
+        match std::mem::replace(&mut self.stage, Stage::Method) {
+            Stage::Method => self.result = ended,
+            Stage::Callback { callback, response, .. } => match ended {
+                // The callback decides nothing: what stood before stands.
+                Ok(None) => {}
+                Ok(Some(answer)) => self.result = Ok(Some(answer)),
+                Err(error) => {
+                    // The error of the callback stands, whatever its cleanup does.
+                    self.result = Err(error);
+                    if let (Some(closure), Some(response)) = (callback.on_cleanup, response) {
+                        self.stage = Stage::Cleanup;
+                        return Next::Run(EntryPoint::Cleanup {
+                            closure,
+                            response,
+                            composite: true,
+                        });
+                    }
+                }
+            },
+            Stage::Cleanup => {}
+        }
+        if !matches!(self.result, Ok(Some(_)))
+            && let Some(call) = self.calls.pop_front()
+        {
+            return Next::Call(call);
+        }
+        Next::Answer(match std::mem::replace(&mut self.result, Ok(None)) {
+            Ok(Some(answer)) => Ok(answer),
+            Err(error) => Err(error),
+            Ok(None) => Err(no_response(self.canister)),
+        })
+    }
+}
+
+fn no_response(canister: CanisterId) -> UserError {
+    UserError::new(
+        ErrorCode::CanisterDidNotReply,
+        format!("Canister {canister} did not produce a response"),
+    )
 }
 
 /// All calls of the query together used more than they may.
-fn allowance_exceeded() -> Failure {
-    Failure::Query(UserError::new(
+fn allowance_exceeded() -> Ends {
+    Ends(UserError::new(
         ErrorCode::QueryCallGraphTotalInstructionLimitExceeded,
         "Composite query calls exceeded the instruction limit.",
     ))

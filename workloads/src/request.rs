@@ -173,6 +173,50 @@ pub fn anonymous_read_time(ingress_expiry: u64) -> Vec<u8> {
     encoder.into_writer()
 }
 
+/// The envelope of an anonymous query; queries with different nonces have different request ids.
+pub fn anonymous_query(canister: Principal, method: &str, argument: &[u8], ingress_expiry: u64, nonce: u64) -> Vec<u8> {
+    let mut encoder = Encoder::new(Vec::with_capacity(argument.len() + 256));
+    let mut write = || -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        encoder
+            .tag(minicbor::data::Tag::new(55_799))?
+            .map(1)?
+            .str("content")?
+            .map(7)?;
+        encoder.str("request_type")?.str(Kind::Query.as_str())?;
+        encoder.str("sender")?.bytes(Principal::anonymous().as_slice())?;
+        encoder.str("canister_id")?.bytes(canister.as_slice())?;
+        encoder.str("method_name")?.str(method)?;
+        encoder.str("arg")?.bytes(argument)?;
+        encoder.str("ingress_expiry")?.u64(ingress_expiry)?;
+        encoder.str("nonce")?.bytes(&nonce.to_be_bytes())?;
+        Ok(())
+    };
+    let written = write();
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
+    encoder.into_writer()
+}
+
+/// The reply bytes in the answer to a query.
+///
+/// # Errors
+/// The answer is a rejection, or not what the interface says.
+pub fn reply_of_query(body: &[u8]) -> Result<Vec<u8>, minicbor::decode::Error> {
+    let mut decoder = minicbor::Decoder::new(body);
+    if decoder.datatype()? == minicbor::data::Type::Tag {
+        decoder.tag()?;
+    }
+    for _ in 0..decoder.map()?.unwrap_or(0) {
+        if decoder.str()? != "reply" {
+            decoder.skip()?;
+            continue;
+        }
+        decoder.map()?;
+        decoder.str()?;
+        return Ok(decoder.bytes()?.to_vec());
+    }
+    Err(minicbor::decode::Error::message("the answer holds no reply"))
+}
+
 /// The representation-independent hash of a map: SHA-256 over the sorted pairs of hashed key and hashed value.
 pub fn hash_of_map(fields: &mut [(&str, [u8; 32])]) -> [u8; 32] {
     let mut pairs: Vec<[u8; 64]> = fields

@@ -68,6 +68,14 @@ impl InstancePool {
         Some(instance)
     }
 
+    /// True where an idle instance of the canister is as `wanted`.
+    pub(crate) fn any(&self, canister: CanisterId, wanted: impl Fn(&Instance) -> bool) -> bool {
+        let shard = self.shard(canister).lock();
+        shard
+            .peek(&canister)
+            .is_some_and(|idle| idle.iter().any(|instance| wanted(instance)))
+    }
+
     /// Keeps an idle instance; what has no room is dropped.
     pub(crate) fn put(&self, canister: CanisterId, instance: Box<Instance>) {
         let bytes = instance.memory_bytes();

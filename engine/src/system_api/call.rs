@@ -35,6 +35,7 @@ pub(super) fn new(
     reject_env: u64,
 ) -> Answer {
     drop_prepared(host);
+    host.message().reads.resources = true;
     if name_size > METHOD_NAME_BYTES_MAX as u64 {
         return Err(Failure::Contract(
             format!("Size of method_name {name_size} exceeds the allowed limit of {METHOD_NAME_BYTES_MAX}."),

@@ -22,7 +22,7 @@ pub(super) fn set(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
 }
 
 pub(super) fn certificate_present(host: &mut Host<'_, '_>) -> Answer {
-    Ok(u64::from(host.message().data_certificate().is_some()))
+    Ok(u64::from(host.message().has_data_certificate()))
 }
 
 pub(super) fn certificate_size(host: &mut Host<'_, '_>) -> Answer {
@@ -40,7 +40,8 @@ pub(super) fn certificate_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, s
     host.copy_out(names, (dst, offset, size), |running| {
         running
             .message
-            .data_certificate()
+            .certificate
+            .as_ref()
             .map_or(&[][..], |certificate| certificate.as_slice())
     })
 }

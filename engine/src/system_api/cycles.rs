@@ -61,15 +61,18 @@ pub(super) fn mint128(host: &mut Host<'_, '_>, high: u64, low: u64, dst: u64) ->
 }
 
 pub(super) fn balance128(host: &mut Host<'_, '_>, dst: u64) -> Answer {
+    host.message().reads.balance = true;
     let balance = host.message().balance();
     write(host, "canister_cycle_balance128", dst, balance)
 }
 
 pub(super) fn balance(host: &mut Host<'_, '_>) -> Answer {
+    host.message().reads.balance = true;
     narrow(host.message().balance())
 }
 
 pub(super) fn liquid_balance128(host: &mut Host<'_, '_>, dst: u64) -> Answer {
+    host.message().reads.balance = true;
     let liquid = host.message().liquid_balance();
     write(host, "canister_liquid_cycle_balance128", dst, liquid)
 }

@@ -46,7 +46,9 @@ pub(super) fn root_key_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size
 }
 
 pub(super) fn time(host: &mut Host<'_, '_>) -> Answer {
-    Ok(host.message().view.time.as_nanos())
+    let message = host.message();
+    message.reads.time = true;
+    Ok(message.view.time.as_nanos())
 }
 
 /// The deadline that was set before; zero stands for "off" in both directions.

@@ -25,6 +25,7 @@ pub(crate) fn try_grow_heap(host: &mut Host<'_, '_>, current: u64, additional: u
 /// # Errors
 /// When the subnet has no room, when the canister would freeze, or when cycles cannot be reserved.
 pub(super) fn allocate(message: &mut MessageState, added: NumBytes) -> Result<(), Failure> {
+    message.reads.resources = true;
     let (old, new) = (message.memory_usage(), message.memory_usage() + added);
     if added.get() == 0 {
         return Ok(());

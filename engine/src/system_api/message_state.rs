@@ -1,7 +1,10 @@
 //! Everything that one message sees and has done so far.
 
 use super::Mode;
-use crate::{CallContextView, Callback, EntryPoint, LogRecord, OutgoingCall, ResponseView, SystemChanges, SystemView};
+use crate::{
+    CallContextView, Callback, DataCertificate, EntryPoint, EnvironmentReads, LogRecord, OutgoingCall, ResponseView,
+    SystemChanges, SystemView,
+};
 use replicore_types::fees::{FreezingThreshold, WasmWidth};
 use replicore_types::{
     CallbackId, CanisterId, CoarseTime, Cycles, NumBytes, Payload, PrincipalId, RejectContext, Time, WasmResult,
@@ -65,6 +68,9 @@ pub(crate) struct MessageState {
     pub(crate) log_records_made: u64,
     pub(crate) accepted_message: bool,
     pub(crate) low_wasm_memory: bool,
+    pub(crate) reads: EnvironmentReads,
+    /// The data certificate, once it was read.
+    pub(crate) certificate: Option<Payload>,
 }
 
 impl MessageState {
@@ -101,6 +107,8 @@ impl MessageState {
             log_records_made: 0,
             accepted_message: false,
             low_wasm_memory: false,
+            reads: EnvironmentReads::default(),
+            certificate: None,
         }
     }
 
@@ -168,8 +176,22 @@ impl MessageState {
         }
     }
 
-    /// The certificate of a query.
-    pub(crate) fn data_certificate(&self) -> Option<&Payload> {
+    /// True where a data certificate can be read.
+    pub(crate) fn has_data_certificate(&self) -> bool {
+        self.certificate_source().is_some()
+    }
+
+    /// The certificate of a query, made now if it has not been read before.
+    pub(crate) fn data_certificate(&mut self) -> Option<&Payload> {
+        if self.certificate.is_none() {
+            self.reads.certificate = true;
+            let source = self.certificate_source()?;
+            self.certificate = Some(source.0.data_certificate(self.view.canister_id));
+        }
+        self.certificate.as_ref()
+    }
+
+    fn certificate_source(&self) -> Option<&DataCertificate> {
         match &self.entry_point {
             EntryPoint::Query { data_certificate, .. } | EntryPoint::CompositeQuery { data_certificate, .. } => {
                 data_certificate.as_ref()

@@ -134,7 +134,7 @@ impl Canister {
         self.run(EntryPoint::Query {
             method: method.into(),
             argument: Payload::from(argument),
-            data_certificate: Some(Payload::from(&b"certificate"[..])),
+            data_certificate: Some(Payload::from(&b"certificate"[..]).into()),
         })
     }
 }

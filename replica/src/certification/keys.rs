@@ -107,6 +107,7 @@ impl RootKey {
 pub struct NodeKey {
     key: SigningKey,
     public_key_der: Vec<u8>,
+    node_id: NodeId,
 }
 
 impl NodeKey {
@@ -115,9 +116,11 @@ impl NodeKey {
         let seed = load_or_create(&state_dir.join(NODE_KEY_FILE), |seed| *seed)?;
         let key = SigningKey::from(seed);
         let public_key: [u8; 32] = VerificationKeyBytes::from(&key).into();
+        let public_key_der = [&ED25519_DER_PREFIX[..], &public_key].concat();
         Ok(Self {
             key,
-            public_key_der: [&ED25519_DER_PREFIX[..], &public_key].concat(),
+            node_id: NodeId(PrincipalId::self_authenticating(&public_key_der)),
+            public_key_der,
         })
     }
 
@@ -128,7 +131,7 @@ impl NodeKey {
 
     /// The node whose key this is.
     pub fn node_id(&self) -> NodeId {
-        NodeId(PrincipalId::self_authenticating(&self.public_key_der))
+        self.node_id
     }
 
     /// Signs bytes; the caller has put their domain in front.

@@ -9,8 +9,9 @@ use crate::machine::CANISTER_INDICES;
 use crate::queries::evaluate;
 use crate::snapshot::CertifiedSnapshot;
 use candid::{CandidType, Encode, Principal};
-use replicore_engine::{Engine, EngineConfig};
+use replicore_engine::{DataCertificate, Engine, EngineConfig};
 use replicore_netstack::QueryResponse;
+use replicore_scheduler::query::QueryCall;
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores, management};
 use replicore_types::{
@@ -242,13 +243,19 @@ impl<'a> Harness<'a> {
         let method = step.method.clone().unwrap_or_default();
         // The signature is nobody's: transcripts show where a certificate stands, not its bytes.
         let snapshot = CertifiedSnapshot::certify(self.machine.state().clone(), &self.root_key);
-        let (state, engine, argument) = (self.machine.state(), self.machine.engine(), Payload::from(argument));
-        Ok(
-            match evaluate(state, engine, source, receiver, method, argument, Some(&snapshot)) {
-                QueryResponse::Replied(reply) => Answer::Reply(reply.to_vec()),
-                QueryResponse::Rejected(error) => Answer::Reject(error),
-            },
-        )
+        let certificate = DataCertificate(Arc::new(snapshot));
+        let call = QueryCall {
+            source,
+            receiver,
+            method,
+            argument: Payload::from(argument),
+            caller_info: None,
+        };
+        let response = evaluate(self.machine.state(), self.machine.engine(), call, Some(certificate));
+        Ok(match response {
+            QueryResponse::Replied(reply) => Answer::Reply(reply.to_vec()),
+            QueryResponse::Rejected(error) => Answer::Reject(error),
+        })
     }
 
     fn round(&mut self, messages: Vec<Ingress>) {

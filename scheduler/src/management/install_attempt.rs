@@ -255,9 +255,8 @@ impl Attempt {
 
     /// The new code with what an upgrade keeps of the old memories.
     fn new_execution(&self, prepared: PreparedModule) -> Result<ExecutionState, UserError> {
+        // Its version is one that `prepare` made for it: no warm instance has these memories.
         let mut execution = prepared.initial;
-        // No warm instance has these memories.
-        execution.warm_version = 0;
         let (InstallMode::Upgrade(options), Some(old)) = (self.mode, &self.canister.execution) else {
             return Ok(execution);
         };

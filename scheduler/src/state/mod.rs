@@ -26,6 +26,7 @@ use crate::outcall::HttpOutcall;
 use crate::threshold::{MasterPublicKeys, ThresholdRequest};
 use imbl::{OrdMap, OrdSet};
 use replicore_types::limits::HTTP_OUTCALL_TIMEOUT;
+use replicore_engine::ExecutionState;
 use replicore_types::{
     CallbackId, CanisterId, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, PrincipalId,
     Request, Response, SubnetConfig, SubnetId, Time,
@@ -197,6 +198,29 @@ pub struct Genesis {
 }
 
 impl ReplicatedState {
+    /// Lets `name` see the Wasm side of every canister whose version has no name. No result depends on names.
+    pub fn name_versions(&mut self, mut name: impl FnMut(&mut ExecutionState)) {
+        let unnamed = |canister: &CanisterState| {
+            let execution = canister.execution.as_ref();
+            execution.is_some_and(|execution| execution.warm_version == 0)
+        };
+        let ids: Vec<CanisterId> = self
+            .canisters
+            .iter()
+            .filter(|(_, canister)| unnamed(canister))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(execution) = self
+                .canisters
+                .get_mut(&id)
+                .and_then(|canister| Arc::make_mut(canister).execution.as_mut())
+            {
+                name(execution);
+            }
+        }
+    }
+
     /// The empty state at height 0.
     pub fn genesis(genesis: Genesis) -> Self {
         let (first, last) = genesis.canister_indices;

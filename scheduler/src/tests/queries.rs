@@ -3,21 +3,19 @@
 use super::stub::{Action, Action::*, CallAction, script};
 use super::world::{World, id};
 use crate::inspect::should_accept;
-use crate::query::execute_query;
+use crate::query::{QueryCall, QueryProgress, begin_query, execute_query};
 use crate::state::CanisterStatus;
 use replicore_types::*;
 
 fn query(world: &World, to: u64, method: &str, actions: &[Action]) -> Result<WasmResult, UserError> {
-    let source = PrincipalId::anonymous();
-    execute_query(
-        &world.state,
-        &world.engine,
-        source,
-        id(to),
-        method.into(),
-        script(actions),
-        &|_| None,
-    )
+    let query = QueryCall {
+        source: PrincipalId::anonymous(),
+        receiver: id(to),
+        method: method.into(),
+        argument: script(actions),
+        caller_info: None,
+    };
+    execute_query(&world.state, &world.engine, query, None)
 }
 
 fn code(result: Result<WasmResult, UserError>) -> u16 {
@@ -130,4 +128,41 @@ fn a_canister_that_inspects_and_does_not_accept_refuses() {
         error.description,
         format!("Error from Canister {}: Canister rejected the message", id(0))
     );
+}
+
+#[test]
+fn a_query_in_slices_has_the_answer_of_one_in_a_piece() {
+    let world = World::new(2, &[]);
+    let actions = [
+        Work(70_000),
+        nested(1, "q", &[Work(50_000), Reply(b"callee".to_vec())]),
+        nested(1, "q", &[Work(30_000), Trap]),
+    ];
+    let ask = |slice: u64| {
+        let query = QueryCall {
+            source: PrincipalId::anonymous(),
+            receiver: id(0),
+            method: "c".into(),
+            argument: script(&actions),
+            caller_info: None,
+        };
+        let slice = NumInstructions(slice);
+        let mut progress = begin_query(&world.state, &world.engine, query, None, slice);
+        let mut pauses = 0;
+        loop {
+            match progress {
+                QueryProgress::Finished(finished) => return (finished.result, finished.instructions, pauses),
+                QueryProgress::Paused(evaluation) => {
+                    pauses += 1;
+                    progress = evaluation.advance(&world.state, &world.engine, slice);
+                }
+            }
+        }
+    };
+    let (whole, instructions, pauses) = ask(5_000_000_000);
+    assert_eq!(pauses, 0);
+    assert!(instructions.0 >= 120_000);
+    let (sliced, sliced_instructions, pauses) = ask(10_000);
+    assert!(pauses >= 10, "{pauses}");
+    assert_eq!((sliced, sliced_instructions), (whole, instructions));
 }
