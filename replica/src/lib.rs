@@ -29,6 +29,7 @@ mod checkpoints;
 mod commit;
 pub mod config;
 pub mod conformance;
+mod exposition;
 mod failure;
 mod machine;
 mod outside;

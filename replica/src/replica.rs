@@ -4,6 +4,7 @@ use crate::certification::{KeyError, NodeKey};
 use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
 use crate::commit::{self, Commit};
 use crate::config::Config;
+use crate::exposition::Observed;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
@@ -40,7 +41,7 @@ pub struct Replica {
     server: ServerHandle,
     _port_file: Option<PortFile>,
     workers: Workers,
-    queries: Arc<QueryHandler>,
+    observed: Observed,
     root_key_der: Arc<[u8]>,
     subnet_id: SubnetId,
 }
@@ -165,7 +166,11 @@ impl Replica {
         let queries = workers.start_queries(config, handler)?;
         workers.wait_until_fresh(config, &calls.published, &snapshot)?;
         drop(snapshot);
-        let observed_queries = queries.observer();
+        let observed = Observed {
+            metrics: Arc::clone(&calls.metrics),
+            queries: queries.observer(),
+            published: Arc::clone(&calls.published),
+        };
         let service = Service {
             calls: Arc::new(calls),
             queries,
@@ -186,7 +191,7 @@ impl Replica {
             server,
             _port_file: port_file,
             workers,
-            queries: observed_queries,
+            observed,
             root_key_der,
             subnet_id,
         })
@@ -209,7 +214,12 @@ impl Replica {
 
     /// What queries have come to, and what is under way.
     pub fn query_stats(&self) -> QueryStats {
-        self.queries.stats()
+        self.observed.queries.stats()
+    }
+
+    /// Counters, gauges and latencies in the exposition format of Prometheus.
+    pub fn metrics_text(&self) -> String {
+        self.observed.to_text()
     }
 
     /// Why the replica cannot go on, once that has happened. It then accepts nothing more; its owner should stop it.

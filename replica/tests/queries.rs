@@ -168,5 +168,14 @@ fn long_queries_do_not_hold_up_short_ones() {
         assert!(last > Some(answered), "short queries waited for the long ones");
     });
     assert!(replica.query_stats().answered_by_thread >= 3);
+    let metrics = replica.metrics_text();
+    for sample in [
+        "replicore_queries_total{answer=\"by_thread\"} ",
+        "replicore_calls_total{answer=\"certified\"} 4\n",
+        "replicore_query_seconds_bucket{le=\"+Inf\"} 9\n",
+        "replicore_query_seconds_count 9\n",
+    ] {
+        assert!(metrics.contains(sample), "{sample} is missing in\n{metrics}");
+    }
     replica.stop().unwrap();
 }
