@@ -8,15 +8,15 @@
 
 pub mod baseline;
 mod engine;
-mod ledger;
 mod engine_kernels;
+mod ledger;
 mod machine;
 mod measure;
 mod netstack;
 mod peers;
 mod persistence;
-pub mod report;
 mod queries;
+pub mod report;
 mod scheduler;
 mod sizes;
 

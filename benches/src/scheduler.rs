@@ -206,7 +206,7 @@ pub fn state_tree(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut answers = |state: &mut ReplicatedState, count: u64| -> Vec<MessageId> {
         let ids = (next..next + count).map(|number| MessageId(Sha256::digest(number.to_be_bytes()).into()));
         next += count;
-        ids.map(|id| {
+        ids.inspect(|&id| {
             let status = IngressStatus {
                 receiver: CanisterId::from_index(0),
                 source: PrincipalId::anonymous(),
@@ -214,7 +214,6 @@ pub fn state_tree(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
                 state: IngressState::Completed(Payload::from(id.as_bytes().to_vec())),
             };
             state.ingress_history.set(id, status, START);
-            id
         })
         .collect()
     };

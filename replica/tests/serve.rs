@@ -172,6 +172,8 @@ fn stopping_answers_everybody_and_does_not_wait_for_idle_connections() {
                     let (mut agent, mut acknowledged) = (client.agent(), 0);
                     loop {
                         match agent.update(canister, "inc", b"") {
+                            // A call that waited for its certificate when the replica began to stop.
+                            Ok(CallOutcome::Accepted) => return acknowledged,
                             Ok(outcome) => {
                                 replied(outcome);
                                 acknowledged += 1;

@@ -45,10 +45,6 @@ pub struct QueryCall {
 }
 
 /// What came of one slice.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all queries end in their first slice; the other variant is the evaluation itself"
-)]
 pub enum QueryProgress {
     /// The query has its answer.
     Finished(FinishedQuery),
@@ -222,7 +218,7 @@ enum Stage {
 /// What follows a message.
 enum Next {
     Run(EntryPoint),
-    Call(OutgoingCall),
+    Call(Box<OutgoingCall>),
     Answer(Result<WasmResult, UserError>),
 }
 
@@ -298,7 +294,6 @@ impl QueryEvaluation {
     }
 
     /// What the top frame runs next, or else the answer of the whole query.
-    #[expect(clippy::type_complexity, reason = "used once, by the loop above")]
     fn after_message(
         &mut self,
         state: &ReplicatedState,
@@ -313,7 +308,7 @@ impl QueryEvaluation {
         loop {
             match next {
                 Next::Run(entry_point) => return Ok(Ok(entry_point)),
-                Next::Call(call) => match self.call(state, call)? {
+                Next::Call(call) => match self.call(state, *call)? {
                     Ok(entry_point) => return Ok(Ok(entry_point)),
                     Err(error) => next = self.respond(Err(error)),
                 },
@@ -587,7 +582,7 @@ impl Frame {
         if !matches!(self.result, Ok(Some(_)))
             && let Some(call) = self.calls.pop_front()
         {
-            return Next::Call(call);
+            return Next::Call(Box::new(call));
         }
         Next::Answer(match std::mem::replace(&mut self.result, Ok(None)) {
             Ok(Some(answer)) => Ok(answer),

@@ -128,6 +128,9 @@ fn pin(core: usize) {
     }
 }
 
+/// Where a server listens and what keeps it up, or why it did not start.
+type Started = Result<(SocketAddr, Box<dyn Send>), String>;
+
 /// A server on the first core.
 struct Peer {
     name: &'static str,
@@ -140,7 +143,7 @@ struct Peer {
 impl Peer {
     fn start(
         name: &'static str,
-        serve: impl FnOnce(mpsc::Sender<Result<(SocketAddr, Box<dyn Send>), String>>) + Send + 'static,
+        serve: impl FnOnce(mpsc::Sender<Started>) + Send + 'static,
     ) -> Result<Self, BenchError> {
         let (ready, started) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -197,7 +200,7 @@ impl Drop for Peer {
     }
 }
 
-async fn serve_axum(ready: &mpsc::Sender<Result<(SocketAddr, Box<dyn Send>), String>>) -> std::io::Result<()> {
+async fn serve_axum(ready: &mpsc::Sender<Started>) -> std::io::Result<()> {
     use axum::body::Bytes;
     use axum::extract::Path;
     use axum::http::header::CONTENT_TYPE;

@@ -70,10 +70,10 @@ impl InstancePool {
 
     /// True where an idle instance of the canister is as `wanted`.
     pub(crate) fn any(&self, canister: CanisterId, wanted: impl Fn(&Instance) -> bool) -> bool {
-        let shard = self.shard(canister).lock();
+        let shard = self.shards[shard_of(canister)].lock();
         shard
             .peek(&canister)
-            .is_some_and(|idle| idle.iter().any(|instance| wanted(instance)))
+            .is_some_and(|idle| idle.iter().any(|idle| wanted(&idle.instance)))
     }
 
     /// Keeps an idle instance; what has no room is dropped.

@@ -45,7 +45,7 @@ impl Check {
     }
 }
 
-/// Something that is true if some signatures are: nobody gets at it before [`Batch`] or [`Unproven::prove`] has verified
+/// Something that is true if some signatures are: nobody gets at it before [`Batch`] or `Unproven::prove` has verified
 /// them.
 #[derive(Debug)]
 pub struct Unproven<T> {

@@ -6,7 +6,7 @@ use crate::config::OutcallsConfig;
 use replicore_engine::MethodKind;
 use replicore_scheduler::management::{http_reply, transform_argument};
 use replicore_scheduler::outcall::{HttpMethod, HttpOutcall, HttpResponse, Transform};
-use replicore_scheduler::query;
+use replicore_scheduler::query::{self, QueryCall};
 use replicore_types::limits::{HTTP_HEADER_BYTES_MAX, HTTP_HEADERS_BYTES_MAX, HTTP_HEADERS_MAX};
 use replicore_types::{CanisterId, RejectCode, RejectContext, UserError, WasmResult};
 use std::io::{self, Read};
@@ -177,16 +177,14 @@ fn transformed(
             message: text,
         });
     }
-    let result = query::execute_query(
-        &snapshot.state,
-        &*world.engine,
-        CanisterId::MANAGEMENT.0,
-        caller,
-        transform.method.clone(),
-        argument.into(),
-        &|_| None,
-    );
-    match result {
+    let query = QueryCall {
+        source: CanisterId::MANAGEMENT.0,
+        receiver: caller,
+        method: transform.method.clone(),
+        argument: argument.into(),
+        caller_info: None,
+    };
+    match query::execute_query(&snapshot.state, &*world.engine, query, None) {
         Ok(WasmResult::Reply(reply)) => Ok(reply.to_vec()),
         Ok(WasmResult::Reject(message)) => Err(RejectContext {
             code: RejectCode::CanisterReject,

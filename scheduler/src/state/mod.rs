@@ -25,8 +25,8 @@ use crate::certified_state::CertifiedState;
 use crate::outcall::HttpOutcall;
 use crate::threshold::{MasterPublicKeys, ThresholdRequest};
 use imbl::{OrdMap, OrdSet};
-use replicore_types::limits::HTTP_OUTCALL_TIMEOUT;
 use replicore_engine::ExecutionState;
+use replicore_types::limits::HTTP_OUTCALL_TIMEOUT;
 use replicore_types::{
     CallbackId, CanisterId, Cycles, Height, Ingress, MessageId, NodeId, NumBytes, NumInstructions, PrincipalId,
     Request, Response, SubnetConfig, SubnetId, Time,
