@@ -5,7 +5,10 @@ mod conformance;
 mod demo;
 mod doctor;
 mod load;
+mod inspect;
+mod replay;
 mod start;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use replicore::config::{Config, ConfigError};
@@ -28,6 +31,12 @@ enum Command {
     Start(StartArgs),
     /// Show the main job: deploy a ledger, load it, kill the replica, recover, check every acknowledged transfer.
     Demo(demo::DemoArgs),
+    /// Read a whole state directory and compare it with its checksums, digests and hashes.
+    Verify(verify::VerifyArgs),
+    /// Show what is in a state directory: canisters, sizes, checkpoints, batch log.
+    Inspect(inspect::InspectArgs),
+    /// Execute the batch log of a state directory again and compare every root.
+    Replay(replay::ReplayArgs),
     /// Print the configuration that `start` would use.
     Config(ConfigArgs),
     /// Measure figures with stable names.
@@ -104,6 +113,9 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
             print!("{}", resolve(&args.start)?.to_toml());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -247,6 +247,73 @@ fn acknowledged_transfers_survive_sigkill_and_count_once() {
     let (code, took) = process.terminate();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(5), "{took:?}");
+    look_at_what_is_left(&folder.path().join("state"), ledger);
+}
+
+/// The commands for a directory at rest: all of them agree, and damage is named.
+fn look_at_what_is_left(state: &Path, ledger: Principal) {
+    let verified = offline(&["verify"], state);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    assert!(stdout_of(&verified).contains("everything is whole"));
+
+    let inspected = offline(&["inspect", "--json"], state);
+    let facts: serde_json::Value = serde_json::from_str(&stdout_of(&inspected)).unwrap();
+    assert_eq!(facts["canisters"][0]["id"], ledger.to_text());
+    assert!(facts["canisters"][0]["heap_bytes"].as_u64().unwrap() > 0);
+    let (height, last) = (
+        facts["checkpoint_height"].as_u64(),
+        facts["log"]["last_height"].as_u64(),
+    );
+    assert!(
+        height.is_some() && height == last,
+        "a stopped replica has a checkpoint of its last batch: {facts}"
+    );
+    assert!(stdout_of(&offline(&["inspect"], state)).contains(&ledger.to_text()));
+
+    let replayed = offline(&["replay", "--cores", "1"], state);
+    assert_eq!(replayed.status.code(), Some(0), "{replayed:?}");
+    let text = stdout_of(&replayed);
+    assert!(
+        text.contains("every root as recorded") && text.contains("has the state that execution came to"),
+        "{text}"
+    );
+    let first = facts["previous_checkpoint_height"].as_u64().unwrap() + 1;
+    let part = stdout_of(&offline(&["replay", "--to", &first.to_string()], state));
+    assert!(part.starts_with("1 batches"), "{part}");
+    let refused = offline(&["replay", "--from", "0"], state);
+    assert!(stderr_of(&refused).contains("nothing can be replayed"), "{refused:?}");
+
+    // The first page of the files belongs to the only canister.
+    let checkpoints = std::fs::read_dir(state.join("checkpoints")).unwrap();
+    let mut pages = checkpoints.map(|entry| entry.unwrap().path());
+    let pages = pages.find(|path| path.to_string_lossy().contains("pages-")).unwrap();
+    let mut bytes = std::fs::read(&pages).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&pages, bytes).unwrap();
+    let verified = offline(&["verify"], state);
+    assert_eq!(verified.status.code(), Some(1));
+    let text = stdout_of(&verified);
+    let file = pages.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(
+        text.contains(&file) && text.contains("byte 0") && text.contains(&ledger.to_text()),
+        "{text}"
+    );
+    let nothing = offline(&["verify"], &state.join("nothing-here"));
+    assert!(stderr_of(&nothing).contains("no state directory"), "{nothing:?}");
+}
+
+fn offline(arguments: &[&str], state: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_replicore"));
+    command
+        .args(arguments)
+        .arg(state)
+        .env("RUST_LOG", "warn")
+        .output()
+        .unwrap()
+}
+
+fn stdout_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Sends the open transfer until it is certified.

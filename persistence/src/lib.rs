@@ -14,6 +14,8 @@
 
 pub mod batch_log;
 pub mod checkpoint;
+#[cfg(test)]
+mod crash_tests;
 pub mod disk;
 mod error;
 mod page_map;

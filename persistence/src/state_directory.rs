@@ -63,6 +63,17 @@ impl StateDirectory {
         Ok(directory)
     }
 
+    /// Opens a directory that is a state directory already; creates none.
+    ///
+    /// # Errors
+    /// As for [`StateDirectory::open`], and [`PersistenceError::Refused`] where there is no state directory.
+    pub fn open_existing(path: &Path) -> Result<Self> {
+        if !path.join("format").is_file() {
+            return Err(PersistenceError::refused(path, "there is no state directory here"));
+        }
+        Self::open(path)
+    }
+
     /// Where the directory is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -182,6 +193,12 @@ mod tests {
             Err(PersistenceError::Damaged { .. })
         ));
         let other = tempfile::tempdir().expect("a directory");
+        let missing = other.path().join("missing");
+        assert!(matches!(
+            StateDirectory::open_existing(&missing),
+            Err(PersistenceError::Refused { .. })
+        ));
+        assert!(!missing.exists());
         fs::write(other.path().join("thesis.tex"), "x").expect("written");
         let error = StateDirectory::open(other.path()).expect_err("not ours");
         assert!(error.to_string().contains("choose an empty"), "{error}");

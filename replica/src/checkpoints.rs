@@ -2,11 +2,11 @@
 
 use crate::config::CheckpointsConfig;
 use crate::failure::Failure;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use imbl::OrdMap;
 use parking_lot::Mutex;
 use replicore_persistence::{
-    Blob, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, FileDisk,
+    Blob, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, Digest, FileDisk,
     LoadedCheckpoint, PersistenceError, StateDirectory, StoredMemory,
 };
 use replicore_scheduler::state::{CanisterParts, CodecError, state_hash};
@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// Why a checkpoint cannot be written or read.
@@ -58,14 +58,44 @@ impl From<CodecError> for CheckpointError {
     }
 }
 
-/// Memories that a checkpoint holds by now, until the round thread takes them.
+/// Memories that a checkpoint holds by now, on their way to the round thread and back.
+///
+/// Letting go of a gigabyte of page frames takes a large part of a second. It is the checkpoint thread that does it: what
+/// the round thread has taken over comes back here, and is dropped when nobody else holds it any more.
 #[derive(Clone, Default)]
-pub struct Rebases(Arc<Mutex<Vec<StoredMemory>>>);
+pub struct Rebases(Arc<Mutex<RebaseLists>>);
+
+#[derive(Default)]
+struct RebaseLists {
+    incoming: Vec<StoredMemory>,
+    retired: Vec<(Instant, Vec<StoredMemory>)>,
+}
+
+/// Published states that still hold the old frames are gone after this long, as long as there are rounds.
+const RETIREMENT: Duration = Duration::from_millis(500);
 
 impl Rebases {
     /// Takes what has come in.
     pub fn take(&self) -> Vec<StoredMemory> {
-        std::mem::take(&mut *self.0.lock())
+        std::mem::take(&mut self.0.lock().incoming)
+    }
+
+    /// Gives back what was taken over.
+    pub fn retire(&self, memories: Vec<StoredMemory>) {
+        if !memories.is_empty() {
+            self.0.lock().retired.push((Instant::now(), memories));
+        }
+    }
+
+    /// Lets go of what was given back a while ago.
+    fn drop_retired(&self) {
+        let is_over = |(since, _): &(Instant, Vec<StoredMemory>)| since.elapsed() >= RETIREMENT;
+        let mut lists = self.0.lock();
+        let (over, waiting) = std::mem::take(&mut lists.retired).into_iter().partition(is_over);
+        lists.retired = waiting;
+        drop(lists);
+        let over: Vec<_> = over;
+        drop(over);
     }
 }
 
@@ -74,6 +104,7 @@ pub struct CheckpointWriter {
     store: CheckpointStore,
     last: Mutex<Last>,
     rebases: Rebases,
+    passed_over: Vec<String>,
 }
 
 /// What the last checkpoint was written from.
@@ -81,7 +112,7 @@ pub struct CheckpointWriter {
 struct Last {
     height: Option<u64>,
     canisters: OrdMap<CanisterId, Arc<CanisterState>>,
-    digests: BTreeMap<CanisterId, [u8; 32]>,
+    digests: OrdMap<CanisterId, [u8; 32]>,
 }
 
 impl CheckpointWriter {
@@ -112,9 +143,20 @@ impl CheckpointWriter {
                 store,
                 last: Mutex::new(last),
                 rebases: Rebases::default(),
+                passed_over: opened.skipped.iter().map(ToString::to_string).collect(),
             },
             state,
         ))
+    }
+
+    /// Damage for which a newer checkpoint was passed over at the start.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// The store, for those who look at it from outside.
+    pub fn store(&self) -> &CheckpointStore {
+        &self.store
     }
 
     /// Where memories come in that are to be read from the checkpoint's files.
@@ -159,7 +201,7 @@ impl CheckpointWriter {
             canisters: state.canisters.clone(),
             digests,
         };
-        self.rebases.0.lock().extend(written.memories);
+        self.rebases.0.lock().incoming.extend(written.memories);
         info!(
             height,
             canisters,
@@ -177,7 +219,7 @@ impl CheckpointWriter {
 fn changed_items(
     old: &OrdMap<CanisterId, Arc<CanisterState>>,
     new: &OrdMap<CanisterId, Arc<CanisterState>>,
-    digests: &mut BTreeMap<CanisterId, [u8; 32]>,
+    digests: &mut OrdMap<CanisterId, [u8; 32]>,
 ) -> BTreeMap<Vec<u8>, Option<CheckpointItem>> {
     let mut changed = BTreeMap::new();
     for (id, canister) in new {
@@ -204,13 +246,22 @@ fn item(parts: CanisterParts) -> CheckpointItem {
 }
 
 /// The state of a checkpoint and the digests of its canisters.
-fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, BTreeMap<CanisterId, [u8; 32]>), CheckpointError> {
-    let mut digests = BTreeMap::new();
+///
+/// # Errors
+/// Damage, or a checkpoint of another version.
+pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<CanisterId, [u8; 32]>), CheckpointError> {
+    let mut digests = OrdMap::new();
+    // Canisters share modules, and go on doing so.
+    let mut modules: BTreeMap<Digest, Arc<[u8]>> = BTreeMap::new();
     let mut items = Vec::with_capacity(loaded.items.len());
     for (key, item) in loaded.items {
         let parts = CanisterParts {
             metadata: item.metadata.bytes().to_vec(),
-            blobs: item.blobs.iter().map(|blob| Arc::from(blob.bytes())).collect(),
+            blobs: item
+                .blobs
+                .iter()
+                .map(|blob| Arc::clone(modules.entry(*blob.digest()).or_insert_with(|| blob.bytes().into())))
+                .collect(),
             memories: item.memories,
         };
         if let Ok(id) = replicore_types::PrincipalId::try_from_slice(&key) {
@@ -279,7 +330,15 @@ pub fn start(
 }
 
 fn work(writer: &CheckpointWriter, states: &Receiver<ReplicatedState>, busy: &AtomicBool, truncate_below: &AtomicU64) {
-    for state in states {
+    loop {
+        let state = match states.recv_timeout(RETIREMENT) {
+            Ok(state) => state,
+            Err(RecvTimeoutError::Timeout) => {
+                writer.rebases.drop_retired();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match writer.write(&state) {
             // Batches after the checkpoint before this one stay: it is what recovery falls back to.
             Ok(()) => {

@@ -25,7 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certification;
-mod checkpoints;
+pub mod checkpoints;
 mod commit;
 pub mod config;
 pub mod conformance;
@@ -33,6 +33,7 @@ mod exposition;
 mod failure;
 mod machine;
 mod metrics;
+pub mod offline;
 mod outside;
 mod pool;
 mod port_file;
@@ -52,4 +53,5 @@ pub use machine::StateMachine;
 pub use outside::ThresholdSecrets;
 pub use queries::QueryStats;
 pub use query_cache::QueryCacheStats;
+pub use recovery::RecoveryError;
 pub use replica::{Replica, ReplicaError};

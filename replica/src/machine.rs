@@ -64,7 +64,7 @@ impl StateMachine {
     }
 
     /// Reads memories from the checkpoint that holds them by now. Content does not change, so no result does.
-    pub fn rebase(&mut self, stored: Vec<StoredMemory>) {
+    pub fn rebase(&mut self, stored: &[StoredMemory]) {
         for memory in stored {
             let Ok(id) = PrincipalId::try_from_slice(&memory.key) else {
                 continue;

@@ -58,6 +58,8 @@ pub enum RecoveryError {
     Gap(Height, Height),
     /// Replay came to another root than the one recorded.
     Diverged(Height),
+    /// A replay of heights that the directory does not hold.
+    NothingToReplay(String),
     /// The keys in the directory belong to another subnet than the state.
     OtherSubnet(SubnetId, SubnetId),
     /// The seed of the threshold keys in the directory is not the one that the state began with.
@@ -81,6 +83,7 @@ impl fmt::Display for RecoveryError {
                 "replay of the batch log came to another state root before height {height} than was certified: the \
                  directory was written by an incompatible version, or is damaged; restore a backup"
             ),
+            Self::NothingToReplay(what) => write!(f, "nothing can be replayed: {what}"),
             Self::OtherSubnet(keys, state) => write!(
                 f,
                 "the root key in the directory is that of subnet {keys}, the state is that of subnet {state}: put the \
@@ -161,7 +164,7 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     })
 }
 
-fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
+pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
     let settings = &config.engine;
     EngineConfig {
         modules_max: NonZeroUsize::new(settings.compiled_modules_max).unwrap_or(NonZeroUsize::MIN),

@@ -86,7 +86,9 @@ impl Rounds {
 
     /// One round; true where its batch had messages or answers.
     fn round(&mut self) -> Result<bool, Stopped> {
-        self.machine.rebase(self.rebases.take());
+        let stored = self.rebases.take();
+        self.machine.rebase(&stored);
+        self.rebases.retire(stored);
         let metadata = &self.machine.state().metadata;
         // Batch time strictly increases, whatever the clock does.
         let time = wall_clock().max(Time(metadata.time.0 + 1));

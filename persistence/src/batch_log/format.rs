@@ -135,7 +135,8 @@ pub(super) fn push_record(payload: &mut Vec<u8>, height: u64, record: &[u8]) {
     payload.extend_from_slice(&height.to_le_bytes());
     payload.extend_from_slice(&(record.len() as u64).to_le_bytes());
     payload.extend_from_slice(record);
-    payload.resize(payload.len().next_multiple_of(8), 0);
+    let padding = record.len().next_multiple_of(8) - record.len();
+    payload.resize(payload.len() + padding, 0);
 }
 
 /// The records of a payload whose checksum is right; `None` where it is not a sequence of records all the same.

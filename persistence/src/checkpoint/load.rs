@@ -6,7 +6,7 @@ use super::format::{ItemRecord, record_checksum};
 use super::format::{Kind, MemoryReference, Reader, RecordHeader, Reference, RootRecord, Superblock, bucket_of};
 use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, StoredLeaf, StoredNode};
 use super::unread::UnreadNode;
-use super::{Buckets, CheckpointItem, empty_buckets};
+use super::{Buckets, CheckpointItem, LoadedCheckpoint, empty_buckets};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Interior, LEVEL_MAX, Leaf, Node};
 use crate::page_map::{Digest, PageMap};
@@ -21,6 +21,19 @@ pub(super) struct Loaded {
     pub system: Blob,
     pub buckets: Buckets,
     pub bucket_offsets: Vec<Option<u64>>,
+}
+
+impl Loaded {
+    /// The same for readers outside the store.
+    pub(super) fn checkpoint(&self) -> LoadedCheckpoint {
+        let items = self.buckets.iter().flatten();
+        LoadedCheckpoint {
+            height: self.height,
+            state_hash: self.state_hash,
+            system: self.system.clone(),
+            items: items.map(|(key, item)| (key.clone(), item.clone())).collect(),
+        }
+    }
 }
 
 /// Reads records of one checkpoint, whose files are mapped.

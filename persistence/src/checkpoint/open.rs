@@ -78,6 +78,22 @@ impl CheckpointStore {
     }
 }
 
+impl CheckpointStore {
+    /// The checkpoint before the last one, where there is one.
+    ///
+    /// # Errors
+    /// Damage, or what the disk says.
+    pub fn previous(&self) -> Result<Option<LoadedCheckpoint>> {
+        let state = self.writer.lock();
+        let is_previous = |superblock: &&Superblock| superblock.sequence + 2 == state.next_sequence;
+        let Some(previous) = state.slots.iter().flatten().find(is_previous) else {
+            return Ok(None);
+        };
+        let (_, loaded) = load(&self.layout, *previous)?;
+        Ok(Some(loaded.checkpoint()))
+    }
+}
+
 impl State {
     fn take_over(&mut self, superblock: Superblock, files: GenerationFiles, loaded: Loaded) -> LoadedCheckpoint {
         let items = || loaded.buckets.iter().flatten();
@@ -92,12 +108,7 @@ impl State {
                 .uses += 1;
         }
         let item_bytes = items().map(|(_, item)| live_bytes_of(item)).sum();
-        let checkpoint = LoadedCheckpoint {
-            height: loaded.height,
-            state_hash: loaded.state_hash,
-            system: loaded.system,
-            items: items().map(|(key, item)| (key.clone(), item.clone())).collect(),
-        };
+        let checkpoint = loaded.checkpoint();
         self.next_sequence = superblock.sequence + 1;
         self.last_height = Some(loaded.height);
         self.buckets = loaded.buckets;

@@ -30,6 +30,14 @@ impl CheckpointStore {
     /// # Errors
     /// The first damage: file, offset, and the item and page where there is one.
     pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_naming(&|key| key.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The same, with the caller's way of writing an item's key in errors.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::verify`].
+    pub fn verify_naming(&self, name: &dyn Fn(&[u8]) -> String) -> Result<VerifyReport> {
         let state = self.writer.lock();
         let (slots, _) = read_slots(&self.layout, &*state.superblocks)?;
         let mut report = VerifyReport::default();
@@ -38,6 +46,7 @@ impl CheckpointStore {
             Verifier {
                 layout: &self.layout,
                 generation: superblock.generation,
+                name,
                 report: &mut report,
             }
             .check(&loaded)?;
@@ -50,6 +59,7 @@ impl CheckpointStore {
 struct Verifier<'a> {
     layout: &'a Layout,
     generation: u64,
+    name: &'a dyn Fn(&[u8]) -> String,
     report: &'a mut VerifyReport,
 }
 
@@ -57,8 +67,7 @@ impl Verifier<'_> {
     fn check(&mut self, loaded: &Loaded) -> Result<()> {
         self.check_blob(&loaded.system, "the system state")?;
         for (key, item) in loaded.buckets.iter().flatten() {
-            let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            self.check_item(item, &name)?;
+            self.check_item(item, &(self.name)(key))?;
             self.report.items += 1;
         }
         Ok(())

@@ -17,6 +17,10 @@ use std::sync::{Arc, OnceLock};
 /// Writes are gathered to this size: large enough for the disk's full rate, small enough for the cache.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Bytes that the disk is asked to write at the same time: enough to keep it busy, few enough that a batch, which becomes
+/// durable meanwhile, doesn't wait behind a whole checkpoint.
+const IN_FLIGHT_BYTES: u64 = 4 << 20;
+
 /// A file that is written at its end.
 pub(super) struct Appender {
     file: Arc<dyn DiskFile>,
@@ -84,6 +88,11 @@ impl Appender {
                 .write_at(bytes, self.flushed)
                 .map_err(PersistenceError::io(&self.path, "write"))?;
             self.file.begin_sync(self.flushed, bytes.len() as u64);
+            if let Some(offset) = self.flushed.checked_sub(IN_FLIGHT_BYTES) {
+                self.file
+                    .await_begun(offset, WRITE_BYTES as u64)
+                    .map_err(PersistenceError::io(&self.path, "write"))?;
+            }
         }
         self.waiting.truncate(self.waiting_from);
         self.flushed = end;

@@ -63,6 +63,10 @@ impl DiskFile for File {
         files::begin_writeback(self, offset, len);
     }
 
+    fn await_begun(&self, offset: u64, len: u64) -> io::Result<()> {
+        files::await_writeback(self, offset, len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }

@@ -78,6 +78,15 @@ pub trait DiskFile: Send + Sync + Debug {
     /// nothing: a failure shows at the sync.
     fn begin_sync(&self, _offset: u64, _len: u64) {}
 
+    /// Waits until the disk has taken what [`DiskFile::begin_sync`] began in this range; it is durable only after a
+    /// sync. Who writes much waits now and then, so that the syncs of others find a short queue.
+    ///
+    /// # Errors
+    /// What the file system says. The sync may not say it again.
+    fn await_begun(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes the content durable.
     ///
     /// # Errors

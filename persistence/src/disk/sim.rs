@@ -42,6 +42,8 @@ struct Record {
     operations: Vec<Operation>,
     /// Operations that still succeed; then every one fails as on a full disk.
     until_failure: Option<usize>,
+    /// Reads that still succeed; then every one fails as on a disk with a defect.
+    reads_until_failure: Option<usize>,
 }
 
 impl SimDisk {
@@ -53,6 +55,46 @@ impl SimDisk {
     /// From now on `count` operations succeed and all later ones fail with a full disk; `None` lets all succeed.
     pub fn fail_after(&self, count: Option<usize>) {
         self.record.lock().until_failure = count;
+    }
+
+    /// From now on `count` reads succeed and all later ones fail; `None` lets all succeed.
+    pub fn fail_reads_after(&self, count: Option<usize>) {
+        self.record.lock().reads_until_failure = count;
+    }
+
+    /// The operations so far.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.record.lock().operations.clone()
+    }
+
+    /// Lays out in `target` what is left of `source` at the end if the disk had put the write that is operation `number`
+    /// to offset `elsewhere` of the same file, or nowhere, and said nothing.
+    ///
+    /// # Errors
+    /// What writing to `target` says.
+    pub fn lay_out_misdirected(
+        &self,
+        number: usize,
+        elsewhere: Option<u64>,
+        source: &Path,
+        target: &Path,
+    ) -> io::Result<()> {
+        let mut operations = self.operations();
+        if let Operation::Write(path, offset, bytes) = &operations[number] {
+            operations[number] = match elsewhere {
+                Some(elsewhere) => Operation::Write(path.clone(), elsewhere, bytes.clone()),
+                None => Operation::Write(path.clone(), *offset, Vec::new()),
+            };
+        }
+        let mut files: BTreeMap<PathBuf, CrashFile> = BTreeMap::new();
+        for operation in &operations {
+            replay(&mut files, operation);
+        }
+        for (path, mut file) in files.into_iter().filter(|(_, file)| !file.removed) {
+            file.sync();
+            lay_out(&path, &file.synced, source, target)?;
+        }
+        Ok(())
     }
 
     /// Lays out in `target` what might be left of `source` if the machine had stopped after the first
@@ -73,10 +115,7 @@ impl SimDisk {
         }
         for (path, file) in &files {
             if let Some(content) = file.after_crash(choose) {
-                let relative = path.strip_prefix(source).map_err(io::Error::other)?;
-                let path = target.join(relative);
-                fs::create_dir_all(path.parent().unwrap_or(target))?;
-                fs::write(path, content)?;
+                lay_out(path, &content, source, target)?;
             }
         }
         Ok(())
@@ -93,6 +132,13 @@ impl SimDisk {
         record.operations.push(operation);
         Ok(())
     }
+}
+
+fn lay_out(path: &Path, content: &[u8], source: &Path, target: &Path) -> io::Result<()> {
+    let relative = path.strip_prefix(source).map_err(io::Error::other)?;
+    let path = target.join(relative);
+    fs::create_dir_all(path.parent().unwrap_or(target))?;
+    fs::write(path, content)
 }
 
 impl Disk for SimDisk {
@@ -143,6 +189,12 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(left) = &mut self.disk.record.lock().reads_until_failure {
+            if *left == 0 {
+                return Err(io::Error::other("the simulated disk has a defect"));
+            }
+            *left -= 1;
+        }
         self.file.read_at(buffer, offset)
     }
 

@@ -25,14 +25,34 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
     }
 }
 
-/// Asks the kernel to begin writing a range of `file` to the disk.
+/// Asks the kernel to begin writing a range of `file` to the disk. A hint, without which the next sync takes longer;
+/// failures of the disk are left to that.
 pub(crate) fn begin_writeback(file: &File, offset: u64, len: u64) {
-    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else {
-        return;
-    };
-    // SAFETY: a plain system call on a descriptor that `file` keeps open. It is a hint: a failure of the disk is reported
-    // by the sync that follows, which is the one that counts.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    let _hint = sync_range(file, offset, len, libc::SYNC_FILE_RANGE_WRITE);
+}
+
+/// Waits until the disk has taken a range of `file`.
+///
+/// # Errors
+/// A failure of the disk since the last sync. The kernel reports it once: a later sync may succeed.
+pub(crate) fn await_writeback(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let whole = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    match sync_range(file, offset, len, whole) {
+        // A file system or a file that knows no such thing.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESPIPE | libc::EINVAL | libc::ENOSYS)) => Ok(()),
+        result => result,
+    }
+}
+
+fn sync_range(file: &File, offset: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let offset = libc::off64_t::try_from(offset).map_err(too_large)?;
+    let len = libc::off64_t::try_from(len).map_err(too_large)?;
+    // SAFETY: a plain system call on a descriptor that `file` keeps open.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Takes the advisory lock of `file` without waiting: true where it is ours now, false where another process has it.

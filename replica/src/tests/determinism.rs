@@ -158,7 +158,7 @@ fn memories_read_from_a_checkpoint_change_nothing() {
     let (rebased, _) = run(6, machine(1), |mut machine| {
         writer.write(machine.state()).unwrap();
         // The next batch changes the memory first, as it does while a checkpoint is written in the background.
-        machine.rebase(writer.rebases().take());
+        machine.rebase(&writer.rebases().take());
         machine
     });
     assert_eq!(rebased, expected);

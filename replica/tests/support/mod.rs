@@ -1,5 +1,7 @@
 //! A replica in this process and a client that looks at every byte of the answers.
 
+#![allow(dead_code, reason = "every test binary that includes this file uses a part of it")]
+
 use candid::{CandidType, Decode, Deserialize, Encode, Principal};
 use minicbor::{Decoder, Encoder};
 use replicore::Replica;

@@ -1,0 +1,239 @@
+//! A state directory looked at while no replica works on it: verified, inspected, replayed.
+
+use crate::checkpoints::{self, CheckpointWriter};
+use crate::commit::decode_record;
+use crate::config::Config;
+use crate::machine::StateMachine;
+use crate::recovery::{RecoveryError, engine_config};
+use replicore_engine::Engine;
+use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, LogTail, StateDirectory};
+use replicore_scheduler::{ReplicatedState, SchedulerCores};
+use replicore_types::{CanisterId, Height, OS_PAGE_BYTES, PrincipalId};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What [`verify`] read and found whole.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// Checkpoints whose every page, node and blob matches its digest.
+    pub checkpoints: u64,
+    /// Pages read and hashed.
+    pub pages: u64,
+    /// Bytes hashed.
+    pub bytes: u64,
+    /// Batches in the log.
+    pub batches: u64,
+    /// Damage, each naming file, offset and, where there is one, canister. Empty where everything is whole.
+    pub damage: Vec<String>,
+}
+
+/// Reads everything in the directory and compares it with its checksums, digests and recorded hashes. Goes on after
+/// damage with what does not depend on it.
+///
+/// # Errors
+/// The directory cannot be looked at: there is none, or a replica works on it.
+pub fn verify(state_dir: &Path) -> Result<Verified, RecoveryError> {
+    let directory = StateDirectory::open_existing(state_dir)?;
+    let mut verified = Verified::default();
+    match CheckpointWriter::open(&directory) {
+        Err(error) => verified.damage.push(error.to_string()),
+        Ok((writer, _)) => {
+            verified.damage.extend(writer.passed_over().iter().cloned());
+            match writer.store().verify_naming(&canister_name) {
+                Err(error) => verified.damage.push(error.to_string()),
+                Ok(report) => {
+                    verified.checkpoints = report.checkpoints;
+                    verified.pages = report.pages;
+                    verified.bytes = report.bytes;
+                }
+            }
+        }
+    }
+    match read_log(&directory) {
+        Err(error) => verified.damage.push(error.to_string()),
+        Ok(log) => verified.batches = log.batches,
+    }
+    Ok(verified)
+}
+
+/// One canister of an [`Inspection`].
+#[derive(Clone, Debug)]
+pub struct InspectedCanister {
+    /// Its id.
+    pub id: CanisterId,
+    /// SHA-256 of its module, where one is installed.
+    pub module_hash: Option<[u8; 32]>,
+    /// Bytes of heap pages that are not zeros.
+    pub heap_bytes: u64,
+    /// Bytes of stable memory pages that are not zeros.
+    pub stable_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+}
+
+/// What is in a state directory.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Height of the newest checkpoint.
+    pub checkpoint: Option<Height>,
+    /// Height of the one before.
+    pub previous_checkpoint: Option<Height>,
+    /// Bytes that the newest checkpoint uses.
+    pub live_bytes: u64,
+    /// Bytes of the checkpoint files. Divided by the former it is the space amplification.
+    pub total_bytes: u64,
+    /// The log.
+    pub log: InspectedLog,
+    /// The canisters of the newest checkpoint, ascending by id.
+    pub canisters: Vec<InspectedCanister>,
+}
+
+/// The log of an [`Inspection`].
+#[derive(Clone, Debug)]
+pub struct InspectedLog {
+    /// Segment files.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Heights of the first and the last batch.
+    pub heights: Option<(Height, Height)>,
+    /// Where it ends.
+    pub tail: LogTail,
+}
+
+/// Looks at what is in the directory. Reads metadata and the log, no page.
+///
+/// # Errors
+/// The directory cannot be opened, or is damaged where this looks.
+pub fn inspect(state_dir: &Path) -> Result<Inspection, RecoveryError> {
+    let directory = StateDirectory::open_existing(state_dir)?;
+    let (writer, state) = CheckpointWriter::open(&directory)?;
+    let stats = writer.store().stats();
+    let log = read_log(&directory)?;
+    Ok(Inspection {
+        checkpoint: stats.height.map(Height),
+        previous_checkpoint: stats.previous_height.map(Height),
+        live_bytes: stats.live_bytes,
+        total_bytes: stats.total_bytes,
+        log,
+        canisters: state.iter().flat_map(inspect_canisters).collect(),
+    })
+}
+
+/// What [`replay`] executed.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// The checkpoint that it began with.
+    pub checkpoint: Height,
+    /// The height that it reached.
+    pub height: Height,
+    /// Batches executed; the certified root before each was the one recorded.
+    pub batches: u64,
+    /// The certified root at the end.
+    pub root: [u8; 32],
+    /// The height of a newer checkpoint whose state hash execution came to as well.
+    pub confirmed_checkpoint: Option<Height>,
+}
+
+/// Executes the log again from the older checkpoint (the newer, where `from` lies behind it) up to `to` or the end, and
+/// compares every root with the one recorded. Changes nothing.
+///
+/// # Errors
+/// What is missing or damaged, or the height before which another root comes out.
+pub fn replay(
+    state_dir: &Path,
+    from: Option<u64>,
+    to: Option<u64>,
+    config: &Config,
+) -> Result<Replayed, RecoveryError> {
+    let directory = StateDirectory::open_existing(state_dir)?;
+    let (writer, newest) = CheckpointWriter::open(&directory)?;
+    let newest = newest.ok_or_else(|| RecoveryError::NothingToReplay("there is no checkpoint".to_owned()))?;
+    let newest_height = newest.metadata.height;
+    let start = match writer.store().previous()? {
+        Some(previous) if from.is_none_or(|from| from <= newest_height.0) => checkpoints::load(previous)?.0,
+        _ => newest.clone(),
+    };
+    let checkpoint = start.metadata.height;
+    if let Some(from) = from.filter(|from| *from <= checkpoint.0) {
+        let what = format!("height {from} is asked for, and the oldest checkpoint is at height {checkpoint}");
+        return Err(RecoveryError::NothingToReplay(what));
+    }
+    let engine = Engine::new(engine_config(config, state_dir)).map_err(RecoveryError::Engine)?;
+    let mut machine = StateMachine::new(start, Arc::new(engine), SchedulerCores(config.scheduler_cores()));
+    let (log, _) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
+    let mut replayed = Replayed {
+        checkpoint,
+        height: checkpoint,
+        batches: 0,
+        root: machine.state().certified_root(),
+        confirmed_checkpoint: None,
+    };
+    for record in log.read_from(checkpoint.next().0)? {
+        let (height, bytes) = record?;
+        if to.is_some_and(|to| height > to) {
+            break;
+        }
+        let (root_before, batch) = decode_record(&bytes).map_err(|error| RecoveryError::Record(height, error))?;
+        let needed = machine.state().metadata.height.next();
+        if batch.height != needed {
+            return Err(RecoveryError::Gap(needed, batch.height));
+        }
+        if root_before != replayed.root {
+            return Err(RecoveryError::Diverged(batch.height));
+        }
+        machine.execute_batch(batch);
+        replayed.batches += 1;
+        replayed.height = needed;
+        replayed.root = machine.state().certified_root();
+        if needed == newest_height {
+            if machine.state().state_hash() != newest.state_hash() {
+                return Err(RecoveryError::Diverged(needed));
+            }
+            replayed.confirmed_checkpoint = Some(needed);
+        }
+    }
+    Ok(replayed)
+}
+
+fn inspect_canisters(state: &ReplicatedState) -> impl Iterator<Item = InspectedCanister> {
+    state.canisters.iter().map(|(id, canister)| {
+        let execution = canister.execution.as_ref();
+        let bytes = |pages: u64| pages * OS_PAGE_BYTES as u64;
+        InspectedCanister {
+            id: *id,
+            module_hash: execution.map(|execution| execution.module.hash),
+            heap_bytes: execution.map_or(0, |execution| bytes(execution.heap.pages.len())),
+            stable_bytes: execution.map_or(0, |execution| bytes(execution.stable.pages.len())),
+            snapshots: canister.system.snapshots.len() as u64,
+        }
+    })
+}
+
+/// Opens the log and reads all of it.
+fn read_log(directory: &StateDirectory) -> Result<InspectedLog, RecoveryError> {
+    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
+    let (mut batches, mut heights) = (0, None);
+    for record in log.read_from(0)? {
+        let (height, bytes) = record?;
+        decode_record(&bytes).map_err(|error| RecoveryError::Record(height, error))?;
+        batches += 1;
+        heights = Some((heights.map_or(Height(height), |(first, _)| first), Height(height)));
+    }
+    Ok(InspectedLog {
+        segments: log.segment_count() as u64,
+        bytes: log.bytes_on_disk(),
+        batches,
+        heights,
+        tail,
+    })
+}
+
+fn canister_name(key: &[u8]) -> String {
+    match PrincipalId::try_from_slice(key) {
+        Ok(id) => format!("canister {id}"),
+        Err(_) => hex::encode(key),
+    }
+}
