@@ -1,6 +1,5 @@
 //! A canister that reaches outside: signatures, vetKeys and HTTP requests, over a whole replica in this process.
 
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod support;
 
 use candid::{CandidType, Decode, Deserialize, Encode, Nat, Principal};
