@@ -90,6 +90,8 @@ pub struct NetLimits {
     pub answer_timeout_ms: u64,
     /// A client that has not taken what was sent to it after this many milliseconds is disconnected.
     pub write_timeout_ms: u64,
+    /// On shutdown, how long requests in flight are waited for, in milliseconds; connections without one are not.
+    pub drain_timeout_ms: u64,
     /// Receive buffers of each network thread; a power of two up to 32,768.
     pub receive_buffers: u16,
     /// Bytes of one receive buffer. 16 KiB hold a pipelined burst; smaller ones cost a third of pipelined throughput.
@@ -118,6 +120,7 @@ impl Default for NetLimits {
             body_timeout_ms: 60_000,
             answer_timeout_ms: 300_000,
             write_timeout_ms: 60_000,
+            drain_timeout_ms: 5_000,
             receive_buffers: 256,
             receive_buffer_bytes: 16 * 1024,
         }

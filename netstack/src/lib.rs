@@ -46,7 +46,7 @@ pub mod verify;
 
 pub use config::{NetBackend, NetLimits, ServerConfig, SignatureCacheConfig};
 pub use plain::{HttpRequest, HttpResponse, HttpService};
-pub use server::{NetStats, Server, ServerHandle};
+pub use server::{NetStats, Server, ServerHandle, ServerObserver};
 pub use service::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,

@@ -1,7 +1,7 @@
 //! Plain HTTP on the same event loops: no envelopes, no signatures, the answer at once.
 //!
 //! For what is not the public interface but has to share its transport: measurements of the transport itself, pages
-//! and probes beside it.
+//! and probes beside it. Pages of other origins may not read the answers: these are for who runs the server.
 
 use crate::api::{Answer, Work};
 use crate::handler::Handler;

@@ -12,8 +12,8 @@ use crate::service::ReplicaService;
 use crate::verify::{BatchStats, CacheStats};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,27 @@ fn listen(config: &ServerConfig) -> io::Result<Vec<TcpListener>> {
     (0..threads).map(|_| sys::listen(address, true)).collect()
 }
 
+/// A reader of a server's statistics that anybody may keep: it does not keep the server or its service alive.
+#[derive(Clone)]
+pub struct ServerObserver {
+    handler: Weak<dyn Handler>,
+    open: Arc<Gauge>,
+}
+
+impl ServerObserver {
+    /// What the server has done and is doing; zeros once it is gone.
+    pub fn stats(&self) -> NetStats {
+        let mut stats = NetStats {
+            connections: self.open.count(),
+            ..NetStats::default()
+        };
+        if let Some(handler) = self.handler.upgrade() {
+            handler.add_stats(&mut stats);
+        }
+        stats
+    }
+}
+
 impl ServerHandle {
     fn start_loop(&mut self, index: usize, listener: TcpListener, config: &ServerConfig) -> io::Result<&'static str> {
         let wake = Arc::new(sys::WakeFd::new()?);
@@ -149,12 +170,15 @@ impl ServerHandle {
 
     /// What the server has done and is doing.
     pub fn stats(&self) -> NetStats {
-        let mut stats = NetStats {
-            connections: self.open.count(),
-            ..NetStats::default()
-        };
-        self.handler.add_stats(&mut stats);
-        stats
+        self.observer().stats()
+    }
+
+    /// A reader of the statistics that outlives this handle.
+    pub fn observer(&self) -> ServerObserver {
+        ServerObserver {
+            handler: Arc::downgrade(&self.handler),
+            open: self.open.clone(),
+        }
     }
 
     /// Accepts nothing more, waits up to `drain` for the requests in flight to be answered, and ends all threads.

@@ -28,7 +28,7 @@ fn expect_queries(client: &mut Client, from: u32, to: u32) {
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
         sleep(Duration::from_millis(2));
     }
 }
@@ -243,38 +243,54 @@ fn connection_close_is_honoured() {
 
 #[test]
 fn slow_clients_are_shown_out() {
+    // Each time-out is short only where nothing else of the same connection depends on it.
     let limits = |limits: &mut replicore_netstack::NetLimits| {
         limits.header_timeout_ms = 300;
         limits.body_timeout_ms = 300;
-        limits.idle_timeout_ms = 300;
         limits.answer_timeout_ms = 300;
     };
     on_each_backend(Mode::Hold, limits, |server, stub| {
-        let mut idle = Client::connect(server.local_addr());
         let mut in_head = Client::connect(server.local_addr());
         let mut in_body = Client::connect(server.local_addr());
         let mut waiting = Client::connect(server.local_addr());
         let request = queries(0, 1);
-        in_head.send(&request[..20]);
         in_body.send(&request[..request.len() - 10]);
         waiting.send(&request);
-        // Drop by drop does not help.
-        let start = Instant::now();
-        for byte in &request[20..24] {
-            sleep(Duration::from_millis(60));
-            in_head.send(&[*byte]);
-        }
+        // Drop by drop does not help: it goes on until the server has had enough.
+        in_head.send(b"GET / HTTP/1.1\r\nx: ");
+        let mut dripping = in_head.socket.try_clone().unwrap();
+        let drops = std::thread::spawn(move || {
+            let mut sent = 0;
+            while sent < 10_000 && std::io::Write::write_all(&mut dripping, b"y").is_ok() {
+                sent += 1;
+                sleep(Duration::from_millis(20));
+            }
+            sent
+        });
         assert_eq!(in_head.response().status, 408);
-        assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(in_body.response().status, 408);
         assert_eq!(waiting.response().status, 504);
-        assert!(in_head.at_end() && in_body.at_end() && waiting.at_end() && idle.at_end());
-        drop((in_head, in_body, waiting, idle));
+        assert!(in_head.at_end() && in_body.at_end() && waiting.at_end());
+        drop((in_head, in_body, waiting));
+        assert!(drops.join().unwrap() < 10_000);
         stub.release();
         wait_until("nothing is left", || {
             server.stats().connections == 0 && server.stats().queries_in_flight == 0
         });
     });
+}
+
+#[test]
+fn idle_clients_are_shown_out() {
+    on_each_backend(
+        Mode::AtOnce,
+        |limits| limits.idle_timeout_ms = 300,
+        |server, _| {
+            let mut idle = Client::connect(server.local_addr());
+            assert!(idle.at_end());
+            wait_until("nothing is left", || server.stats().connections == 0);
+        },
+    );
 }
 
 #[test]
@@ -408,7 +424,7 @@ fn shutting_down_lets_requests_finish() {
         let mut busy = Client::connect(address);
         busy.send(&queries(0, 2));
         wait_until("both are held", || stub.held.lock().len() == 2);
-        let stopper = std::thread::spawn(move || server.shutdown(Duration::from_secs(20)));
+        let stopper = std::thread::spawn(move || server.shutdown(Duration::from_secs(600)));
         assert!(idle.at_end());
         wait_until("nobody is let in", || std::net::TcpStream::connect(address).is_err());
         let start = Instant::now();
@@ -418,7 +434,7 @@ fn shutting_down_lets_requests_finish() {
         assert!(last.head.contains("connection: close"), "{}", last.head);
         assert!(busy.at_end());
         stopper.join().unwrap().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 }
 

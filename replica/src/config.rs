@@ -43,6 +43,28 @@ pub struct Config {
     pub outcalls: OutcallsConfig,
     /// The public HTTP interface.
     pub http: NetLimits,
+    /// Metrics and the dashboard.
+    pub observation: ObservationConfig,
+}
+
+/// A second listener for who runs the replica: `/metrics` and `/_/dashboard`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObservationConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Its address; port 0 picks a free one. What it shows is for who runs the replica: anybody who reaches the address
+    /// can read it.
+    pub listen: SocketAddr,
+}
+
+impl Default for ObservationConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
 }
 
 /// Bounds of the ingress pool. Over a bound a call gets 503 at once.
@@ -53,6 +75,10 @@ pub struct PoolConfig {
     pub messages_max: usize,
     /// Bytes of arguments waiting for a batch.
     pub bytes_max: usize,
+    /// Messages of one canister waiting for a batch: those that are for it, and management calls that are about it.
+    pub messages_per_canister_max: usize,
+    /// Messages of one sender waiting for a batch. The anonymous sender is nobody in particular and is not counted.
+    pub messages_per_sender_max: usize,
     /// How long a v3/v4 call waits for its certificate before it is answered 202, in milliseconds.
     pub call_wait_ms: u64,
 }
@@ -163,6 +189,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             outcalls: OutcallsConfig::default(),
             http: NetLimits::default(),
+            observation: ObservationConfig::default(),
         }
     }
 }
@@ -172,6 +199,8 @@ impl Default for PoolConfig {
         Self {
             messages_max: 50_000,
             bytes_max: 256 * 1024 * 1024,
+            messages_per_canister_max: 25_000,
+            messages_per_sender_max: 10_000,
             call_wait_ms: 10_000,
         }
     }
@@ -271,6 +300,9 @@ impl Config {
         }
         at_least("pool.messages_max", self.pool.messages_max, 1)?;
         at_least("pool.bytes_max", self.pool.bytes_max, limits::INGRESS_BYTES_MAX)?;
+        let pool = &self.pool;
+        at_least("pool.messages_per_canister_max", pool.messages_per_canister_max, 1)?;
+        at_least("pool.messages_per_sender_max", pool.messages_per_sender_max, 1)?;
         at_least("rounds.batch_messages_max", self.rounds.batch_messages_max, 1)?;
         at_most(
             "rounds.batch_messages_max",

@@ -1,10 +1,17 @@
 //! The metrics as text, in the exposition format of Prometheus.
 
 use crate::metrics::{Histogram, Metrics};
+use crate::pool::IngressPool;
+use crate::process_stats;
 use crate::queries::QueryHandler;
 use crate::snapshot::Published;
+use crate::waiters::Waiters;
+use replicore_engine::Engine;
+use replicore_netstack::ServerObserver;
+use replicore_netstack::verify::{CacheKind, CacheStats, KindStats};
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What can be looked at while the replica runs.
 #[derive(Clone)]
@@ -15,16 +22,111 @@ pub struct Observed {
     pub queries: Arc<QueryHandler>,
     /// The last certified state.
     pub published: Arc<Published>,
+    /// The public HTTP interface.
+    pub server: ServerObserver,
+    /// Messages that wait for a batch.
+    pub pool: Arc<IngressPool>,
+    /// Callers that wait for certificates.
+    pub waiters: Arc<Waiters>,
+    /// Warm instances.
+    pub engine: Arc<Engine>,
+    /// Threads that execute canisters in rounds.
+    pub scheduler_cores: usize,
+    /// When the process began to serve.
+    pub started: Instant,
 }
 
 impl Observed {
     /// Everything, as Prometheus reads it.
     pub fn to_text(&self) -> String {
-        let mut text = Text(String::with_capacity(8 * 1024));
+        let mut text = Text(String::with_capacity(16 * 1024));
+        self.write_network(&mut text);
         self.write_calls(&mut text);
+        self.write_pool(&mut text);
         self.write_rounds(&mut text);
         self.write_queries(&mut text);
+        self.write_process(&mut text);
         text.0
+    }
+
+    fn write_network(&self, text: &mut Text) {
+        let stats = self.server.stats();
+        text.counter("http_requests_total", "Requests received.", stats.requests);
+        text.gauge("http_connections", "Open connections.", stats.connections);
+        text.head("http_in_flight", "gauge", "Unanswered requests.");
+        for (kind, count) in [
+            ("call", stats.calls_in_flight),
+            ("query", stats.queries_in_flight),
+            ("read_state", stats.read_states_in_flight),
+        ] {
+            text.sample("http_in_flight", &format!("{{kind=\"{kind}\"}}"), count);
+        }
+        let batches = stats.signature_batches;
+        text.head("signatures_total", "counter", "Ed25519 signatures verified.");
+        text.sample("signatures_total", "{how=\"batched\"}", batches.batched);
+        text.sample("signatures_total", "{how=\"single\"}", batches.single);
+        text.head("signature_batches_total", "counter", "Batches of signatures.");
+        text.sample("signature_batches_total", "{outcome=\"held\"}", batches.batches);
+        text.sample(
+            "signature_batches_total",
+            "{outcome=\"taken_apart\"}",
+            batches.taken_apart,
+        );
+        if let Some(cache) = stats.signature_cache {
+            write_signature_cache(text, &cache);
+        }
+    }
+
+    fn write_pool(&self, text: &mut Text) {
+        let stats = self.pool.stats();
+        text.gauge("pool_messages", "Calls that wait for a batch.", stats.messages);
+        text.gauge("pool_bytes", "Bytes that they count for.", stats.bytes);
+        text.gauge("pool_canisters", "Canisters that they are for.", stats.canisters);
+        text.gauge(
+            "calls_awaited",
+            "Calls whose senders wait for the certificate.",
+            self.waiters.len(),
+        );
+    }
+
+    fn write_process(&self, text: &mut Text) {
+        let (updates, queries) = self.engine.warm_instances();
+        text.head("warm_instances", "gauge", "Idle instances that are kept ready.");
+        text.sample("warm_instances", "{purpose=\"updates\"}", updates);
+        text.sample("warm_instances", "{purpose=\"queries\"}", queries);
+        text.gauge(
+            "scheduler_cores",
+            "Threads that execute canisters in rounds.",
+            self.scheduler_cores,
+        );
+        text.gauge(
+            "uptime_seconds",
+            "Since the replica began to serve.",
+            self.started.elapsed().as_secs_f64(),
+        );
+        if let Some(bytes) = process_stats::resident_bytes() {
+            text.gauge("resident_memory_bytes", "Memory in use.", bytes);
+        }
+        let times = process_stats::thread_times();
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        text.head(
+            "thread_running_seconds_total",
+            "counter",
+            "Time on the processor by thread name.",
+        );
+        for (name, time) in &times {
+            let labels = format!("{{thread=\"{}\"}}", escaped(name));
+            text.sample("thread_running_seconds_total", &labels, seconds(time.running_nanos));
+        }
+        text.head(
+            "thread_waiting_seconds_total",
+            "counter",
+            "Time without a processor while there was work.",
+        );
+        for (name, time) in &times {
+            let labels = format!("{{thread=\"{}\"}}", escaped(name));
+            text.sample("thread_waiting_seconds_total", &labels, seconds(time.waiting_nanos));
+        }
     }
 
     fn write_calls(&self, text: &mut Text) {
@@ -142,6 +244,36 @@ impl Observed {
             self.queries.latency(),
         );
     }
+}
+
+fn write_signature_cache(text: &mut Text, cache: &CacheStats) {
+    for (name, help, of) in [
+        (
+            "signature_cache_hits_total",
+            "Verifications that were saved.",
+            (|kind| kind.hits) as fn(&KindStats) -> u64,
+        ),
+        (
+            "signature_cache_misses_total",
+            "Look-ups of what was not known.",
+            |kind| kind.misses,
+        ),
+        (
+            "signature_cache_evictions_total",
+            "Entries that gave way before their time.",
+            |kind| kind.evictions,
+        ),
+    ] {
+        text.head(name, "counter", help);
+        for (kind, stats) in CacheKind::ALL.iter().zip(&cache.kinds) {
+            text.sample(name, &format!("{{kind=\"{}\"}}", kind.name()), of(stats));
+        }
+    }
+}
+
+/// A label value as the format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Text under construction. Every name begins with `replicore_`.

@@ -31,7 +31,7 @@ impl Failure {
         self.pool.close();
         // Their messages may or may not be durable. To send them again is safe either way: equal calls count once.
         self.waiters
-            .close(CallReply::Busy(ServiceBusy("the replica has failed")));
+            .close(|_| CallReply::Busy(ServiceBusy("the replica has failed")));
     }
 
     /// The first failure.
@@ -79,24 +79,22 @@ mod tests {
         let failure = Arc::new(Failure::new(Arc::clone(&pool), Arc::clone(&waiters)));
         let (answer, answered) = crossbeam::channel::unbounded();
         let later = Instant::now() + Duration::from_secs(60);
-        for number in 0..2 {
+        let register = |number: u8| {
             let answer = answer.clone();
             let respond = Box::new(move |reply| answer.send(reply).unwrap());
-            waiters.register(MessageId([number; 32]), later, respond);
-            if number == 0 {
-                let watch = failure.watch("round");
-                let thread = std::thread::spawn(move || {
-                    let _watch = watch;
-                    panic!("a panic that this test is about");
-                });
-                assert!(thread.join().is_err());
-            }
-        }
+            waiters.register(MessageId([number; 32]), later, respond)
+        };
+        assert!(register(0).is_ok());
+        let watch = failure.watch("round");
+        let thread = std::thread::spawn(move || {
+            let _watch = watch;
+            panic!("a panic that this test is about");
+        });
+        assert!(thread.join().is_err());
         assert_eq!(failure.get().as_deref(), Some("the round thread panicked"));
         assert_eq!(pool.wait(None), Woken::Closed);
-        for _ in 0..2 {
-            assert!(matches!(answered.try_recv(), Ok(CallReply::Busy(_))));
-        }
+        assert!(matches!(answered.try_recv(), Ok(CallReply::Busy(_))));
+        assert!(register(1).is_err(), "nobody waits for what will not come");
         drop(failure.watch("a thread that ends well"));
         failure.set("later".into());
         assert_eq!(failure.get().as_deref(), Some("the round thread panicked"));

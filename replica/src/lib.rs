@@ -14,6 +14,7 @@
 //! outcall  (n)  HTTP requests of canisters                             -> pool
 //! query    (n)  longer queries and ingress filters on the published snapshot
 //! checkpoint (1) writes snapshots in the background
+//! observation (1) metrics and the dashboard, on a listener of its own
 //! ```
 //!
 //! A failure or a panic in any of them closes the pool, answers who waits, and shows in [`Replica::failure`].
@@ -33,10 +34,12 @@ mod exposition;
 mod failure;
 mod machine;
 mod metrics;
+mod observation;
 pub mod offline;
 mod outside;
 mod pool;
 mod port_file;
+mod process_stats;
 mod queries;
 mod query_cache;
 mod query_queue;

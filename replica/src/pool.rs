@@ -1,12 +1,16 @@
-//! The ingress pool: verified messages that wait for a batch. Bounded by count and bytes; one entry per request id.
+//! The ingress pool: verified messages that wait for a batch. Bounded by count and bytes, for each canister and for each
+//! sender; one entry per request id.
+//!
+//! Each canister has its own line, and a batch takes from the lines in turn: whoever floods one canister delays that
+//! canister's messages and not those of others. Messages of one canister keep their order.
 //!
 //! The pool is also the place where the round thread sleeps when there is nothing to do, so that a message that arrives
 //! at an idle replica starts a round at once.
 
 use crate::config::PoolConfig;
 use parking_lot::{Condvar, Mutex};
-use replicore_types::{ConsensusResponse, Ingress, MessageId, ResponsePayload, Time};
-use std::collections::{HashSet, VecDeque};
+use replicore_types::{CanisterId, ConsensusResponse, Ingress, MessageId, PrincipalId, ResponsePayload, Time};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// After [`IngressPool::close`], how long what waits is still taken. Shutting down is meant to be quick; what is left then
@@ -35,26 +39,105 @@ pub enum Woken {
     Closed,
 }
 
-/// Verified messages in order of arrival.
+/// Verified messages in a line for each canister.
 pub struct IngressPool {
     bounds: PoolConfig,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
 
+/// What the pool holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes that they count for.
+    pub bytes: usize,
+    /// Canisters that they are for.
+    pub canisters: usize,
+}
+
 #[derive(Default)]
 struct Waiting {
-    messages: VecDeque<Ingress>,
+    lines: HashMap<CanisterId, VecDeque<Ingress>>,
+    /// Canisters with a line, in the order of their turns.
+    turns: VecDeque<CanisterId>,
     ids: HashSet<MessageId>,
+    /// Messages of each sender that has one; the anonymous one is nobody in particular and is not counted.
+    senders: HashMap<PrincipalId, usize>,
+    messages: usize,
     bytes: usize,
     /// Answers from outside to calls of canisters. The state bounds them: one for each open call.
     answers: VecDeque<ConsensusResponse>,
     closed: Option<Instant>,
 }
 
+/// The canister in whose line a message stands: for calls of the management canister the one that they are about.
+fn line_of(message: &Ingress) -> CanisterId {
+    message.effective_canister_id.unwrap_or(message.receiver)
+}
+
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.answers.is_empty()
+        self.messages == 0 && self.answers.is_empty()
+    }
+
+    /// The bound that keeps a message out, if one does.
+    fn full(&self, bounds: &PoolConfig, message: &Ingress) -> Option<&'static str> {
+        let in_line = self.lines.get(&line_of(message)).map_or(0, VecDeque::len);
+        let of_sender = self.senders.get(&message.source).copied().unwrap_or(0);
+        match () {
+            () if self.closed.is_some() => Some("the replica is shutting down"),
+            () if self.messages >= bounds.messages_max => Some("the ingress pool holds pool.messages_max messages"),
+            () if self.bytes + weight(message) > bounds.bytes_max => {
+                Some("the ingress pool holds pool.bytes_max bytes")
+            }
+            () if in_line >= bounds.messages_per_canister_max => {
+                Some("the ingress pool holds pool.messages_per_canister_max messages for this canister")
+            }
+            () if of_sender >= bounds.messages_per_sender_max => {
+                Some("the ingress pool holds pool.messages_per_sender_max messages of this sender")
+            }
+            () => None,
+        }
+    }
+
+    fn add(&mut self, message: Ingress) {
+        self.messages += 1;
+        self.bytes += weight(&message);
+        self.ids.insert(message.message_id);
+        if message.source != PrincipalId::anonymous() {
+            *self.senders.entry(message.source).or_default() += 1;
+        }
+        let canister = line_of(&message);
+        let line = self.lines.entry(canister).or_default();
+        line.push_back(message);
+        if line.len() == 1 {
+            self.turns.push_back(canister);
+        }
+    }
+
+    /// Takes the message whose turn it is, unless `fits` says no to it.
+    fn take(&mut self, fits: impl FnOnce(&Ingress) -> bool) -> Option<Ingress> {
+        let canister = *self.turns.front()?;
+        let line = self.lines.get_mut(&canister)?;
+        let message = line.pop_front_if(|message| fits(message))?;
+        self.turns.pop_front();
+        if line.is_empty() {
+            self.lines.remove(&canister);
+        } else {
+            self.turns.push_back(canister);
+        }
+        self.messages -= 1;
+        self.bytes -= weight(&message);
+        self.ids.remove(&message.message_id);
+        if let Some(count) = self.senders.get_mut(&message.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.senders.remove(&message.source);
+            }
+        }
+        Some(message)
     }
 }
 
@@ -71,22 +154,14 @@ impl IngressPool {
     /// Offers a message.
     pub fn offer(&self, message: Ingress) -> Admission {
         let mut waiting = self.waiting.lock();
-        if waiting.closed.is_some() {
-            return Admission::Full("the replica is shutting down");
-        }
-        if waiting.ids.contains(&message.message_id) {
+        if waiting.closed.is_none() && waiting.ids.contains(&message.message_id) {
             return Admission::Duplicate;
         }
-        if waiting.messages.len() >= self.bounds.messages_max {
-            return Admission::Full("the ingress pool holds pool.messages_max messages");
+        if let Some(bound) = waiting.full(&self.bounds, &message) {
+            return Admission::Full(bound);
         }
-        if waiting.bytes + weight(&message) > self.bounds.bytes_max {
-            return Admission::Full("the ingress pool holds pool.bytes_max bytes");
-        }
-        waiting.bytes += weight(&message);
-        waiting.ids.insert(message.message_id);
-        waiting.messages.push_back(message);
-        let first = waiting.messages.len() == 1;
+        waiting.add(message);
+        let first = waiting.messages == 1;
         drop(waiting);
         // Only the first message can find the round thread asleep.
         if first {
@@ -95,27 +170,31 @@ impl IngressPool {
         Admission::Added
     }
 
-    /// Takes the oldest messages that fit a batch. Messages that expired before `time` are dropped on the way.
+    /// Takes messages that fit a batch, from the canisters in turn. Messages that expired before `time` are dropped on
+    /// the way.
     pub fn take(&self, messages_max: usize, bytes_max: usize, time: Time) -> Vec<Ingress> {
         let mut waiting = self.waiting.lock();
-        let mut batch = Vec::with_capacity(waiting.messages.len().min(messages_max));
+        let mut batch = Vec::with_capacity(waiting.messages.min(messages_max));
         let mut bytes = 0;
         while batch.len() < messages_max {
-            match waiting.messages.front() {
-                Some(message) if bytes + weight(message) <= bytes_max || batch.is_empty() => {}
-                _ => break,
-            }
-            let Some(message) = waiting.messages.pop_front() else {
-                break;
-            };
-            waiting.bytes -= weight(&message);
-            waiting.ids.remove(&message.message_id);
+            let fits = |message: &Ingress| bytes + weight(message) <= bytes_max || batch.is_empty();
+            let Some(message) = waiting.take(fits) else { break };
             if message.expiry >= time {
                 bytes += weight(&message);
                 batch.push(message);
             }
         }
         batch
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> PoolStats {
+        let waiting = self.waiting.lock();
+        PoolStats {
+            messages: waiting.messages,
+            bytes: waiting.bytes,
+            canisters: waiting.turns.len(),
+        }
     }
 
     /// Adds the answer to a call that waits for something outside the rounds.
@@ -170,13 +249,15 @@ impl IngressPool {
         self.arrived.notify_all();
     }
 
-    /// Closes the pool and empties it: the ids of the messages that are given up.
-    pub fn abandon(&self) -> Vec<MessageId> {
+    /// Closes the pool and gives up what waits.
+    pub fn abandon(&self) {
         self.close();
         let mut waiting = self.waiting.lock();
-        waiting.bytes = 0;
-        waiting.ids.clear();
-        waiting.messages.drain(..).map(|message| message.message_id).collect()
+        let closed = waiting.closed;
+        *waiting = Waiting {
+            closed,
+            ..Waiting::default()
+        };
     }
 }
 
@@ -196,7 +277,7 @@ fn answer_weight(answer: &ConsensusResponse) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replicore_types::{CanisterId, Payload, PrincipalId};
+    use replicore_types::Payload;
     use std::time::Duration;
 
     fn message(number: u8, bytes: usize, expiry: u64) -> Ingress {
@@ -217,8 +298,78 @@ mod tests {
         IngressPool::new(PoolConfig {
             messages_max,
             bytes_max,
-            call_wait_ms: 0,
+            ..PoolConfig::default()
         })
+    }
+
+    fn ids(messages: &[Ingress]) -> Vec<u8> {
+        messages.iter().map(|message| message.message_id.0[0]).collect()
+    }
+
+    /// For the canister with this index, from the sender with this number; the anonymous one is 0.
+    fn message_for(number: u8, canister: u64, sender: u8) -> Ingress {
+        let source = match sender {
+            0 => PrincipalId::anonymous(),
+            _ => PrincipalId::self_authenticating([sender]),
+        };
+        Ingress {
+            receiver: CanisterId::from_index(canister),
+            source,
+            ..message(number, 10, 9)
+        }
+    }
+
+    #[test]
+    fn canisters_take_turns_and_keep_their_own_order() {
+        let pool = pool(100, 100_000);
+        for number in 0..6 {
+            assert_eq!(pool.offer(message_for(number, 0, 0)), Admission::Added);
+        }
+        assert_eq!(pool.offer(message_for(10, 1, 0)), Admission::Added);
+        assert_eq!(pool.offer(message_for(11, 1, 0)), Admission::Added);
+        assert_eq!(pool.offer(message_for(20, 2, 0)), Admission::Added);
+        assert_eq!(ids(&pool.take(5, 100_000, Time(0))), [0, 10, 20, 1, 11]);
+        assert_eq!(pool.offer(message_for(21, 2, 0)), Admission::Added);
+        assert_eq!(ids(&pool.take(100, 100_000, Time(0))), [2, 21, 3, 4, 5]);
+        assert_eq!(pool.stats(), PoolStats::default());
+    }
+
+    #[test]
+    fn calls_about_a_canister_stand_in_its_line() {
+        let pool = pool(100, 100_000);
+        for number in 0..3 {
+            let about = Some(CanisterId::from_index(7));
+            pool.offer(Ingress {
+                receiver: CanisterId::MANAGEMENT,
+                effective_canister_id: about,
+                ..message(number, 10, 9)
+            });
+        }
+        pool.offer(message_for(10, 8, 0));
+        assert_eq!(pool.stats().canisters, 2);
+        assert_eq!(ids(&pool.take(2, 100_000, Time(0))), [0, 10]);
+    }
+
+    #[test]
+    fn one_canister_and_one_sender_take_a_part_only() {
+        let pool = IngressPool::new(PoolConfig {
+            messages_per_canister_max: 3,
+            messages_per_sender_max: 2,
+            ..PoolConfig::default()
+        });
+        let refused = |number, canister, sender| match pool.offer(message_for(number, canister, sender)) {
+            Admission::Full(bound) => Some(bound.contains("canister")),
+            _ => None,
+        };
+        assert_eq!((refused(1, 0, 1), refused(2, 0, 1)), (None, None));
+        assert_eq!(refused(3, 1, 1), Some(false), "a third message of the sender");
+        assert_eq!(refused(4, 0, 2), None);
+        assert_eq!(refused(5, 0, 3), Some(true), "a fourth message for the canister");
+        for number in 6..9 {
+            assert_eq!(refused(number, 2, 0), None, "the anonymous sender is not counted");
+        }
+        pool.take(2, 100_000, Time(0));
+        assert_eq!(refused(3, 1, 1), None, "what was taken does not count any more");
     }
 
     #[test]
@@ -228,12 +379,7 @@ mod tests {
         assert_eq!(pool.offer(message(1, 10, 9)), Admission::Duplicate);
         assert_eq!(pool.offer(message(2, 10, 9)), Admission::Added);
         assert!(matches!(pool.offer(message(3, 10, 9)), Admission::Full(_)));
-        let ids: Vec<_> = pool
-            .take(10, 10_000, Time(5))
-            .iter()
-            .map(|message| message.message_id.0[0])
-            .collect();
-        assert_eq!(ids, [1, 2]);
+        assert_eq!(ids(&pool.take(10, 10_000, Time(5))), [1, 2]);
         assert_eq!(
             pool.offer(message(1, 10, 9)),
             Admission::Added,
@@ -280,11 +426,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_abandoned_names_what_it_gives_up() {
+    fn an_abandoned_pool_is_empty_and_stays_closed() {
         let pool = pool(10, 10_000);
         pool.offer(message(1, 1, 1));
         pool.offer(message(2, 1, 1));
-        assert_eq!(pool.abandon(), [MessageId([1; 32]), MessageId([2; 32])]);
-        assert_eq!(pool.wait(None), Woken::Closed);
+        pool.abandon();
+        assert_eq!((pool.stats(), pool.wait(None)), (PoolStats::default(), Woken::Closed));
+        assert!(matches!(pool.offer(message(3, 1, 1)), Admission::Full(_)));
     }
 }

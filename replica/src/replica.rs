@@ -8,16 +8,17 @@ use crate::exposition::Observed;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::observation;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
 use crate::queries::{self, Queries, QueryHandler, QueryStats};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::{Rounds, wall_clock};
-use crate::service::{Calls, Service};
+use crate::service::{Calls, SHUTTING_DOWN, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
-use replicore_netstack::{CallReply, Server, ServerConfig, ServerHandle, ServiceBusy, SignatureCacheConfig};
+use replicore_netstack::{CallReply, Server, ServerConfig, ServerHandle, SignatureCacheConfig};
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
 use std::fmt;
@@ -31,8 +32,6 @@ use tracing::info;
 
 /// How long the first round of a recovered state may take; it needs one write to disk.
 const FRESH_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long open requests are given on shutdown.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// A running replica. Dropping it without [`Replica::stop`] ends it as a crash would, only that the round under way is
 /// finished: nothing acknowledged is lost, what waits for a batch is given up, no checkpoint is written.
@@ -42,8 +41,12 @@ pub struct Replica {
     _port_file: Option<PortFile>,
     workers: Workers,
     observed: Observed,
+    // Last to go: what happens at the end can be seen too.
+    observation: Option<ServerHandle>,
     root_key_der: Arc<[u8]>,
     subnet_id: SubnetId,
+    /// How long open requests are given on shutdown.
+    drain: Duration,
 }
 
 /// The threads behind the network, and what they share with their owner.
@@ -166,18 +169,27 @@ impl Replica {
         let queries = workers.start_queries(config, handler)?;
         workers.wait_until_fresh(config, &calls.published, &snapshot)?;
         drop(snapshot);
-        let observed = Observed {
-            metrics: Arc::clone(&calls.metrics),
-            queries: queries.observer(),
-            published: Arc::clone(&calls.published),
-        };
+        let (calls, observer) = (Arc::new(calls), queries.observer());
         let service = Service {
-            calls: Arc::new(calls),
+            calls: Arc::clone(&calls),
             queries,
             root_key_der: Arc::clone(&root_key_der),
         };
         let server = Server::start(server_config(config), Arc::new(service))
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
+        let observed = Observed {
+            metrics: Arc::clone(&calls.metrics),
+            queries: observer,
+            published: Arc::clone(&calls.published),
+            server: server.observer(),
+            pool: Arc::clone(&calls.pool),
+            waiters: Arc::clone(&calls.waiters),
+            engine: Arc::clone(&calls.engine),
+            scheduler_cores: config.scheduler_cores(),
+            started: Instant::now(),
+        };
+        let observation = observation::start(&config.observation, &observed)
+            .map_err(|error| ReplicaError::Io("start the listener for metrics", error))?;
         let address = server.local_addr();
         let port_file = config
             .port_file
@@ -192,14 +204,21 @@ impl Replica {
             _port_file: port_file,
             workers,
             observed,
+            observation,
             root_key_der,
             subnet_id,
+            drain: Duration::from_millis(config.http.drain_timeout_ms),
         })
     }
 
     /// The address that the HTTP interface is bound to.
     pub fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// The address of metrics and dashboard, if they are served.
+    pub fn observation_addr(&self) -> Option<SocketAddr> {
+        self.observation.as_ref().map(ServerHandle::local_addr)
     }
 
     /// DER encoding of the root key.
@@ -237,11 +256,12 @@ impl Replica {
             server,
             _port_file,
             mut workers,
+            drain,
             ..
         } = self;
         workers.pool.close();
         let machine = workers.finish_rounds();
-        let network = server.shutdown(DRAIN);
+        let network = server.shutdown(drain);
         workers.join_others();
         if let Some(failure) = workers.failure.get() {
             return Err(ReplicaError::Failed(failure));
@@ -361,13 +381,15 @@ impl Workers {
         // A panic has been recorded as the failure.
         let machine = self.round.take().and_then(|thread| thread.join().ok());
         let _recorded = self.commit.take().map(JoinHandle::join);
-        for id in self.pool.abandon() {
-            for respond in self.waiters.take(&id) {
-                respond(CallReply::Busy(ServiceBusy("the replica is shutting down")));
-            }
-        }
-        // What has been inducted is part of the state and goes on after the next start.
-        self.waiters.close(CallReply::Accepted);
+        self.pool.abandon();
+        // What has been inducted is part of the state and goes on after the next start: 202. All else was in no batch
+        // and has to be sent again: 503.
+        let history = machine.as_ref().map(|machine| &machine.state().ingress_history);
+        self.waiters
+            .close(|id| match history.and_then(|history| history.get(id)) {
+                Some(_) => CallReply::Accepted,
+                None => CallReply::Busy(SHUTTING_DOWN),
+            });
         machine
     }
 
@@ -382,9 +404,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for id in self.pool.abandon() {
-            drop(self.waiters.take(&id));
-        }
+        self.pool.abandon();
         self.finish_rounds();
         self.join_others();
     }

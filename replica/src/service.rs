@@ -27,6 +27,9 @@ pub struct Service {
     pub root_key_der: Arc<[u8]>,
 }
 
+/// Told to callers whose message will not enter a batch before the replica is started again.
+pub const SHUTTING_DOWN: ServiceBusy = ServiceBusy("the replica is shutting down");
+
 /// What a call passes on its way into the pool.
 pub struct Calls {
     /// The last certified state.
@@ -131,7 +134,12 @@ impl Calls {
         if snapshot.is_finished(&id) {
             return respond(CallReply::Certificate(snapshot.request_status_certificate(&id)));
         }
-        let ticket = self.waiters.register(id, Instant::now() + self.call_wait, respond);
+        let ticket = match self.waiters.register(id, Instant::now() + self.call_wait, respond) {
+            Ok(ticket) => ticket,
+            // A message that is part of the state goes on after the next start; another one has to be sent again.
+            Err(respond) if is_known => return respond(CallReply::Accepted),
+            Err(respond) => return respond(CallReply::Busy(SHUTTING_DOWN)),
+        };
         if !is_known && let Admission::Full(bound) = self.pool.offer(message) {
             // Others may wait for an earlier copy that was admitted: only this caller is turned away.
             if let Some(respond) = self.waiters.cancel(&id, ticket) {

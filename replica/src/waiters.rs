@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 /// Waiting callers by request id. Every one is answered exactly once: with a certificate, with 202 when it has waited
-/// long enough, or with what [`Waiters::close`] was given.
+/// long enough, or with what [`Waiters::close`] finds right.
 #[derive(Default)]
 pub struct Waiters {
     table: Mutex<Table>,
@@ -18,7 +18,7 @@ struct Table {
     by_message: HashMap<MessageId, Vec<Waiter>>,
     by_deadline: BTreeMap<(Instant, u64), MessageId>,
     next_number: u64,
-    closed: Option<CallReply>,
+    closed: bool,
 }
 
 /// Names one waiting caller.
@@ -31,22 +31,28 @@ struct Waiter {
 
 impl Waiters {
     /// Registers a caller until `deadline`. Registration precedes the offer to the pool, so that no answer is missed.
-    pub fn register(&self, message_id: MessageId, deadline: Instant, respond: Responder<CallReply>) -> Ticket {
+    ///
+    /// # Errors
+    /// After [`Waiters::close`] the responder comes back: no certificate will be made any more.
+    pub fn register(
+        &self,
+        message_id: MessageId,
+        deadline: Instant,
+        respond: Responder<CallReply>,
+    ) -> Result<Ticket, Responder<CallReply>> {
         let mut table = self.table.lock();
+        if table.closed {
+            return Err(respond);
+        }
         let ticket = (deadline, table.next_number);
         table.next_number += 1;
-        if let Some(reply) = table.closed.clone() {
-            drop(table);
-            respond(reply);
-            return ticket;
-        }
         table.by_deadline.insert(ticket, message_id);
         let waiters = table.by_message.entry(message_id).or_default();
         waiters.push(Waiter {
             deadline: ticket,
             respond,
         });
-        ticket
+        Ok(ticket)
     }
 
     /// Takes one caller back, unless it has been answered.
@@ -56,16 +62,19 @@ impl Waiters {
         table.remove(message_id, ticket)
     }
 
-    /// Answers everybody, and from now on everybody who comes, with `reply`: no certificate will be made any more.
-    pub fn close(&self, reply: CallReply) {
+    /// Answers everybody with what `reply` says for their message, and takes nobody any more: no certificate will be
+    /// made from now on.
+    pub fn close(&self, reply: impl Fn(&MessageId) -> CallReply) {
         let waiters = {
             let mut table = self.table.lock();
-            table.closed.get_or_insert_with(|| reply.clone());
+            table.closed = true;
             table.by_deadline.clear();
             std::mem::take(&mut table.by_message)
         };
-        for waiter in waiters.into_values().flatten() {
-            (waiter.respond)(reply.clone());
+        for (message_id, waiters) in waiters {
+            for waiter in waiters {
+                (waiter.respond)(reply(&message_id));
+            }
         }
     }
 
@@ -90,6 +99,11 @@ impl Waiters {
             .filter(|id| table.by_message.contains_key(*id))
             .copied()
             .collect()
+    }
+
+    /// Messages that somebody waits for.
+    pub fn len(&self) -> usize {
+        self.table.lock().by_message.len()
     }
 
     /// Answers 202 to everybody whose deadline is not after `now`.
@@ -125,6 +139,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replicore_netstack::ServiceBusy;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -141,9 +156,13 @@ mod tests {
     fn everybody_is_answered_once() {
         let (waiters, answered, now) = (Waiters::default(), Arc::default(), Instant::now());
         let (early, late) = (now + Duration::from_secs(1), now + Duration::from_secs(3));
-        waiters.register(MessageId([1; 32]), early, counting(&answered));
-        waiters.register(MessageId([1; 32]), late, counting(&answered));
-        waiters.register(MessageId([2; 32]), late, counting(&answered));
+        for (number, deadline) in [(1, early), (1, late), (2, late)] {
+            assert!(
+                waiters
+                    .register(MessageId([number; 32]), deadline, counting(&answered))
+                    .is_ok()
+            );
+        }
         waiters.expire(now);
         assert_eq!(answered.load(Ordering::Relaxed), 0);
         waiters.expire(early);
@@ -166,23 +185,41 @@ mod tests {
         let (waiters, answered) = (Waiters::default(), Arc::default());
         let later = Instant::now() + Duration::from_secs(3);
         let id = MessageId([1; 32]);
-        waiters.register(id, later, counting(&answered));
-        let ticket = waiters.register(id, later, counting(&answered));
+        assert!(waiters.register(id, later, counting(&answered)).is_ok());
+        let Ok(ticket) = waiters.register(id, later, counting(&answered)) else {
+            panic!("nothing is closed");
+        };
         assert!(waiters.cancel(&id, ticket).is_some());
         assert!(waiters.cancel(&id, ticket).is_none());
         assert_eq!(waiters.take(&id).len(), 1);
     }
 
     #[test]
-    fn closing_answers_those_who_wait_and_those_who_come() {
-        let (waiters, answered) = (Waiters::default(), Arc::default());
+    fn closing_answers_each_by_its_message_and_lets_nobody_wait_any_more() {
+        let waiters = Waiters::default();
+        let (told, answers) = std::sync::mpsc::channel();
         let later = Instant::now() + Duration::from_secs(3);
-        waiters.register(MessageId([1; 32]), later, counting(&answered));
-        waiters.close(CallReply::Accepted);
-        assert_eq!(answered.load(Ordering::Relaxed), 1);
-        waiters.register(MessageId([2; 32]), later, counting(&answered));
-        assert_eq!(answered.load(Ordering::Relaxed), 2);
-        waiters.expire(later);
-        assert_eq!(answered.load(Ordering::Relaxed), 2);
+        let waiting = |number: u8| -> Responder<CallReply> {
+            let told = told.clone();
+            Box::new(move |reply| told.send((number, reply)).unwrap())
+        };
+        for number in [1, 2, 2] {
+            assert!(
+                waiters
+                    .register(MessageId([number; 32]), later, waiting(number))
+                    .is_ok()
+            );
+        }
+        waiters.close(|id| match id.0[0] {
+            1 => CallReply::Accepted,
+            _ => CallReply::Busy(ServiceBusy("the replica is shutting down")),
+        });
+        let mut answers: Vec<_> = answers
+            .try_iter()
+            .map(|(number, reply)| (number, matches!(reply, CallReply::Accepted)))
+            .collect();
+        answers.sort_unstable();
+        assert_eq!(answers, [(1, true), (2, false), (2, false)]);
+        assert!(waiters.register(MessageId([3; 32]), later, waiting(3)).is_err());
     }
 }

@@ -6,8 +6,8 @@ use candid::Principal;
 use replicore::Replica;
 use replicore_netstack::NetBackend;
 use replicore_workloads::CallOutcome;
-use std::time::{Duration, Instant};
-use support::{Client, config, replied};
+use std::time::Instant;
+use support::{Client, config, replied, wait_until};
 
 /// One query for each thing that an answer can depend on. None looks at its argument, so that two queries of one method
 /// that differ in it have the same answer and different places in the cache.
@@ -44,7 +44,7 @@ const OBSERVER: &str = r#"
     (i32.store (i32.const 16) (memory.grow (i32.const 1))) (call $answer (i32.const 4)))
   (func (export "canister_query traps") unreachable)
   (func (export "canister_query spins") (local $left i32)
-    (local.set $left (i32.const 60000000))
+    (local.set $left (i32.const 250000000))
     (loop $again
       (local.set $left (i32.sub (local.get $left) (i32.const 1)))
       (br_if $again (local.get $left)))
@@ -151,14 +151,9 @@ fn long_queries_do_not_hold_up_short_ones() {
             })
             .collect();
         // All three have used up their first slice, and two of them wait for the one query thread.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while replica.query_stats().waiting + replica.query_stats().paused < 2 {
-            assert!(
-                Instant::now() < deadline,
-                "the long queries never reach the query thread"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("the long queries are at the query thread", || {
+            replica.query_stats().waiting + replica.query_stats().paused >= 2
+        });
         let mut agent = client.agent();
         for canister in [busy, quiet, busy, quiet] {
             replied(agent.query(canister, "count", &[]).unwrap());

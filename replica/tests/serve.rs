@@ -13,8 +13,13 @@ use replicore_workloads::ledger::{self, LoadOptions, Progress};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, config, replied};
+use support::{Client, config, replied, wait_until};
+
+/// Longer than anything here takes on a machine that is busy with something else, shorter than what must not be waited
+/// for.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts updates; `forever` runs into the instruction limit, but not soon.
 const COUNTER: &str = r#"
@@ -150,13 +155,16 @@ fn a_caller_whose_canister_does_not_answer_gets_202_and_stopping_does_not_wait()
     assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
     let start = Instant::now();
     replica.stop().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < MINUTE, "{:?}", start.elapsed());
 }
 
 #[test]
 fn stopping_answers_everybody_and_does_not_wait_for_idle_connections() {
     let directory = tempfile::tempdir().unwrap();
-    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.http.drain_timeout_ms = 10 * MINUTE.as_millis() as u64;
+    config.pool.call_wait_ms = 4 * MINUTE.as_millis() as u64;
+    let replica = Replica::start(&config).unwrap();
     let client = Client::new(&replica, 3);
     let canister = client.install(&counter());
     // An open connection without a request, and one that is kept alive after one.
@@ -164,51 +172,71 @@ fn stopping_answers_everybody_and_does_not_wait_for_idle_connections() {
     let mut kept = Connection::new(client.address);
     assert_eq!(kept.request("GET", "/api/v2/status", b"").unwrap().status, 200);
 
-    let (acknowledged, stop_took) = std::thread::scope(|scope| {
-        let users: Vec<_> = (10..18)
-            .map(|number| {
-                let client = Client::new(&replica, number);
-                scope.spawn(move || {
-                    let (mut agent, mut acknowledged) = (client.agent(), 0);
-                    loop {
-                        match agent.update(canister, "inc", b"") {
-                            // A call that waited for its certificate when the replica began to stop.
-                            Ok(CallOutcome::Accepted) => return acknowledged,
-                            Ok(outcome) => {
-                                replied(outcome);
-                                acknowledged += 1;
-                            }
-                            // The answer of a server that is shutting down, or its closed socket.
-                            Err(AgentError::Http(503, _) | AgentError::Io(_)) => return acknowledged,
-                            Err(error) => panic!("{error}"),
-                        }
-                    }
-                })
-            })
-            .collect();
-        std::thread::sleep(Duration::from_millis(300));
+    let acknowledged = AtomicU32::new(0);
+    let stop_took = std::thread::scope(|scope| {
+        for number in 10..18 {
+            let client = Client::new(&replica, number);
+            let acknowledged = &acknowledged;
+            scope.spawn(move || {
+                let mut agent = client.agent();
+                loop {
+                    match agent.update(canister, "inc", b"") {
+                        Ok(CallOutcome::Replied(_)) => acknowledged.fetch_add(1, Ordering::Relaxed),
+                        // Not in a batch: to be sent again. Or the closed socket.
+                        Err(AgentError::Http(503, _) | AgentError::Io(_)) => return,
+                        // In particular no 202: what was executed is certified, all else is refused.
+                        other => panic!("{other:?}"),
+                    };
+                }
+            });
+        }
+        wait_until("calls are acknowledged", || acknowledged.load(Ordering::Relaxed) > 16);
         let start = Instant::now();
         replica.stop().unwrap();
-        let stop_took = start.elapsed();
-        (
-            users.into_iter().map(|user| user.join().unwrap()).sum::<u32>(),
-            stop_took,
-        )
+        start.elapsed()
     });
     drop((idle, kept));
-    assert!(acknowledged > 8);
-    assert!(stop_took < Duration::from_secs(3), "{stop_took:?}");
+    assert!(stop_took < MINUTE, "{stop_took:?}");
 
-    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let replica = Replica::start(&config).unwrap();
     let counted = count(&replied(
         Client::new(&replica, 3).agent().query(canister, "read", b"").unwrap(),
     ));
     // A user may have lost the answer to one call each.
+    let acknowledged = acknowledged.into_inner();
     assert!(
         (acknowledged..=acknowledged + 8).contains(&counted),
         "{acknowledged} acknowledged, {counted} counted"
     );
     replica.stop().unwrap();
+}
+
+#[test]
+fn stopping_answers_by_whether_the_message_is_in_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.pool.call_wait_ms = 4 * MINUTE.as_millis() as u64;
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 6);
+    let canister = client.install(&counter());
+    let signed = client.sign(canister, "forever", b"");
+    let statuses = std::thread::scope(|scope| {
+        let users: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut client, signed) = (Client::new(&replica, 6), signed.clone());
+                scope.spawn(move || client.send("v3", canister, &signed).status)
+            })
+            .collect();
+        wait_until("both wait for a message that is in a batch", || {
+            let metrics = replica.metrics_text();
+            metrics.contains("replicore_http_in_flight{kind=\"call\"} 2\n")
+                && metrics.contains("replicore_pool_messages 0\n")
+                && metrics.contains("replicore_ingress_inducted_total 3\n")
+        });
+        replica.stop().unwrap();
+        users.into_iter().map(|user| user.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(statuses, [202, 202], "it goes on after the next start");
 }
 
 #[test]
@@ -224,8 +252,7 @@ fn heartbeats_come_at_the_configured_interval_and_idle_time_stays_fresh() {
     let nobody = Principal::management_canister();
     let root = || fetch_state_root(client.address, nobody, &client.verifier).unwrap();
     let before = root();
-    std::thread::sleep(Duration::from_millis(250));
-    assert_ne!(root(), before);
+    wait_until("the root is a newer one", || root() != before);
     replica.stop().unwrap();
 
     config.rounds.freshness_ms = 600_000;
@@ -233,14 +260,11 @@ fn heartbeats_come_at_the_configured_interval_and_idle_time_stays_fresh() {
     let client = Client::new(&replica, 4);
     let canister = client.install(&counter());
     let beats = || count(&replied(client.agent().query(canister, "beats", b"").unwrap()));
-    let (before, start) = (beats(), Instant::now());
-    std::thread::sleep(Duration::from_secs(1));
+    let (start, before) = (Instant::now(), beats());
+    wait_until("the heart has beaten", || beats() > before + 4);
     let (after, took) = (beats(), start.elapsed());
     let bound = took.as_millis() as u32 / 100 + 1;
-    assert!(
-        after > before + 2 && after - before <= bound,
-        "{before} to {after} in {took:?}"
-    );
+    assert!(after - before <= bound, "{before} to {after} in {took:?}");
     replica.stop().unwrap();
 }
 
@@ -288,14 +312,18 @@ fn a_replica_that_is_dropped_or_does_not_start_gives_its_directory_back() {
 #[test]
 fn a_half_sent_request_does_not_hold_up_stopping_for_long() {
     let directory = tempfile::tempdir().unwrap();
-    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.http.drain_timeout_ms = 300;
+    let replica = Replica::start(&config).unwrap();
     let mut half = TcpStream::connect(replica.local_addr()).unwrap();
     half.write_all(b"POST /api/v2/canister/aaaaa-aa/call HTTP/1.1\r\ncontent-length: 100\r\n\r\nabc")
         .unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until("it is let in", || {
+        replica.metrics_text().contains("replicore_http_connections 1\n")
+    });
     let start = Instant::now();
     replica.stop().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < MINUTE, "{:?}", start.elapsed());
 }
 
 /// Accepts calls without an argument.

@@ -19,6 +19,9 @@ pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
     println!("root key: {}", hex::encode(replica.root_key_der()));
     println!("subnet:   {}", replica.subnet_id());
     println!("address:  http://{address}");
+    if let Some(observation) = replica.observation_addr() {
+        println!("dashboard: http://{observation}/_/dashboard");
+    }
     println!("replicore is ready");
     while !stop.load(Ordering::Relaxed) {
         if let Some(failure) = replica.failure() {

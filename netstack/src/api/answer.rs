@@ -91,6 +91,7 @@ impl Answer {
             Self::Plain(response) => {
                 let mut head = Head::new(response.status, Content::Other(response.content_type));
                 head.keep_alive = framing.keep_alive;
+                head.cross_origin = false;
                 return write_response(output, head, &response.body, framing.omit_body);
             }
             Self::Text {

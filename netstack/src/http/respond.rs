@@ -29,6 +29,8 @@ pub(crate) struct Head {
     pub preflight: bool,
     /// Adds `retry-after: 1`.
     pub retry_after: bool,
+    /// Lets pages of other origins read the response.
+    pub cross_origin: bool,
 }
 
 impl Head {
@@ -40,6 +42,7 @@ impl Head {
             keep_alive: true,
             preflight: false,
             retry_after: false,
+            cross_origin: true,
         }
     }
 }
@@ -58,7 +61,9 @@ pub(crate) fn write_response(output: &mut Vec<u8>, head: Head, body: &[u8], omit
         }
         Content::Empty => {}
     }
-    output.extend_from_slice(b"access-control-allow-origin: *\r\n");
+    if head.cross_origin {
+        output.extend_from_slice(b"access-control-allow-origin: *\r\n");
+    }
     if head.preflight {
         output.extend_from_slice(PREFLIGHT);
     }

@@ -94,7 +94,11 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
 fn wait_for(waiters: &Waiters, id: MessageId) -> Receiver<CallReply> {
     let (answer, answered) = unbounded();
     let respond = Box::new(move |reply| answer.send(reply).unwrap());
-    waiters.register(id, Instant::now() + Duration::from_secs(60), respond);
+    assert!(
+        waiters
+            .register(id, Instant::now() + Duration::from_secs(60), respond)
+            .is_ok()
+    );
     answered
 }
 

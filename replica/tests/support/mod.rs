@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A small replica on a port of its own.
 pub fn config(state_dir: &Path, net: NetBackend) -> Config {
@@ -90,14 +90,15 @@ impl Client {
 
     /// Polls until the call has its final status.
     pub fn wait_for(&mut self, canister: Principal, signed: &Signed) -> Vec<u8> {
-        for _ in 0..1_000 {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
             match self.poll(canister, signed) {
                 RequestStatus::Replied(reply) => return reply,
                 RequestStatus::Rejected(code, text, _) => panic!("rejected with {code}: {text}"),
                 RequestStatus::Pending(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
-        panic!("no final status in five seconds");
+        panic!("no final status within a minute");
     }
 
     /// Installs a module in a new canister.
@@ -121,6 +122,15 @@ impl Client {
 fn create() -> Vec<u8> {
     let amount = Some(1_000_000_000_000_000_u64.into());
     Encode!(&CreateArgument { amount }).unwrap()
+}
+
+/// Waits until something holds, for as long as a machine that is busy with something else may need.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 pub fn replied(outcome: replicore_workloads::CallOutcome) -> Vec<u8> {
