@@ -8,7 +8,7 @@ mod reader;
 mod request_id;
 
 pub use decode::{Content, DecodeError, Delegation, Endpoint, Envelope, Permissions, SenderInfo, SignedDelegation};
-pub(crate) use reader::Reader;
+pub(crate) use reader::{NumberOrBytes, Reader};
 pub use request_id::{HashOfMap, hash_of_bytes};
 
 #[cfg(test)]

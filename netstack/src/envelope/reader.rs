@@ -92,6 +92,18 @@ impl<'a> Reader<'a> {
         Ok(self.0.i64()?)
     }
 
+    /// Whatever is next: a number or bytes, or something that is passed over.
+    pub(crate) fn number_or_bytes(&mut self) -> Result<NumberOrBytes<'a>, DecodeError> {
+        Ok(match self.kind()? {
+            Type::Bytes | Type::BytesIndef => NumberOrBytes::Bytes(self.bytes()?),
+            kind if is_integer(kind) => NumberOrBytes::Number(self.integer()?),
+            _ => {
+                self.skip(DEPTH_MAX)?;
+                NumberOrBytes::Other
+            }
+        })
+    }
+
     /// Takes a null, if one is next.
     pub(crate) fn null(&mut self) -> Result<bool, DecodeError> {
         if self.kind()? != Type::Null {
@@ -144,8 +156,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Calls `entry` at the value of each entry of a map with integer keys, as COSE has them. It returns false if it
-    /// does not know the key, and then has read nothing.
+    /// Calls `entry` at the value of each entry of a map that has an integer as its key, as COSE has them; other keys are
+    /// passed over. It returns false if it does not know the key, and then has read nothing.
     pub(crate) fn integer_map(
         &mut self,
         mut entry: impl FnMut(&mut Self, i64) -> Result<bool, DecodeError>,
@@ -155,8 +167,14 @@ impl<'a> Reader<'a> {
         }
         let mut count = Count(self.0.map()?);
         while count.another(&mut self.0)? {
-            let key = self.integer()?;
-            if !entry(self, key)? {
+            let known = if is_integer(self.kind()?) {
+                let key = self.integer()?;
+                entry(self, key)?
+            } else {
+                self.skip(DEPTH_MAX)?;
+                false
+            };
+            if !known {
                 self.skip(DEPTH_MAX)?;
             }
         }
@@ -191,6 +209,21 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// What [`Reader::number_or_bytes`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NumberOrBytes<'a> {
+    Number(i64),
+    Bytes(Cow<'a, [u8]>),
+    Other,
+}
+
+fn is_integer(kind: Type) -> bool {
+    matches!(
+        kind,
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int
+    )
 }
 
 /// Items of an array or map that are still to come; `None` where a break ends them.

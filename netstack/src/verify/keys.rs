@@ -1,6 +1,6 @@
 //! Public keys as clients send them: DER-encoded `SubjectPublicKeyInfo` of one of the specification's schemes.
 
-use crate::envelope::{DecodeError, Reader};
+use crate::envelope::{DecodeError, NumberOrBytes, Reader};
 use replicore_types::PrincipalId;
 use std::borrow::Cow;
 
@@ -90,28 +90,38 @@ impl<'a> CoseKey<'a> {
             .ok_or("its COSE key is not supported")
     }
 
+    /// By the rules of the production replica: fields in any order, unknown ones ignored, `key_ops` either absent or the
+    /// text "verify".
     fn read_fields(cose: &'a [u8]) -> Result<Option<Self>, DecodeError> {
-        let (mut kind, mut algorithm, mut curve) = (None, None, None);
+        use NumberOrBytes::{Bytes, Number};
+        let (mut kind, mut algorithm, mut usable) = (None, None, true);
         let (mut first, mut second, mut third) = (None, None, None);
         let mut reader = Reader::new(cose)?;
         reader.integer_map(|reader, label| {
             match label {
                 1 => kind = Some(reader.integer()?),
                 3 => algorithm = Some(reader.integer()?),
-                // RSA has the modulus where curves have their number.
-                -1 if kind == Some(3) => first = Some(reader.bytes()?),
-                -1 => curve = Some(reader.integer()?),
-                -2 => second = Some(reader.bytes()?),
-                -3 => third = Some(reader.bytes()?),
+                4 => usable = reader.text()? == "verify",
+                -1 => first = Some(reader.number_or_bytes()?),
+                -2 => second = Some(reader.number_or_bytes()?),
+                -3 => third = Some(reader.number_or_bytes()?),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
         reader.end()?;
-        Ok(match (kind, algorithm, curve, first, second, third) {
-            (Some(2), Some(-7), Some(1), None, Some(x), Some(y)) => point(&x, &y).map(Self::Es256),
-            (Some(3), Some(-257), None, Some(modulus), Some(exponent), None) => Some(Self::Rs256 { modulus, exponent }),
-            (Some(1), Some(-8), Some(6), None, Some(key), None) => key.as_ref().try_into().ok().map(Self::EdDsa),
+        if !usable {
+            return Ok(None);
+        }
+        Ok(match (kind, algorithm, first, second, third) {
+            // Curve P-256, x, y.
+            (Some(2), Some(-7), Some(Number(1)), Some(Bytes(x)), Some(Bytes(y))) => point(&x, &y).map(Self::Es256),
+            // Modulus, exponent.
+            (Some(3), Some(-257), Some(Bytes(modulus)), Some(Bytes(exponent)), _) => {
+                Some(Self::Rs256 { modulus, exponent })
+            }
+            // Curve Ed25519, x.
+            (Some(1), Some(-8), Some(Number(6)), Some(Bytes(key)), _) => key.as_ref().try_into().ok().map(Self::EdDsa),
             _ => None,
         })
     }
@@ -239,6 +249,49 @@ mod tests {
         assert!(refused(&ed25519.replacen("2b6570", "2b6571", 1)).contains("algorithm"));
         let compressed = "3039301306072a8648ce3d020106082a8648ce3d030107032200".to_string() + "02" + &"11".repeat(32);
         assert!(refused(&compressed).contains("form"));
+    }
+
+    #[test]
+    fn cose_keys_are_read_as_in_production() {
+        let (x, y) = (
+            "215820".to_string() + &"33".repeat(32),
+            "225820".to_string() + &"44".repeat(32),
+        );
+        let read = |fields: &[&str]| {
+            let cose = format!("{:02x}{}", 0xa0 + fields.len(), fields.concat());
+            CoseKey::read(&hex::decode(cose).unwrap()).map(|key| matches!(key, CoseKey::Es256(_)))
+        };
+        assert_eq!(read(&["0102", "0326", "2001", &x, &y]), Ok(true));
+        assert_eq!(read(&[&y, "2001", &x, "0326", "0102"]), Ok(true), "in any order");
+        assert_eq!(
+            read(&["0102", "0326", "2001", &x, &y, "02420102", "616105"]),
+            Ok(true),
+            "with unknown fields"
+        );
+        assert_eq!(
+            read(&["0102", "0326", "2001", &x, &y, "0466766572696679"]),
+            Ok(true),
+            "to verify with"
+        );
+        assert!(
+            read(&["0102", "0326", "2001", &x, &y, "04647369676e"]).is_err(),
+            "to sign with"
+        );
+        assert!(
+            read(&["0102", "0326", "2001", &x, &y, "048102"]).is_err(),
+            "operations in an array"
+        );
+        assert!(read(&["0102", "0326", "2002", &x, &y]).is_err(), "another curve");
+        assert!(read(&["0102", "0327", "2001", &x, &y]).is_err(), "another algorithm");
+        assert!(
+            read(&["0102", "0326", "2001", &x, "22f5"]).is_err(),
+            "a compressed point"
+        );
+        let short = "22581f".to_string() + &"44".repeat(31);
+        assert!(
+            read(&["0102", "0326", "2001", &x, &short]).is_err(),
+            "a coordinate without its leading zero"
+        );
     }
 
     #[test]

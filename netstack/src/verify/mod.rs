@@ -542,3 +542,5 @@ fn check_delegation_expiry(chain: &[SignedDelegation<'_>], now: Time) -> Result<
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod vectors;

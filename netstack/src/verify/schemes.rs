@@ -80,13 +80,22 @@ pub(super) fn cose(key: &CoseKey<'_>, payload: &[u8], signature: &[u8]) -> Resul
     match key {
         CoseKey::Es256(key) => ring_verify(&ring_signature::ECDSA_P256_SHA256_ASN1, key, payload, signature),
         CoseKey::EdDsa(key) => ed25519(key, payload, signature),
-        CoseKey::Rs256 { modulus, exponent } => ring_signature::RsaPublicKeyComponents {
-            n: strip_zeros(modulus),
-            e: strip_zeros(exponent),
-        }
-        .verify(&ring_signature::RSA_PKCS1_2048_8192_SHA256, payload, signature)
-        .map_err(|_| "the RSA signature could not be verified"),
+        CoseKey::Rs256 { modulus, exponent } => rsa(strip_zeros(modulus), strip_zeros(exponent), payload, signature),
     }
+}
+
+/// Bits of the smallest modulus. The library rounds a modulus up to whole bytes before it compares; production does not.
+const RSA_BITS_MIN: usize = 2_048;
+
+fn rsa(modulus: &[u8], exponent: &[u8], payload: &[u8], signature: &[u8]) -> Result<(), &'static str> {
+    let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if 8 * modulus.len() - unused < RSA_BITS_MIN {
+        return Err("the RSA modulus is shorter than 2048 bits");
+    }
+    let (n, e) = (modulus, exponent);
+    ring_signature::RsaPublicKeyComponents { n, e }
+        .verify(&ring_signature::RSA_PKCS1_2048_8192_SHA256, payload, signature)
+        .map_err(|_| "the RSA signature could not be verified")
 }
 
 /// COSE allows leading zeros, the library does not.

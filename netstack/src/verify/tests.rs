@@ -65,7 +65,7 @@ fn sign(content: Content<'static>, signers: &[&Signer], terms: &[Terms]) -> Enve
     }
 }
 
-fn verifier(cached: bool) -> Verifier {
+pub(super) fn verifier(cached: bool) -> Verifier {
     Verifier::new(&SignatureCacheConfig {
         enabled: cached,
         entries: 1000,

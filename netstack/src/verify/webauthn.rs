@@ -17,11 +17,16 @@ struct Assertion<'a> {
     signature: Cow<'a, [u8]>,
 }
 
-/// The field that matters here; the others (type, origin) concern web sites.
+/// What the browser says of the assertion. Only the challenge matters here; the other two concern web sites, and have to
+/// be there, as in production.
 #[derive(Deserialize)]
 struct ClientData<'a> {
     #[serde(borrow)]
     challenge: Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    _kind: Cow<'a, str>,
+    #[serde(rename = "origin", borrow)]
+    _origin: Cow<'a, str>,
 }
 
 /// Verifies an assertion over `payload`.
@@ -79,6 +84,17 @@ fn base64url(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn client_data_has_what_browsers_put_there() {
+        let read = |text: &str| serde_json::from_str::<ClientData<'_>>(text).map(|data| data.challenge.into_owned());
+        let whole =
+            r#"{"type":"webauthn.get","challenge":"aGVsbG8","origin":"https://example.org","crossOrigin":false}"#;
+        assert_eq!(read(whole).unwrap(), "aGVsbG8");
+        for missing in ["type", "challenge", "origin"] {
+            assert!(read(&whole.replace(missing, "other")).is_err(), "without {missing}");
+        }
+    }
 
     #[test]
     fn base64url_is_that_of_the_standard() {
