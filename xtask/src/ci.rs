@@ -29,7 +29,7 @@ struct Stage {
     run: fn() -> Result<()>,
 }
 
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage {
         name: "format",
         network: false,
@@ -44,6 +44,11 @@ const STAGES: [Stage; 9] = [
         name: "test",
         network: false,
         run: test,
+    },
+    Stage {
+        name: "seeds",
+        network: false,
+        run: seeds,
     },
     Stage {
         name: "lint",
@@ -141,6 +146,15 @@ fn format() -> Result<()> {
 /// The README's command.
 fn test() -> Result<()> {
     shell::run_shown(&mut cargo(&["test", "--workspace", "--quiet"]))
+}
+
+/// Generated programs, many more than a test run takes: some on the real engine, thousands on a stand-in for it. With the
+/// whole workspace, so that nothing is compiled with other features.
+fn seeds() -> Result<()> {
+    let programs = ["test", "--workspace", "--quiet", "--test", "programs"];
+    shell::run_shown(cargo(&programs).env("REPLICORE_SEEDS", "1000..1300"))?;
+    let generated = ["test", "--workspace", "--quiet", "--lib", "tests::generated"];
+    shell::run_shown(cargo(&generated).env("REPLICORE_SEEDS", "1000..4000"))
 }
 
 fn lint() -> Result<()> {

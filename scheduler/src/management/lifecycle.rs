@@ -211,8 +211,8 @@ pub(crate) fn delete<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result
             ),
         ));
     }
-    let lost = system.balance + system.reserved_balance;
-    work.state.metadata.metrics.consumed_cycles += lost;
+    let gone = system.balance + system.reserved_balance + system.consumed.total();
+    work.state.metadata.metrics.consumed_by_deleted_canisters += gone;
     work.state.remove_canister(&id);
     Ok(Reply::empty())
 }

@@ -4,7 +4,7 @@
 
 use crate::state::{CanisterState, CanisterStatus};
 use imbl::{OrdMap, OrdSet};
-use replicore_types::{CanisterId, NumBytes, Time};
+use replicore_types::{CanisterId, Cycles, NumBytes, Time};
 
 /// What one canister contributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,7 @@ struct Entry {
     charged_until: Time,
     memory_taken: NumBytes,
     compute_allocation: u64,
+    consumed: Cycles,
 }
 
 impl Entry {
@@ -39,12 +40,13 @@ impl Entry {
             charged_until: system.charged_until,
             memory_taken: canister.memory_taken(),
             compute_allocation: system.settings.compute_allocation,
+            consumed: system.consumed.total(),
         }
     }
 }
 
 /// Canisters by what they have to do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     entries: OrdMap<CanisterId, Entry>,
     runnable: OrdSet<CanisterId>,
@@ -55,6 +57,7 @@ pub struct Activity {
     charges: OrdSet<(Time, CanisterId)>,
     memory_taken: NumBytes,
     compute_allocation: u64,
+    consumed: Cycles,
 }
 
 impl Activity {
@@ -105,6 +108,7 @@ impl Activity {
         }
         self.memory_taken -= old.memory_taken;
         self.compute_allocation -= old.compute_allocation;
+        self.consumed -= old.consumed;
     }
 
     fn insert(&mut self, id: CanisterId, old: Option<&Entry>, new: &Entry) {
@@ -133,6 +137,7 @@ impl Activity {
         }
         self.memory_taken += new.memory_taken;
         self.compute_allocation += new.compute_allocation;
+        self.consumed += new.consumed;
     }
 
     /// Canisters with a paused message, a task or input, by id.
@@ -184,6 +189,11 @@ impl Activity {
     /// Sum of the compute allocations.
     pub fn compute_allocation(&self) -> u64 {
         self.compute_allocation
+    }
+
+    /// Cycles that all canisters consumed.
+    pub fn consumed(&self) -> Cycles {
+        self.consumed
     }
 
     /// Number of canisters.

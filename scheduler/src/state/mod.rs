@@ -1,6 +1,7 @@
 //! The replicated state: everything that the next round depends on.
 
 mod activity;
+mod audit;
 mod call_context;
 mod canister;
 mod codec;
@@ -10,6 +11,7 @@ mod queues;
 mod system;
 
 pub use activity::Activity;
+pub use audit::BrokenPromise;
 pub use call_context::{
     CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
 };
@@ -113,6 +115,8 @@ pub struct SubnetMetrics {
     pub canister_state_bytes: u64,
     /// Cycles consumed since the subnet began, those of deleted canisters included.
     pub consumed_cycles: Cycles,
+    /// The part of `consumed_cycles` that deleted canisters consumed, or still had.
+    pub consumed_by_deleted_canisters: Cycles,
     /// Update-like messages executed.
     pub update_transactions: u64,
     /// Instructions executed.
@@ -271,6 +275,8 @@ impl ReplicatedState {
         self.metadata.compute_allocation_taken = self.activity.compute_allocation();
         self.metadata.metrics.canisters = self.activity.len() as u64;
         self.metadata.metrics.canister_state_bytes = self.metadata.memory_taken.0;
+        self.metadata.metrics.consumed_cycles =
+            self.metadata.metrics.consumed_by_deleted_canisters + self.activity.consumed();
         touched
     }
 

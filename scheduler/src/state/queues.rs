@@ -128,14 +128,12 @@ impl CanisterQueues {
     }
 
     /// Every message of a canister, waiting before or behind this one.
-    #[cfg(test)]
     pub(crate) fn canister_messages(&self) -> impl Iterator<Item = &CanisterMessage> {
         let inputs = self.pairs.values().flat_map(|pair| &pair.input);
         inputs.chain(&self.output)
     }
 
     /// Response slots taken: by own calls, and by requests of others.
-    #[cfg(test)]
     pub(crate) fn slots_taken(&self) -> (usize, usize) {
         let sum = |of: fn(&Pair) -> usize| self.pairs.values().map(of).sum();
         (sum(|pair| pair.open_calls), sum(|pair| pair.open_requests))

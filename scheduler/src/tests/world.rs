@@ -1,6 +1,7 @@
 //! A subnet of stub canisters, driven batch by batch.
 
 use super::stub::{Action, Stub, execution_state, script};
+use crate::certified_state::CertifiedState;
 use crate::state::{CanisterSettings, Genesis, SystemState};
 use crate::{CanisterState, ReplicatedState, RoundStats, SchedulerCores, execute_round};
 use replicore_types::*;
@@ -48,6 +49,7 @@ impl World {
             state.insert_canister(canister);
         }
         state.settle();
+        state.certified = CertifiedState::rebuild(&state);
         Self {
             state,
             engine: Stub::default(),
