@@ -1,6 +1,6 @@
 //! Generated modules behave the same in both compiler tiers: results, instruction counts, memories, globals.
 //!
-//! `REPLICORE_CASES` sets the number of modules; `cargo xtask fuzz` runs the same comparison without end.
+//! `REPLICORE_CASES` sets the number of modules; `engine/fuzz` runs the same comparison without end.
 
 #[path = "common/generated.rs"]
 mod generated;

@@ -215,7 +215,7 @@ fn load(tier: &TierEngine, module: &CanisterModule) -> Option<Compiled> {
 }
 
 fn compile(tier: &TierEngine, module: &CanisterModule, validated: &ValidatedModule<'_>) -> Result<Compiled, UserError> {
-    let instrumented = module::instrument(validated, tier.tier.nans()).map_err(|error| error.error)?;
+    let instrumented = module::instrument(validated).map_err(|error| error.error)?;
     let prepared = Prepared::new(validated.interface(), &instrumented);
     let broken = |error: wasmtime::Error| engine_error(format_args!("{error:#}"));
     let machine = Module::new(&tier.engine, &instrumented.wasm).map_err(broken)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use wasmtime::{Engine, Module};
 
 /// Changes when validation or instrumentation change, so that modules prepared otherwise are not found.
-const INSTRUMENTATION_VERSION: u32 = 5;
+const INSTRUMENTATION_VERSION: u32 = 6;
 
 /// Bytes of the hash at the start of a file of facts.
 const HASH_BYTES: usize = 32;

@@ -1,12 +1,11 @@
 //! The two compilers, and what they need around them.
 //!
 //! The baseline compiler is ten times faster than the optimising one and its code two times slower. Which of them made
-//! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm, or done by
-//! the compiler with the same result.
+//! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm that both
+//! compile.
 
 use super::disk_cache::DiskCache;
 use super::host;
-use crate::module::CanonicalNans;
 use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 use crate::system_api::{self, HostState};
 use crate::trap::BACKTRACE_FRAMES_MAX;
@@ -48,14 +47,6 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    /// Who makes NaNs canonical in this tier.
-    pub(super) fn nans(self) -> CanonicalNans {
-        match self {
-            Self::Baseline => CanonicalNans::InCode,
-            Self::Optimised => CanonicalNans::ByCompiler,
-        }
-    }
-
     fn config(self) -> Config {
         let mut config = Config::new();
         config
@@ -76,7 +67,7 @@ impl Tier {
             Self::Optimised => config
                 .strategy(Strategy::Cranelift)
                 .wasm_tail_call(true)
-                .cranelift_nan_canonicalization(true)
+                .wasm_branch_hinting(true)
                 .cranelift_opt_level(OptLevel::Speed),
         };
         config

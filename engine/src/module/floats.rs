@@ -1,21 +1,10 @@
-//! Which NaN an operation gives.
+//! Operations that can make a NaN, and the code that makes it the canonical one: `x == x ? x : NaN`.
 //!
-//! Wasm leaves the bits of a NaN that arithmetic makes to the machine, and they differ between compilers: the protocol
-//! prescribes the canonical one. The optimising compiler sees to that itself; for the baseline compiler, which does not,
-//! the code does it: `x == x ? x : NaN` behind every operation that can make one. Moves, `neg`, `abs` and `copysign`
-//! work on bits and are left alone, `pmin` and `pmax` select one of their operands.
+//! Moves, `neg`, `abs` and `copysign` work on bits and are left alone, `pmin` and `pmax` select one of their operands.
+//! Both compiler tiers get the same code; where it stands, `nans` decides.
 
 use wasm_encoder::{Encode, Instruction, ValType};
 use wasmparser::Operator;
-
-/// Who makes NaNs canonical.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CanonicalNans {
-    /// The compiler.
-    ByCompiler,
-    /// The instrumented code.
-    InCode,
-}
 
 /// What a float operation gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,22 +3,22 @@
 //! ```text
 //! types     original, then ours
 //! imports   original, then four host functions       -> defined functions move up by four
-//! memories  heap (capped), marks
+//! memories  heap (capped), marks and behind them a page of scratch
 //! globals   original, then the instruction counter, then what is left of the stack
 //! exports   methods, entry points, start; heap, marks, table, counter, stack, mutable globals
 //! functions original with charges and marks, helpers, imports with their price
 //! data      active segments emptied: they are the initial heap
 //! ```
-//! There is no start section and there are no custom sections.
+//! There is no start section, and the only custom section tells the compiler which branches are rare.
 
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
-use super::floats::CanonicalNans;
 use super::helpers::helper_bodies;
 use super::names::FunctionNames;
+use super::nans::canonicalised;
 use super::parsed::Parsed;
-use super::rewrite::{Layout, Rewriter, TooManyLocals};
+use super::rewrite::{Layout, Rewriter, Source, TooManyLocals};
 use super::system_calls::PricedImport;
 use super::{ValidatedModule, symbols};
 use crate::GlobalValue;
@@ -28,9 +28,9 @@ use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
 use serde::{Deserialize, Serialize};
 use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection,
-    FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType, Module, TableSection,
-    TypeSection, ValType,
+    BranchHint, BranchHints, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType,
+    ExportKind, ExportSection, FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType,
+    Module, TableSection, TypeSection, ValType,
 };
 use wasmparser::{DataKind, ExternalKind, Operator, TypeRef};
 
@@ -89,12 +89,12 @@ pub struct Instrumented<'a> {
 ///
 /// # Errors
 /// IC0521 where a function has so many locals that there is no room for those that instrumentation adds.
-pub fn instrument<'a>(module: &ValidatedModule<'a>, nans: CanonicalNans) -> Result<Instrumented<'a>, WasmError> {
+pub fn instrument<'a>(module: &ValidatedModule<'a>) -> Result<Instrumented<'a>, WasmError> {
     let parsed = &module.parsed;
     let heap = heap_layout(parsed, module.width());
     let globals = mutable_globals(parsed)?;
     Ok(Instrumented {
-        wasm: Assembly::new(module, heap, nans).assemble().map_err(refusal)?,
+        wasm: Assembly::new(module, heap).assemble().map_err(refusal)?,
         compile_charge: module.compile_charge(),
         heap,
         data_segments: module.data_segments.clone(),
@@ -184,7 +184,7 @@ struct Assembly<'m, 'a> {
 }
 
 impl<'m, 'a> Assembly<'m, 'a> {
-    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>, nans: CanonicalNans) -> Self {
+    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>) -> Self {
         let parsed = &module.parsed;
         let imported = parsed.imported_functions().count() as u32;
         let defined = parsed.functions.len() as u32;
@@ -199,7 +199,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             first_system_call: imported + HOST_FUNCTIONS + defined + helper_count(heap) as u32,
             counter: parsed.globals.len() as u32,
             stack: parsed.globals.len() as u32 + 1,
-            nans,
+            scratch: heap.map(|heap| heap.marks_bytes),
         };
         Self {
             module,
@@ -231,7 +231,9 @@ impl<'m, 'a> Assembly<'m, 'a> {
                 count: self.parsed.data.len() as u32,
             });
         }
-        module.section(&self.code()?);
+        let (code, hints) = self.code()?;
+        module.section(&hints);
+        module.section(&code);
         if self.parsed.data_count.is_some() || self.has_passive_data() {
             module.section(&self.data());
         }
@@ -313,7 +315,8 @@ impl<'m, 'a> Assembly<'m, 'a> {
 
     fn memories(&self, heap: HeapLayout) -> MemorySection {
         let mut memories = MemorySection::new();
-        let marks_pages = heap.marks_bytes / WASM_PAGE_BYTES as u64;
+        // One more for the locals that loops save.
+        let marks_pages = heap.marks_bytes / WASM_PAGE_BYTES as u64 + 1;
         let memory = |memory64, minimum, maximum| MemoryType {
             minimum,
             maximum: Some(maximum),
@@ -380,16 +383,25 @@ impl<'m, 'a> Assembly<'m, 'a> {
         Ok(elements)
     }
 
-    fn code(&mut self) -> Result_<CodeSection> {
-        let mut code = CodeSection::new();
+    fn code(&mut self) -> Result_<(CodeSection, BranchHints)> {
+        let (mut code, mut hints) = (CodeSection::new(), BranchHints::new());
+        let first = self.layout.imported_functions + HOST_FUNCTIONS;
         let frames = &self.module.frames;
-        for ((type_index, body), frame) in self.parsed.functions.iter().zip(&self.parsed.bodies).zip(frames) {
-            let parameters = self
-                .parsed
-                .function_type(*type_index)
-                .map_or(0, |function| function.params().len());
-            let rewriter = Rewriter::new(self.layout, self.module.wasm, parameters as u32, *frame, frames);
-            code.function(&rewriter.rewrite(body, &mut self.shift)?);
+        let bodies = self.parsed.functions.iter().zip(&self.parsed.bodies).zip(frames);
+        for (function, ((type_index, body), frame)) in (first..).zip(bodies) {
+            let Some(ty) = self.parsed.function_type(*type_index) else {
+                return Err(Error::CanonicalizedHeapTypeReference);
+            };
+            let source = Source {
+                parameter_types: ty.params(),
+                frame: *frame,
+                frames,
+                canonicalised: canonicalised(self.parsed, ty, body)?,
+            };
+            let rewriter = Rewriter::new(self.layout, self.module.wasm, source);
+            let rewritten = rewriter.rewrite(body, &mut self.shift)?;
+            code.function(&rewritten.function);
+            hints.function_hints(function, rewritten.rare.into_iter().map(not_taken));
         }
         for helper in helper_bodies(self.layout).iter().take(helper_count(self.heap)) {
             code.function(helper);
@@ -397,7 +409,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
         for import in self.priced_imports() {
             code.function(&import.body(self.layout));
         }
-        Ok(code)
+        Ok((code, hints))
     }
 
     fn has_passive_data(&self) -> bool {
@@ -418,6 +430,13 @@ impl<'m, 'a> Assembly<'m, 'a> {
             data.passive(bytes.iter().copied());
         }
         data
+    }
+}
+
+fn not_taken(branch_func_offset: u32) -> BranchHint {
+    BranchHint {
+        branch_func_offset,
+        branch_hint_value: 0,
     }
 }
 

@@ -3,6 +3,9 @@
 //! A body is cut into straight lines: behind every `loop`, `if`, `else`, `end` and branch, and behind whatever leaves
 //! the function. A line is paid as a whole when it is entered, hence before a trap in its middle. `block` and calls do
 //! not cut. Only where execution can come back to - function entry and loop heads - is the counter also tested.
+//!
+//! A function keeps the counter in a local. Others see it in the global only: callees and callers, the host, and whoever
+//! reads it after a trap. A line in which that may happen stores it there at its start; all others leave it.
 
 use super::cost::cost;
 use replicore_types::fees::WasmWidth;
@@ -17,6 +20,10 @@ pub(super) struct Charge {
     pub cost: u64,
     /// True where the counter is also tested.
     pub reentrant: bool,
+    /// True where others may see the counter before the line ends.
+    pub observed: bool,
+    /// True where only the line before leads here, not a branch.
+    pub continues: bool,
 }
 
 /// Finds the charges of one function body, fed operator by operator.
@@ -26,6 +33,8 @@ pub(super) struct Meter {
     charges: Vec<Charge>,
     next: usize,
     instrumented: u64,
+    /// Blocks that are open besides the function itself.
+    open: u32,
 }
 
 // Instructions that the production replica adds, for the compile charge.
@@ -42,6 +51,8 @@ impl Meter {
             before: 0,
             cost: 1,
             reentrant: true,
+            observed: false,
+            continues: false,
         };
         Self {
             width,
@@ -49,6 +60,7 @@ impl Meter {
             charges: Vec::new(),
             next: 0,
             instrumented: 0,
+            open: 0,
         }
     }
 
@@ -58,10 +70,24 @@ impl Meter {
         self.next += 1;
         self.instrumented += 1;
         self.current.cost += cost(operator, self.width);
+        self.current.observed |= may_trap(operator) || self.leaves_function(operator);
         match operator {
-            Loop { .. } => self.cut(true),
-            If { .. } | Else | End | Br { .. } | BrIf { .. } | BrTable { .. } => self.cut(false),
-            Return | Unreachable | ReturnCall { .. } | ReturnCallIndirect { .. } => self.cut(false),
+            Block { .. } => self.open += 1,
+            Loop { .. } => {
+                self.open += 1;
+                self.cut(true, false);
+            }
+            If { .. } => {
+                self.open += 1;
+                self.cut(false, true);
+            }
+            BrIf { .. } => self.cut(false, true),
+            End => {
+                self.open = self.open.saturating_sub(1);
+                self.cut(false, false);
+            }
+            Else | Br { .. } | BrTable { .. } => self.cut(false, false),
+            Return | Unreachable | ReturnCall { .. } | ReturnCallIndirect { .. } => self.cut(false, false),
             MemoryFill { .. } | MemoryCopy { .. } => {
                 self.instrumented += match self.width {
                     WasmWidth::Wasm32 => SIZE_CHARGE_32,
@@ -74,25 +100,80 @@ impl Meter {
         }
     }
 
+    /// True for calls, and for what may end the function.
+    fn leaves_function(&self, operator: &Operator<'_>) -> bool {
+        use Operator::*;
+        match operator {
+            Call { .. } | CallIndirect { .. } | Return | ReturnCall { .. } | ReturnCallIndirect { .. } => true,
+            End => self.open == 0,
+            Br { relative_depth } | BrIf { relative_depth } => *relative_depth == self.open,
+            BrTable { targets } => {
+                let mut depths = targets.targets().chain([Ok(targets.default())]);
+                depths.any(|depth| depth.is_ok_and(|depth| depth == self.open))
+            }
+            _ => false,
+        }
+    }
+
     /// Ends the current line behind the operator just taken.
-    fn cut(&mut self, reentrant: bool) {
+    fn cut(&mut self, reentrant: bool, continues: bool) {
         let line = std::mem::replace(
             &mut self.current,
             Charge {
                 before: self.next,
                 cost: 0,
                 reentrant,
+                observed: false,
+                continues,
             },
         );
         if line.cost > 0 || line.reentrant {
             self.instrumented += STATIC_CHARGE + if line.reentrant { COUNTER_TEST } else { 0 };
-            self.charges.push(line);
         }
+        self.charges.push(line);
     }
 
-    /// The charges by position, and the number of instructions that the body has after the production replica's
+    /// The charges by position, those of nothing included where the counter is observed, and the number of instructions that the body has after the production replica's
     /// instrumentation. Every body ends with `end`, so no line is left open.
-    pub fn finish(self) -> (Vec<Charge>, u64) {
+    pub fn finish(mut self) -> (Vec<Charge>, u64) {
+        let does_something = |charge: &Charge| charge.cost > 0 || charge.reentrant || charge.observed;
+        self.charges.retain(does_something);
         (self.charges, self.instrumented)
     }
+}
+
+/// True where execution may end with the operator.
+fn may_trap(operator: &Operator<'_>) -> bool {
+    use Operator::*;
+    super::cost::accesses_memory(operator)
+        || matches!(
+            operator,
+            Unreachable
+                | I32DivS
+                | I32DivU
+                | I32RemS
+                | I32RemU
+                | I64DivS
+                | I64DivU
+                | I64RemS
+                | I64RemU
+                | I32TruncF32S
+                | I32TruncF32U
+                | I32TruncF64S
+                | I32TruncF64U
+                | I64TruncF32S
+                | I64TruncF32U
+                | I64TruncF64S
+                | I64TruncF64U
+                | MemoryGrow { .. }
+                | MemoryFill { .. }
+                | MemoryCopy { .. }
+                | MemoryInit { .. }
+                | TableGet { .. }
+                | TableSet { .. }
+                | TableGrow { .. }
+                | TableFill { .. }
+                | TableCopy { .. }
+                | TableInit { .. }
+        )
 }

@@ -110,8 +110,13 @@ impl<'a> Parsed<'a> {
 
     /// The type of the function with this index in the function index space.
     pub fn type_of_function(&self, function_index: u32) -> Option<&FuncType> {
+        self.function_type(self.type_index_of_function(function_index)?)
+    }
+
+    /// The type index of the function with this index in the function index space.
+    pub fn type_index_of_function(&self, function_index: u32) -> Option<u32> {
         let mut all = self.imported_functions().chain(self.functions.iter().copied());
-        self.function_type(all.nth(function_index as usize)?)
+        all.nth(function_index as usize)
     }
 }
 

@@ -3,19 +3,20 @@
 //! What does not change is copied byte for byte. What is added:
 //! ```text
 //! line       counter -= cost                        at a loop head or function entry also: if counter < 0: refill()
+//!            the counter is a local; stored to its global where others may see it, loaded after calls, see `metering`
 //! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
 //! entry      left = stack - frame; if left < 0: stack_overflow()        in functions that are counted, see `frames`
 //! call       stack = left; call                                         of functions that are counted
-//! float      operation; x == x ? x : NaN                                where the compiler leaves that to the code
+//! float      operation; x == x ? x : NaN                                where the bits may be seen, see `nans`
 //! extern     externref -> funcref: nothing gives a canister a reference from outside, so that every one is null
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
-use super::floats::{CanonicalNans, FloatResult};
+use super::floats::FloatResult;
 use super::frames::Frame;
-use super::helpers::counter_test;
+use super::loops::Loops;
 use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -59,7 +60,8 @@ pub(super) struct Layout {
     pub counter: u32,
     /// Index of what is left of the stack.
     pub stack: u32,
-    pub nans: CanonicalNans,
+    /// Where in the memory of marks a loop saves its locals, if there is such a memory.
+    pub scratch: Option<u64>,
 }
 
 impl Layout {
@@ -103,6 +105,25 @@ enum Role {
     Left,
     /// A float that may be NaN.
     Float,
+    /// The instruction counter. Lives throughout.
+    Counter,
+}
+
+/// What is known of the function that is rewritten.
+pub(super) struct Source<'a> {
+    pub parameter_types: &'a [wasmparser::ValType],
+    pub frame: Frame,
+    /// Frames of all functions that the module defines.
+    pub frames: &'a [Frame],
+    /// The operators whose result is made canonical.
+    pub canonicalised: BTreeMap<usize, FloatResult>,
+}
+
+/// An instrumented function.
+pub(super) struct Rewritten {
+    pub function: Function,
+    /// Positions of the `if`s whose branch is almost never taken, in bytes from the function's start.
+    pub rare: Vec<u32>,
 }
 
 /// Rewrites one function.
@@ -110,29 +131,36 @@ pub(super) struct Rewriter<'a> {
     layout: Layout,
     wasm: &'a [u8],
     code: Vec<u8>,
-    parameters: u32,
-    frame: Frame,
-    /// Frames of all functions that the module defines.
-    frames: &'a [Frame],
+    source: Source<'a>,
     /// Parameters and locals, ours included.
     locals: u32,
     ours: BTreeMap<(Role, u8), u32>,
     added: Vec<ValType>,
+    /// Types of parameters and locals of the original function.
+    types: Vec<ValType>,
+    /// The locals that the heads of tight loops save.
+    tight_loops: BTreeMap<usize, Vec<u32>>,
+    /// The global holds what the local counter holds, on every way to where the code ends now.
+    stored: bool,
+    /// Positions in `code` of `if`s whose branch is almost never taken.
+    rare: Vec<u32>,
 }
 
 impl<'a> Rewriter<'a> {
-    /// `wasm` is the original module, `parameters` their number in the function's type.
-    pub fn new(layout: Layout, wasm: &'a [u8], parameters: u32, frame: Frame, frames: &'a [Frame]) -> Self {
+    /// `wasm` is the original module.
+    pub fn new(layout: Layout, wasm: &'a [u8], source: Source<'a>) -> Self {
         Self {
             layout,
             wasm,
             code: Vec::new(),
-            parameters,
-            frame,
-            frames,
-            locals: parameters,
+            locals: source.parameter_types.len() as u32,
+            source,
             ours: BTreeMap::new(),
             added: Vec::new(),
+            types: Vec::new(),
+            tight_loops: BTreeMap::new(),
+            stored: false,
+            rare: Vec::new(),
         }
     }
 
@@ -141,25 +169,33 @@ impl<'a> Rewriter<'a> {
         mut self,
         body: &FunctionBody<'_>,
         types: &mut impl Reencode<Error = TooManyLocals>,
-    ) -> Result<Function, Error<TooManyLocals>> {
+    ) -> Result<Rewritten, Error<TooManyLocals>> {
         let mut locals = Vec::new();
         for declaration in body.get_locals_reader()? {
             let (count, ty) = declaration?;
             locals.push((count, types.val_type(ty)?));
         }
-        self.locals = self.parameters + locals.iter().map(|(count, _)| count).sum::<u32>();
+        for ty in self.source.parameter_types {
+            self.types.push(types.val_type(*ty)?);
+        }
+        for (count, ty) in &locals {
+            self.types.resize(self.types.len() + *count as usize, *ty);
+        }
+        self.locals = self.types.len() as u32;
         self.operators(body)?;
         if self.locals as usize + self.added.len() > LOCALS_MAX {
             return Err(Error::UserError(TooManyLocals));
         }
         locals.extend(self.added.iter().map(|ty| (1, *ty)));
         let mut function = Function::new(locals);
+        let begin = function.byte_len() as u32;
         function.raw(self.code.iter().copied());
-        Ok(function)
+        let rare = self.rare.iter().map(|position| begin + position).collect();
+        Ok(Rewritten { function, rare })
     }
 
     fn operators(&mut self, body: &FunctionBody<'_>) -> Result<(), Error<TooManyLocals>> {
-        if self.frame.counted {
+        if self.source.frame.counted {
             self.enter();
         }
         let mut charges = self.charges(body)?.into_iter().peekable();
@@ -171,7 +207,8 @@ impl<'a> Rewriter<'a> {
             let (operator, start) = reader.read_with_offset()?;
             let end = reader.original_position();
             let charge = charges.next_if(|charge| charge.before == index);
-            let float = self.float_result(&operator);
+            self.stored &= charge.is_none_or(|charge| charge.continues);
+            let float = self.source.canonicalised.get(&index).copied();
             if charge.is_some() || changes(&operator) {
                 self.copy(pending, start);
                 pending = start;
@@ -194,20 +231,16 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    /// The result of a float operation that the code makes canonical.
-    fn float_result(&self, operator: &Operator<'_>) -> Option<FloatResult> {
-        match self.layout.nans {
-            CanonicalNans::ByCompiler => None,
-            CanonicalNans::InCode => FloatResult::of(operator),
-        }
-    }
-
-    fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {
+    fn charges(&mut self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {
         let mut meter = Meter::new(self.layout.width);
+        let mut loops = Loops::default();
         let mut reader = body.get_operators_reader()?;
         while !reader.eof() {
-            meter.add(&reader.read()?);
+            let operator = reader.read()?;
+            meter.add(&operator);
+            loops.add(&operator);
         }
+        self.tight_loops = loops.finish();
         Ok(meter.finish().0)
     }
 
@@ -232,18 +265,99 @@ impl<'a> Rewriter<'a> {
     }
 
     fn charge(&mut self, charge: Charge) {
-        let counter = self.layout.counter;
+        let counter = self.local(Role::Counter, ValType::I64);
         if charge.cost > 0 {
             self.emit(&[
-                Instruction::GlobalGet(counter),
+                match charge.before {
+                    0 => Instruction::GlobalGet(self.layout.counter),
+                    _ => Instruction::LocalGet(counter),
+                },
                 Instruction::I64Const(charge.cost as i64),
                 Instruction::I64Sub,
-                Instruction::GlobalSet(counter),
+                Instruction::LocalSet(counter),
             ]);
+            self.stored = false;
+        }
+        if charge.observed {
+            self.store_counter();
         }
         if charge.reentrant {
-            self.emit(&counter_test(self.layout));
+            self.test_counter(charge.before);
         }
+    }
+
+    /// `if`, of which compilers are told to keep the branch out of the way.
+    fn rarely(&mut self) {
+        self.rare.push(self.code.len() as u32);
+        self.emit(&[Instruction::If(BlockType::Empty)]);
+    }
+
+    /// Lets others see the counter.
+    fn store_counter(&mut self) {
+        if !self.stored {
+            let counter = self.local(Role::Counter, ValType::I64);
+            self.emit(&[
+                Instruction::LocalGet(counter),
+                Instruction::GlobalSet(self.layout.counter),
+            ]);
+            self.stored = true;
+        }
+    }
+
+    /// Takes the counter back from who may have changed it.
+    fn load_counter(&mut self) {
+        let counter = self.local(Role::Counter, ValType::I64);
+        self.emit(&[
+            Instruction::GlobalGet(self.layout.counter),
+            Instruction::LocalSet(counter),
+        ]);
+        self.stored = true;
+    }
+
+    /// `if counter < 0: refill()`, ahead of the operator with index `before`.
+    fn test_counter(&mut self, before: usize) {
+        let counter = self.local(Role::Counter, ValType::I64);
+        self.emit(&[
+            Instruction::LocalGet(counter),
+            Instruction::I64Const(0),
+            Instruction::I64LtS,
+        ]);
+        self.rarely();
+        let stored = self.stored;
+        self.store_counter();
+        let saved = self.saved_locals(before);
+        for (local, ty, place) in &saved {
+            self.emit(&[
+                Instruction::I32Const(0),
+                Instruction::LocalGet(*local),
+                save(*ty, *place),
+            ]);
+        }
+        self.emit(&[Instruction::Call(self.layout.refill())]);
+        for (local, ty, place) in &saved {
+            self.emit(&[
+                Instruction::I32Const(0),
+                restore(*ty, *place),
+                Instruction::LocalSet(*local),
+            ]);
+        }
+        self.load_counter();
+        self.emit(&[Instruction::End]);
+        self.stored = stored;
+    }
+
+    /// The locals that the loop with this first operator saves, with their types and places.
+    fn saved_locals(&self, head: usize) -> Vec<(u32, ValType, u64)> {
+        let (Some(scratch), Some(locals)) = (self.layout.scratch, self.tight_loops.get(&head)) else {
+            return Vec::new();
+        };
+        let typed = locals.iter().map(|local| (*local, self.types[*local as usize]));
+        let saved = typed.filter(|(_, ty)| !matches!(ty, ValType::Ref(_)));
+        let places = (scratch..).step_by(SAVED_BYTES);
+        saved
+            .zip(places)
+            .map(|((local, ty), place)| (local, ty, place))
+            .collect()
     }
 
     /// Emits what stands for an operator that is not copied. `original` are its bytes.
@@ -259,20 +373,22 @@ impl<'a> Rewriter<'a> {
                     self.pass_on_stack(0);
                 }
                 self.emit(&[Instruction::Call(layout.function(*function_index))]);
+                self.load_counter();
             }
             Operator::ReturnCall { function_index } => {
-                if self.frame.counted && self.counts(*function_index) {
-                    self.pass_on_stack(self.frame.bytes);
+                if self.source.frame.counted && self.counts(*function_index) {
+                    self.pass_on_stack(self.source.frame.bytes);
                 }
                 self.emit(&[Instruction::ReturnCall(layout.function(*function_index))]);
             }
             Operator::CallIndirect { .. } => {
                 self.pass_on_stack(0);
                 self.code.extend_from_slice(original);
+                self.load_counter();
             }
             Operator::ReturnCallIndirect { .. } => {
-                if self.frame.counted {
-                    self.pass_on_stack(self.frame.bytes);
+                if self.source.frame.counted {
+                    self.pass_on_stack(self.source.frame.bytes);
                 }
                 self.code.extend_from_slice(original);
             }
@@ -301,12 +417,14 @@ impl<'a> Rewriter<'a> {
         let left = self.local(Role::Left, ValType::I32);
         self.emit(&[
             Instruction::GlobalGet(self.layout.stack),
-            Instruction::I32Const(self.frame.bytes as i32),
+            Instruction::I32Const(self.source.frame.bytes as i32),
             Instruction::I32Sub,
             Instruction::LocalTee(left),
             Instruction::I32Const(0),
             Instruction::I32LtS,
-            Instruction::If(BlockType::Empty),
+        ]);
+        self.rarely();
+        self.emit(&[
             Instruction::Call(self.layout.stack_overflow),
             Instruction::Unreachable,
             Instruction::End,
@@ -316,7 +434,7 @@ impl<'a> Rewriter<'a> {
     /// True where the function with this original index takes from the stack.
     fn counts(&self, function: u32) -> bool {
         let defined = function.checked_sub(self.layout.imported_functions);
-        defined.is_some_and(|defined| self.frames[defined as usize].counted)
+        defined.is_some_and(|defined| self.source.frames[defined as usize].counted)
     }
 
     /// Tells the next function what is left, `returned` bytes of this one's frame included.
@@ -372,8 +490,10 @@ impl<'a> Rewriter<'a> {
             Instruction::LocalSet(middle),
             Instruction::LocalSet(destination),
         ]);
+        self.store_counter();
         self.get_as_i64(length, size);
         self.emit(&[Instruction::Call(self.layout.charge())]);
+        self.load_counter();
         if let Some(charge) = charge {
             self.charge(charge);
         }
@@ -426,6 +546,35 @@ pub(super) const MARK: MemArg = MemArg {
     target: MemArgTarget::Memory(MARKS_MEMORY),
     ordering: None,
 };
+
+/// Bytes for one saved local.
+const SAVED_BYTES: usize = 16;
+
+fn scratch(place: u64) -> MemArg {
+    MemArg { offset: place, ..MARK }
+}
+
+fn save(ty: ValType, place: u64) -> Instruction<'static> {
+    let place = scratch(place);
+    match ty {
+        ValType::I32 => Instruction::I32Store(place),
+        ValType::I64 => Instruction::I64Store(place),
+        ValType::F32 => Instruction::F32Store(place),
+        ValType::F64 => Instruction::F64Store(place),
+        ValType::V128 | ValType::Ref(_) => Instruction::V128Store(place),
+    }
+}
+
+fn restore(ty: ValType, place: u64) -> Instruction<'static> {
+    let place = scratch(place);
+    match ty {
+        ValType::I32 => Instruction::I32Load(place),
+        ValType::I64 => Instruction::I64Load(place),
+        ValType::F32 => Instruction::F32Load(place),
+        ValType::F64 => Instruction::F64Load(place),
+        ValType::V128 | ValType::Ref(_) => Instruction::V128Load(place),
+    }
+}
 
 /// Orders the types of values that are stored.
 fn type_code(ty: ValType) -> u8 {

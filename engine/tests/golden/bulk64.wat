@@ -25,7 +25,7 @@
   (import "__replicore" "stack_overflow" (func (;2;) (type 3)))
   (import "__replicore" "charge_system_call" (func (;3;) (type 6) (param i64 i64 i64 i64)))
   (memory (;0;) i64 1 98304)
-  (memory (;1;) 24 24)
+  (memory (;1;) 25 25)
   (global (;0;) (mut i64) i64.const 0)
   (global (;1;) (mut i32) i32.const 0)
   (export "__replicore.heap" (memory 0))
@@ -33,68 +33,83 @@
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
   (func (;4;) (type 0) (param i64 i64)
-    (local i64 i32 i64 i64 i32)
+    (local i64 i64 i32 i64 i64 i32)
     global.get 0
     i64.const 4
     i64.sub
-    global.set 0
-    global.get 0
+    local.set 2
+    local.get 2
     i64.const 0
     i64.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
+      local.get 2
+      global.set 0
       call 5
+      global.get 0
+      local.set 2
     end
     local.get 0
     i32.const 0
     local.get 1
     block ;; label = @1
     end
+    local.set 5
     local.set 4
     local.set 3
-    local.set 2
-    local.get 4
+    local.get 2
+    global.set 0
+    local.get 5
     call 6
     global.get 0
+    local.set 2
+    local.get 2
     i64.const 306
     i64.sub
-    global.set 0
+    local.set 2
     local.get 2
+    global.set 0
     local.get 3
     local.get 4
+    local.get 5
     memory.fill
-    local.get 2
-    local.get 4
+    local.get 3
+    local.get 5
     call 7
     i64.const 0
     local.get 0
     local.get 1
-    local.set 4
     local.set 5
-    local.set 2
-    local.get 4
-    call 6
-    local.get 2
+    local.set 6
+    local.set 3
     local.get 5
-    local.get 4
+    call 6
+    global.get 0
+    local.set 2
+    local.get 3
+    local.get 6
+    local.get 5
     memory.copy
-    local.get 2
-    local.get 4
+    local.get 3
+    local.get 5
     call 7
     local.get 0
     i32.const 0
     i32.const 7
-    local.set 6
+    local.set 7
+    local.set 4
     local.set 3
-    local.set 2
-    local.get 6
+    local.get 7
     i64.extend_i32_u
     call 6
-    local.get 2
+    global.get 0
+    local.set 2
     local.get 3
-    local.get 6
+    local.get 4
+    local.get 7
     memory.init 0
-    local.get 2
-    local.get 6
+    local.get 3
+    local.get 7
     i64.extend_i32_u
     call 7
   )

@@ -13,6 +13,7 @@
     (drop (call $gcd (i32.const 12) (i32.const 18)))))
 ;; ---- instrumented ----
 ;; compile charge: 131 instructions
+;; canister_query gcd: 78 instructions
 (module
   (type (;0;) (func (param i32 i32) (result i32)))
   (type (;1;) (func))
@@ -32,39 +33,52 @@
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
   (func (;4;) (type 0) (param i32 i32) (result i32)
+    (local i64)
     global.get 0
     i64.const 1
     i64.sub
-    global.set 0
-    global.get 0
+    local.set 2
+    local.get 2
     i64.const 0
     i64.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
+      local.get 2
+      global.set 0
       call 6
+      global.get 0
+      local.set 2
     end
     loop (result i32) ;; label = @1
-      global.get 0
+      local.get 2
       i64.const 4
       i64.sub
-      global.set 0
-      global.get 0
+      local.set 2
+      local.get 2
       i64.const 0
       i64.lt_s
+      (@metadata.code.branch_hint "\00")
       if ;; label = @2
+        local.get 2
+        global.set 0
         call 6
+        global.get 0
+        local.set 2
       end
       local.get 1
       i32.eqz
       if (result i32) ;; label = @2
-        global.get 0
+        local.get 2
         i64.const 1
         i64.sub
-        global.set 0
+        local.set 2
         local.get 0
       else
-        global.get 0
+        local.get 2
         i64.const 17
         i64.sub
+        local.set 2
+        local.get 2
         global.set 0
         local.get 1
         local.get 0
@@ -75,15 +89,18 @@
         br 1 (;@1;)
       end
     end
+    local.get 2
+    global.set 0
   )
   (func (;5;) (type 1)
-    (local i32)
+    (local i32 i64)
     global.get 1
     i32.const 16
     i32.sub
     local.tee 0
     i32.const 0
     i32.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
       call 2
       unreachable
@@ -91,16 +108,23 @@
     global.get 0
     i64.const 9
     i64.sub
+    local.set 1
+    local.get 1
     global.set 0
-    global.get 0
+    local.get 1
     i64.const 0
     i64.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
       call 6
+      global.get 0
+      local.set 1
     end
     i32.const 12
     i32.const 18
     call 4
+    global.get 0
+    local.set 1
     drop
   )
   (func (;6;) (type 4)

@@ -14,6 +14,7 @@
   (start $main))
 ;; ---- instrumented ----
 ;; compile charge: 96 instructions
+;; canister_update main: 1319 instructions
 (module
   (type (;0;) (func))
   (type (;1;) (func (param i64) (result i64)))
@@ -29,7 +30,7 @@
   (import "__replicore" "charge_system_call" (func (;4;) (type 6) (param i64 i64 i64 i64)))
   (table (;0;) 2 funcref)
   (memory (;0;) 1 10)
-  (memory (;1;) 16 16)
+  (memory (;1;) 17 17)
   (global (;0;) (mut i32) i32.const 3)
   (global (;1;) i64 i64.const 4)
   (global (;2;) (mut i64) i64.const 0)
@@ -44,13 +45,14 @@
   (export "__replicore.global.0" (global 0))
   (elem (;0;) (i32.const 0) func 5 9)
   (func (;5;) (type 0)
-    (local i32 i32)
+    (local i32 i64 i32)
     global.get 3
     i32.const 32
     i32.sub
     local.tee 0
     i32.const 0
     i32.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
       call 3
       unreachable
@@ -58,32 +60,41 @@
     global.get 2
     i64.const 319
     i64.sub
+    local.set 1
+    local.get 1
     global.set 2
-    global.get 2
+    local.get 1
     i64.const 0
     i64.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
       call 6
+      global.get 2
+      local.set 1
     end
     i32.const 2
-    local.set 1
+    local.set 2
     memory.size
     i64.extend_i32_u
-    local.get 1
+    local.get 2
     i64.extend_i32_u
     call 2
     if (result i32) ;; label = @1
-      local.get 1
+      local.get 2
       memory.grow
     else
       i32.const -1
     end
     drop
     call 9
+    global.get 2
+    local.set 1
     i32.const 1
     local.get 0
     global.set 3
     call_indirect (type 0)
+    global.get 2
+    local.set 1
   )
   (func (;6;) (type 3)
     global.get 2

@@ -20,7 +20,7 @@
   (import "__replicore" "stack_overflow" (func (;2;) (type 3)))
   (import "__replicore" "charge_system_call" (func (;3;) (type 6) (param i64 i64 i64 i64)))
   (memory (;0;) 1 65536)
-  (memory (;1;) 16 16)
+  (memory (;1;) 17 17)
   (global (;0;) (mut i64) i64.const 0)
   (global (;1;) (mut i32) i32.const 0)
   (export "__replicore.heap" (memory 0))
@@ -28,35 +28,40 @@
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
   (func (;4;) (type 0) (param i32)
-    (local i32 i32 i64 v128)
+    (local i64 i32 i32 i64 v128)
     global.get 0
     i64.const 10
     i64.sub
+    local.set 1
+    local.get 1
     global.set 0
-    global.get 0
+    local.get 1
     i64.const 0
     i64.lt_s
+    (@metadata.code.branch_hint "\00")
     if ;; label = @1
       call 5
+      global.get 0
+      local.set 1
     end
     local.get 0
     i32.const 7
-    local.set 2
-    local.tee 1
-    local.get 2
+    local.set 3
+    local.tee 2
+    local.get 3
     i32.store
-    local.get 1
+    local.get 2
     i32.const 12
     i32.shr_u
     i32.const 1
     i32.store8 1
     local.get 0
     i64.const 7
-    local.set 3
-    local.tee 1
-    local.get 3
+    local.set 4
+    local.tee 2
+    local.get 4
     i64.store8 offset=5000
-    local.get 1
+    local.get 2
     i32.const 5000
     i32.add
     i32.const 12
@@ -65,11 +70,11 @@
     i32.store8 1
     local.get 0
     v128.const i32x4 0x00000001 0x00000000 0x00000002 0x00000000
-    local.set 4
-    local.tee 1
-    local.get 4
+    local.set 5
+    local.tee 2
+    local.get 5
     v128.store16_lane 3
-    local.get 1
+    local.get 2
     i32.const 12
     i32.shr_u
     i32.const 1

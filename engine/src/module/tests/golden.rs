@@ -1,4 +1,5 @@
-//! Modules and their instrumented form side by side, in `tests/golden`: input, a line of dashes, output.
+//! Modules, their instrumented form, and what calling their exports costs, in `tests/golden`: input, a line of dashes,
+//! output. A call that traps is marked with `!`.
 //!
 //! `UPDATE_GOLDEN=1 cargo test` writes the outputs anew.
 
@@ -28,10 +29,27 @@ fn check(file: &Path) {
     let instrumented = prepare(&wasm);
     let count = instrumented.compile_charge.instrumented_instructions;
     let printed = wasmprinter::print_bytes(&instrumented.wasm).unwrap();
-    let actual = format!(";; compile charge: {count} instructions\n{printed}");
+    let calls = calls(&wasm, input);
+    let actual = format!(";; compile charge: {count} instructions\n{calls}{printed}");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(file, format!("{input}{SEPARATOR}{actual}")).unwrap();
     } else {
         assert_eq!(actual, expected, "{}: see UPDATE_GOLDEN", file.display());
     }
+}
+
+/// A line for every exported method: its instructions.
+fn calls(wasm: &[u8], input: &str) -> String {
+    use std::fmt::Write;
+    let names = input
+        .split("export \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
+    let mut lines = String::new();
+    for method in names.filter(|name| name.starts_with("canister_")) {
+        let (instructions, trapped) = super::running::cost_of(wasm, method);
+        let trapped = if trapped { "!" } else { "" };
+        writeln!(lines, ";; {method}: {instructions} instructions{trapped}").unwrap();
+    }
+    lines
 }

@@ -1,6 +1,6 @@
 //! Where lines are cut, and what each is charged.
 
-use crate::module::metering::Meter;
+use crate::module::metering::{Charge, Meter};
 use crate::module::parsed::Parsed;
 use std::fmt::Write;
 
@@ -16,7 +16,8 @@ fn check(body: &str, expected: &str) {
         meter.add(&operator.unwrap());
     }
     let mut charges = String::new();
-    for charge in meter.finish().0 {
+    let charges_something = |charge: &Charge| charge.cost > 0 || charge.reentrant;
+    for charge in meter.finish().0.into_iter().filter(charges_something) {
         let test = if charge.reentrant { "!" } else { "" };
         write!(charges, "{}: {}{test}  ", charge.before, charge.cost).unwrap();
     }

@@ -102,6 +102,11 @@ impl Running {
     }
 }
 
+/// Instructions that a call of a fresh instance's method uses, and whether it traps.
+pub(super) fn cost_of(wasm: &[u8], method: &str) -> (i64, bool) {
+    Running::new(wasm).cost(method)
+}
+
 /// Runs `body` as an update of a module with 3 pages of `address` memory; gives its cost, whether it trapped, and the
 /// pages marked.
 fn run(address: &str, body: &str) -> (i64, bool, Vec<usize>) {
