@@ -3,6 +3,7 @@
 //! Bounds that change results are not here: they are part of the protocol (`replicore_types::limits`) or of the
 //! replicated state (`[subnet]`, fixed when a state directory is created).
 
+use crate::admission::{AdmissionConfig, AdmissionPolicy};
 use replicore_engine::Tiers;
 use replicore_netstack::{NetBackend, NetLimits};
 use replicore_types::{SubnetConfig, limits};
@@ -29,6 +30,8 @@ pub struct Config {
     pub net_threads: usize,
     /// What kind of subnet a new state directory is created as. An existing directory keeps its own.
     pub subnet: SubnetConfig,
+    /// Which calls are admitted.
+    pub admission: AdmissionConfig,
     /// The ingress pool.
     pub pool: PoolConfig,
     /// Batches and rounds.
@@ -182,6 +185,7 @@ impl Default for Config {
             net: NetBackend::default(),
             net_threads: 0,
             subnet: SubnetConfig::default(),
+            admission: AdmissionConfig::default(),
             pool: PoolConfig::default(),
             rounds: RoundsConfig::default(),
             checkpoints: CheckpointsConfig::default(),
@@ -291,6 +295,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let http = |rule| ConfigError::Invalid("http", rule);
         self.http.check().map_err(http)?;
+        AdmissionPolicy::new(&self.admission).map_err(|rule| ConfigError::Invalid("admission", rule))?;
         for (key, threads) in [
             ("cores", self.cores),
             ("net_threads", self.net_threads),

@@ -1,5 +1,6 @@
 //! The metrics as text, in the exposition format of Prometheus.
 
+use crate::admission::AdmissionPolicy;
 use crate::metrics::{Histogram, Metrics};
 use crate::pool::IngressPool;
 use crate::process_stats;
@@ -24,6 +25,8 @@ pub struct Observed {
     pub published: Arc<Published>,
     /// The public HTTP interface.
     pub server: ServerObserver,
+    /// Which calls the operator admits.
+    pub admission: Arc<AdmissionPolicy>,
     /// Messages that wait for a batch.
     pub pool: Arc<IngressPool>,
     /// Callers that wait for certificates.
@@ -42,6 +45,7 @@ impl Observed {
         let mut text = Text(String::with_capacity(16 * 1024));
         self.write_network(&mut text);
         self.write_calls(&mut text);
+        self.write_admission(&mut text);
         self.write_pool(&mut text);
         self.write_rounds(&mut text);
         self.write_queries(&mut text);
@@ -74,6 +78,24 @@ impl Observed {
         );
         if let Some(cache) = stats.signature_cache {
             write_signature_cache(text, &cache);
+        }
+    }
+
+    fn write_admission(&self, text: &mut Text) {
+        text.head(
+            "admission_total",
+            "counter",
+            "Calls by what the admission policy said, and which rule.",
+        );
+        for count in self.admission.counts() {
+            for (decision, number) in [
+                ("allowed", count.allowed),
+                ("denied", count.denied),
+                ("limited", count.limited),
+            ] {
+                let labels = format!("{{rule=\"{}\",decision=\"{decision}\"}}", count.rule);
+                text.sample("admission_total", &labels, number);
+            }
         }
     }
 

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod certification;
 pub mod checkpoints;
 mod commit;

@@ -1,5 +1,6 @@
 //! The process: opens a state directory, recovers it, starts the threads, and stops them in order.
 
+use crate::admission::AdmissionPolicy;
 use crate::certification::{KeyError, NodeKey};
 use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
 use crate::commit::{self, Commit};
@@ -71,6 +72,8 @@ pub enum ReplicaError {
     Recovery(RecoveryError),
     /// A thread or a socket cannot be had; what for.
     Io(&'static str, io::Error),
+    /// The admission policy is wrong; how.
+    Admission(String),
     /// The final checkpoint failed; the batch log still holds everything.
     Checkpoint(CheckpointError),
     /// A thread ended with an error while serving.
@@ -82,6 +85,7 @@ impl fmt::Display for ReplicaError {
         match self {
             Self::Recovery(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Admission(rule) => write!(f, "the admission policy is wrong: {rule}"),
             Self::Checkpoint(error) => write!(f, "the final checkpoint failed (the log holds every batch): {error}"),
             Self::Failed(text) => write!(f, "the replica failed: {text}"),
         }
@@ -158,6 +162,7 @@ impl Replica {
             &config.queries,
         );
         let calls = Calls {
+            admission: Arc::new(AdmissionPolicy::new(&config.admission).map_err(ReplicaError::Admission)?),
             published,
             pool: Arc::clone(&workers.pool),
             waiters: Arc::clone(&workers.waiters),
@@ -182,6 +187,7 @@ impl Replica {
             queries: observer,
             published: Arc::clone(&calls.published),
             server: server.observer(),
+            admission: Arc::clone(&calls.admission),
             pool: Arc::clone(&calls.pool),
             waiters: Arc::clone(&calls.waiters),
             engine: Arc::clone(&calls.engine),

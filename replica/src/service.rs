@@ -1,5 +1,6 @@
 //! What the network stack asks for, answered from the last certified state, the pool and the query threads.
 
+use crate::admission::{AdmissionPolicy, Refusal};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::pool::{Admission, IngressPool};
@@ -32,6 +33,8 @@ pub const SHUTTING_DOWN: ServiceBusy = ServiceBusy("the replica is shutting down
 
 /// What a call passes on its way into the pool.
 pub struct Calls {
+    /// Which calls the operator admits.
+    pub admission: Arc<AdmissionPolicy>,
     /// The last certified state.
     pub published: Arc<Published>,
     /// Messages waiting for a batch.
@@ -69,6 +72,12 @@ impl ReplicaService for Service {
         let Some(snapshot) = self.calls.published.load() else {
             return respond(CallReply::Busy(ServiceBusy("no certified state yet")));
         };
+        if let Err(refusal) = self.calls.admission.admit(&message, Instant::now()) {
+            return respond(match refusal {
+                Refusal::Denied(error) => CallReply::Rejected(error),
+                Refusal::Limited(busy) => CallReply::Busy(busy),
+            });
+        }
         let calls = Arc::clone(&self.calls);
         if !runs_filter(&snapshot, &message) {
             return calls.take_up(&snapshot, message, target, wait, respond);

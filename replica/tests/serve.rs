@@ -363,3 +363,53 @@ fn the_root_of_trust_is_the_one_that_status_reports() {
     assert!(Decode!(&balance, u64).unwrap() > 0);
     replica.stop().unwrap();
 }
+
+#[test]
+fn the_operator_says_which_calls_come_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.admission = toml::from_str(
+        r#"
+        [[rules]]
+        name = "closed"
+        decision = "deny"
+        methods = ["clo*"]
+        [[rules]]
+        name = "once"
+        methods = ["beats"]
+        per_second = 1
+        burst = 1
+        "#,
+    )
+    .unwrap();
+    let replica = Replica::start(&config).unwrap();
+    let client = Client::new(&replica, 1);
+    let canister = client.install(&counter());
+    let mut agent = client.agent();
+    match agent.update(canister, "closed", b"").unwrap() {
+        CallOutcome::Rejected(1, text, code) => {
+            assert!(text.contains("`closed`") && code == "IC0199", "{code}: {text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(count(&replied(agent.update(canister, "inc", b"").unwrap())), 1);
+    // Of two at once the second is beyond the rate, however long the first takes.
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let ask = || client.agent().update(canister, "beats", b"");
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(
+        answers
+            .iter()
+            .any(|answer| matches!(answer, Ok(CallOutcome::Replied(_))))
+    );
+    assert!(
+        answers
+            .iter()
+            .any(|answer| matches!(answer, Err(AgentError::Http(503, _))))
+    );
+    let metrics = replica.metrics_text();
+    assert!(metrics.contains("replicore_admission_total{rule=\"closed\",decision=\"denied\"} 1"));
+    replica.stop().unwrap();
+}

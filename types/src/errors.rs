@@ -67,6 +67,7 @@ macro_rules! error_codes {
 error_codes! {
     101 SubnetOversubscribed "The subnet has no memory or compute left to promise."
     102 MaxNumberOfCanistersReached "The subnet hosts as many canisters as it may."
+    199 CallNotAdmitted "The operator's admission policy denies the call. Ours: no state ever holds it."
     201 CanisterQueueFull "The queue to the canister is full."
     202 IngressMessageTimeout "The message expired before it was executed."
     203 CanisterQueueNotEmpty "The canister's queues must be empty for this."
