@@ -29,7 +29,7 @@ struct Stage {
     run: fn() -> Result<()>,
 }
 
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 11] = [
     Stage {
         name: "format",
         network: false,
@@ -64,6 +64,11 @@ const STAGES: [Stage; 10] = [
         name: "conformance",
         network: false,
         run: conformance,
+    },
+    Stage {
+        name: "interleavings",
+        network: true,
+        run: interleavings,
     },
     Stage {
         name: "canisters",
@@ -201,6 +206,14 @@ fn transcripts() -> Option<PathBuf> {
         .into_iter()
         .chain(beside)
         .find(|folder: &PathBuf| Path::is_dir(folder))
+}
+
+/// The hand-over structures under every interleaving. In a crate outside the workspace, because it compiles the replica's
+/// files against other locks.
+fn interleavings() -> Result<()> {
+    let manifest = shell::root().join("replica/interleavings/Cargo.toml");
+    let mut command = cargo(&["run", "--quiet", "--release", "--locked", "--manifest-path"]);
+    shell::run_shown(command.arg(manifest))
 }
 
 /// The quick toolchains compile their canisters again; the result must be what is committed.
