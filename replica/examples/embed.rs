@@ -94,6 +94,7 @@ fn batch(machine: &StateMachine, messages: Vec<Ingress>) -> Batch {
         randomness: Randomness([height.0 as u8; 32]),
         messages,
         consensus_responses: Vec::new(),
+        stream_slices: Vec::new(),
         requires_checkpoint: false,
     }
 }
@@ -151,4 +152,9 @@ fn install(canister: CanisterId) -> Result<Vec<u8>, Box<dyn Error>> {
         wasm_module: ByteBuf::from(wat::parse_str(COUNTER)?),
         arg: ByteBuf::new(),
     })?)
+}
+
+#[test]
+fn it_runs() -> Result<(), Box<dyn Error>> {
+    main()
 }

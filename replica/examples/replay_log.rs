@@ -24,14 +24,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args()
         .nth(1)
         .map_or(temporary.path().to_owned(), PathBuf::from);
-    std::fs::create_dir_all(&directory)?;
+    record_and_replay(&directory)
+}
 
-    let mut log = open(&directory)?;
+/// Records a history where there is none, and replays it.
+fn record_and_replay(directory: &Path) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(directory)?;
+    let mut log = open(directory)?;
     if log.last_height().is_none() {
         record(&mut log)?;
     }
     drop(log);
-    replay(&open(&directory)?)
+    replay(&open(directory)?)
 }
 
 fn open(directory: &Path) -> Result<BatchLog, Box<dyn Error>> {
@@ -83,4 +87,11 @@ fn fresh() -> Result<StateMachine, Box<dyn Error>> {
     let engine = Arc::new(Engine::new(EngineConfig::default())?);
     let genesis = StateMachine::for_test(batches::subnet(), Arc::clone(&engine));
     Ok(StateMachine::new(genesis.state().clone(), engine, SchedulerCores(2)))
+}
+
+#[test]
+fn what_is_recorded_replays_again_and_again() -> Result<(), Box<dyn Error>> {
+    let directory = tempfile::tempdir()?;
+    record_and_replay(directory.path())?;
+    record_and_replay(directory.path())
 }

@@ -15,8 +15,11 @@ use std::sync::Arc;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
-    let (seed, rounds) = (number(1)?, number(30)?);
+    compare(number(1)?, number(30)?)
+}
 
+/// Executes the batches of a seed on both engines.
+fn compare(seed: u64, rounds: u64) -> Result<(), Box<dyn Error>> {
     let mut first = machine(1, EngineConfig::default())?;
     let mut second = machine(
         4,
@@ -51,4 +54,9 @@ fn machine(cores: usize, config: EngineConfig) -> Result<StateMachine, Box<dyn E
         engine,
         SchedulerCores(cores),
     ))
+}
+
+#[test]
+fn the_engines_agree() -> Result<(), Box<dyn Error>> {
+    compare(2, 10)
 }

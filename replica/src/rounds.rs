@@ -100,6 +100,8 @@ impl Rounds {
                 .pool
                 .take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
             consensus_responses: self.pool.take_answers(self.config.batch_bytes_max),
+            // A replica process hosts one subnet; those who embed several exchange slices themselves.
+            stream_slices: Vec::new(),
             requires_checkpoint: false,
         });
         let has_messages = !(batch.messages.is_empty() && batch.consensus_responses.is_empty());

@@ -1,7 +1,7 @@
 //! What time ends: messages that waited too long, best-effort calls whose deadline passed.
 
 use crate::round::Round;
-use crate::state::CanisterState;
+use crate::state::{CanisterState, CyclesUseCase};
 use replicore_engine::Execute;
 use replicore_types::{
     CallbackId, CanisterId, Cycles, ErrorCode, IngressState, IngressStatus, RejectCode, RejectContext, Request,
@@ -45,14 +45,18 @@ impl<E: Execute> Round<'_, E> {
             self.set_status(ingress.message_id, status);
         }
         for request in requests {
-            self.give_back_payment(&request);
+            self.give_back_payment(id, &request);
         }
     }
 
-    /// The cycles of a best-effort call that nobody took up go back to its sender.
-    fn give_back_payment(&mut self, request: &Request) {
+    /// The cycles of a best-effort call that `receiver` did not take up go back to its sender. There is no way back to
+    /// another subnet: who is there has had its answer.
+    fn give_back_payment(&mut self, receiver: CanisterId, request: &Request) {
         if let Some(sender) = self.state.canister_mut(&request.sender) {
             sender.system.balance += request.payment;
+        } else if let Some(receiver) = self.state.canister_mut(&receiver) {
+            let consumed = &mut receiver.system.consumed;
+            consumed.add(CyclesUseCase::DroppedMessages, request.payment);
         }
     }
 }

@@ -25,6 +25,7 @@ mod route;
 mod run;
 pub mod state;
 mod stats;
+mod streams;
 mod subnet_calls;
 mod tasks;
 #[cfg(test)]

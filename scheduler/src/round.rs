@@ -1,7 +1,7 @@
 //! One round: the phases in order.
 //!
 //! ```text
-//! expire -> induct -> install under way -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
+//! expire -> take over streams -> induct -> install under way -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
 //! ```
 //! The bracket is an iteration; it repeats while something can run and the round's limits last.
 
@@ -32,6 +32,7 @@ pub fn execute_round<E: Execute>(
     round.expire();
     round.answer_waiting(batch.randomness, batch.consensus_responses);
     round.deliver_outbound();
+    round.induct_streams(batch.stream_slices);
     round.induct(batch.messages);
     round.resume_install();
     round.execute();

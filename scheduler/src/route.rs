@@ -1,5 +1,5 @@
-//! From outputs to inputs: within the round where the receiver is a running canister of the subnet, otherwise by way of
-//! the next round.
+//! From outputs to inputs: within the round where the receiver is a running canister of the subnet, into a stream where it
+//! lives on another one, otherwise by way of the next round.
 
 use crate::apply;
 use crate::induct::accepts_calls;
@@ -46,13 +46,13 @@ impl<E: Execute> Round<'_, E> {
             }
             return;
         }
-        if let Err(request) = self.try_deliver(request) {
+        if let Err(request) = self.try_deliver(request).or_else(|request| self.try_send(request)) {
             self.state.subnet.outbound.push_back(request);
         }
     }
 
     /// Hands a request to a running canister that has room for it; gives it back otherwise.
-    fn try_deliver(&mut self, request: Arc<Request>) -> Result<(), Arc<Request>> {
+    pub fn try_deliver(&mut self, request: Arc<Request>) -> Result<(), Arc<Request>> {
         let receiver = request.receiver;
         match self
             .state
@@ -71,6 +71,9 @@ impl<E: Execute> Round<'_, E> {
     pub fn deliver_response(&mut self, response: Arc<Response>) {
         let originator = response.originator;
         let Some(canister) = self.state.canister_mut(&originator) else {
+            if let Err(response) = self.try_answer(response) {
+                self.state.metadata.metrics.consumed_without_canister += response.refund;
+            }
             return;
         };
         let callback = response.originator_reply_callback;
@@ -90,7 +93,7 @@ impl<E: Execute> Round<'_, E> {
         self.ready.insert(originator);
     }
 
-    fn reject(&mut self, request: &Request, context: RejectContext) {
+    pub fn reject(&mut self, request: &Request, context: RejectContext) {
         self.respond_to(request, ResponsePayload::Reject(context), request.payment);
     }
 
@@ -122,7 +125,7 @@ impl<E: Execute> Round<'_, E> {
     }
 
     /// Why a request cannot be delivered.
-    fn refusal(&self, request: &Request) -> RejectContext {
+    pub fn refusal(&self, request: &Request) -> RejectContext {
         let receiver = request.receiver;
         let (first, last) = self.state.metadata.canister_range;
         let (code, message) = match self.state.canister(&receiver) {

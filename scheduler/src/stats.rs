@@ -25,6 +25,8 @@ pub struct RoundStats {
     pub heap_delta_bytes: u64,
     /// Messages delivered from canister to canister.
     pub messages_routed: u64,
+    /// Messages taken over from other subnets.
+    pub stream_messages_received: u64,
     /// Iterations.
     pub iterations: u32,
     /// Canisters changed.

@@ -18,7 +18,7 @@ mod threshold;
 mod time;
 
 pub use amounts::{Cycles, NumBytes, NumInstructions, OS_PAGE_BYTES, WASM_PAGE_BYTES};
-pub use batch::{Batch, ConsensusResponse, Randomness};
+pub use batch::{Batch, ConsensusResponse, Randomness, StreamHeader, StreamMessage, StreamSlice};
 pub use errors::{ErrorCode, RejectCode, UserError};
 pub use ids::{CallContextId, CallbackId, CanisterId, MessageId, NodeId, PrincipalId, SubnetId};
 pub use ingress::{Ingress, IngressState, IngressStatus, WasmResult};

@@ -58,6 +58,11 @@ pub const QUERY_REPLY_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub const METHOD_NAME_BYTES_MAX: usize = 20_000;
 /// Requests waiting from one canister to another, and as many reserved response slots.
 pub const QUEUE_CAPACITY: usize = 500;
+/// Messages kept for one other subnet; above it calls to its canisters are rejected. Responses always find room: the slots
+/// of their calls bound them.
+pub const STREAM_MESSAGES_MAX: usize = 10_000;
+/// Bytes of messages in one slice of a stream; one message always fits.
+pub const STREAM_SLICE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Ingress messages in one batch: bounds what one round inducts before any of it is executed.
 pub const BATCH_MESSAGES_MAX: usize = 100_000;
 /// Payload bytes in one batch.

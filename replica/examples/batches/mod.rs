@@ -69,6 +69,7 @@ pub fn batches(seed: u64, count: u64) -> Result<Vec<Batch>, Box<dyn Error>> {
                 randomness: Randomness(Sha256::digest(height.to_be_bytes()).into()),
                 messages,
                 consensus_responses: Vec::new(),
+                stream_slices: Vec::new(),
                 requires_checkpoint: false,
             })
         })

@@ -271,8 +271,7 @@ impl<'a> Harness<'a> {
             time: self.time,
             randomness: Randomness(randomness),
             messages,
-            consensus_responses: Vec::new(),
-            requires_checkpoint: false,
+            ..Batch::default()
         });
     }
 

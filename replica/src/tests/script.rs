@@ -111,8 +111,7 @@ impl Script {
             time: time_of(height),
             randomness: Randomness([height as u8; 32]),
             messages,
-            consensus_responses: Vec::new(),
-            requires_checkpoint: false,
+            ..Batch::default()
         }
     }
 

@@ -96,8 +96,7 @@ impl<'a, E: Execute> World<'a, E> {
             time,
             randomness: Randomness([height.0 as u8; 32]),
             messages,
-            consensus_responses: Vec::new(),
-            requires_checkpoint: false,
+            ..Batch::default()
         }
     }
 

@@ -35,6 +35,24 @@ impl HashTree {
         }
     }
 
+    /// The tree below a label, where it is shown.
+    pub fn below(&self, label: &[u8]) -> Option<&HashTree> {
+        match self {
+            Self::Fork(sides) => sides.0.below(label).or_else(|| sides.1.below(label)),
+            Self::Labeled(found, content) if found == label => Some(content),
+            _ => None,
+        }
+    }
+
+    /// The labels that are shown at this level and what is below them, in their order.
+    pub fn labels(&self) -> Vec<(&[u8], &HashTree)> {
+        match self {
+            Self::Fork(sides) => [sides.0.labels(), sides.1.labels()].concat(),
+            Self::Labeled(label, content) => vec![(label.as_slice(), content)],
+            _ => Vec::new(),
+        }
+    }
+
     /// Two trees side by side; pruned where both are.
     pub(crate) fn fork(left: HashTree, right: HashTree) -> Self {
         match (&left, &right) {

@@ -3,6 +3,7 @@
 //! ```text
 //! /time                                   /subnet/<id>/{public_key,type,canister_ranges,metrics,node/<id>/public_key}
 //! /request_status/<id>/{status,...}       /canister_ranges/<subnet>/<first canister>
+//! /streams/<subnet>/{header,messages/<index>}
 //! /canister/<id>/{certified_data,controllers,module_hash,metadata/<name>,...}
 //! ```
 //! The two large subtrees, request statuses and canisters, are persistent maps of digests ([`DigestMap`]): a round
@@ -16,6 +17,7 @@ mod content;
 mod digest;
 mod digest_map;
 mod hash_tree;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +28,13 @@ pub use content::{SELF_DESCRIBED_CBOR, request_status};
 pub use digest::Digest;
 pub use digest_map::{Change, DigestMap, LABEL_BYTES_MAX, Label};
 pub use hash_tree::{HashTree, PathSet, Subtree};
+pub use streams::{SliceError, read_stream_slice};
 
 use crate::state::ReplicatedState;
 use content::CanisterSummary;
 use imbl::OrdMap;
 use rayon::prelude::*;
-use replicore_types::{CanisterId, IngressStatus, MessageId, Time};
+use replicore_types::{CanisterId, IngressStatus, MessageId, SubnetId, Time};
 use std::sync::Arc;
 
 /// From this many changed statuses on their hashing is shared between threads.
@@ -46,6 +49,7 @@ pub struct CertifiedState {
     canisters: DigestMap,
     summaries: OrdMap<CanisterId, Arc<CanisterSummary>>,
     request_statuses: DigestMap,
+    streams: OrdMap<SubnetId, streams::CertifiedStream>,
     root_hash: Digest,
 }
 
@@ -60,6 +64,7 @@ impl Default for CertifiedState {
             canisters: DigestMap::default(),
             summaries: OrdMap::new(),
             request_statuses: DigestMap::default(),
+            streams: OrdMap::new(),
             root_hash: [0; 32],
         };
         empty.root_hash = empty.top_digest();
@@ -106,6 +111,7 @@ impl CertifiedState {
         self.canisters.update(changes, is_parallel);
         self.request_statuses
             .update(status_changes(state, changed_statuses, is_parallel), is_parallel);
+        self.update_streams(&state.subnet.streams);
         self.root_hash = self.top_digest();
         self.root_hash
     }
@@ -200,18 +206,22 @@ impl CertifiedState {
     }
 
     fn top_with(&self, canister_ranges: Subtree, subnet: Subtree) -> Subtree {
-        Subtree::labels([
+        let streams = self.streams_subtree();
+        let streams = streams.map(|streams| (STREAMS, Subtree::Digest(streams.digest())));
+        let always = [
             (CANISTER, Subtree::Digest(self.canisters.digest())),
             (&b"canister_ranges"[..], canister_ranges),
             (REQUEST_STATUS, Subtree::Digest(self.request_statuses.digest())),
             (&b"subnet"[..], subnet),
             (&b"time"[..], content::natural(self.time.as_nanos())),
-        ])
+        ];
+        Subtree::labels(always.into_iter().chain(streams))
     }
 }
 
 const CANISTER: &[u8] = b"canister";
 const REQUEST_STATUS: &[u8] = b"request_status";
+const STREAMS: &[u8] = b"streams";
 
 /// Digest changes of the requests in `ids`, which may repeat.
 fn status_changes(state: &ReplicatedState, ids: &[MessageId], is_parallel: bool) -> Vec<Change> {

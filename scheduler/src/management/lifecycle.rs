@@ -212,7 +212,7 @@ pub(crate) fn delete<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result
         ));
     }
     let gone = system.balance + system.reserved_balance + system.consumed.total();
-    work.state.metadata.metrics.consumed_by_deleted_canisters += gone;
+    work.state.metadata.metrics.consumed_without_canister += gone;
     work.state.remove_canister(&id);
     Ok(Reply::empty())
 }

@@ -43,8 +43,10 @@ impl ReplicatedState {
         demand(root == self.certified_root(), || "the certified tree is stale".into())
     }
 
-    /// Every cycle there is or was: balances, what is attached to messages and open calls, and what was consumed. Only
-    /// minting changes the sum.
+    /// Every cycle there is or was: balances, what is attached to messages and open calls, what was consumed and what left
+    /// for other subnets. Only minting and what comes from other subnets ([`Streams::cycles_received`]) change the sum.
+    ///
+    /// [`Streams::cycles_received`]: crate::state::Streams::cycles_received
     pub fn cycles_accounted(&self) -> Cycles {
         let canisters = self.canisters.values().map(|canister| {
             let system = &canister.system;
@@ -61,7 +63,7 @@ impl ReplicatedState {
             .chain(subnet.outbound.iter().map(|request| request.payment))
             .chain(subnet.responses.iter().map(|response| response.refund))
             .chain(subnet.call_contexts.values().map(|context| context.cycles))
-            .chain([self.metadata.metrics.consumed_cycles])
+            .chain([self.metadata.metrics.consumed_cycles, subnet.streams.cycles_sent])
             .sum()
     }
 
@@ -80,7 +82,8 @@ impl ReplicatedState {
             let waits = self
                 .canister(sender)
                 .is_some_and(|sender| sender.system.calls.callbacks.contains_key(callback));
-            demand(waits || context.responded, || {
+            let is_elsewhere = self.subnet.streams.peer_of(sender).is_some();
+            demand(waits || context.responded || is_elsewhere, || {
                 format!("{}: nobody waits for {context:?}", canister.id())
             })?;
         }

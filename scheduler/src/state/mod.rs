@@ -8,6 +8,7 @@ mod codec;
 mod ingress_history;
 mod paused_install;
 mod queues;
+mod streams;
 mod system;
 
 pub use activity::Activity;
@@ -21,6 +22,8 @@ pub use ingress_history::IngressHistory;
 pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
+pub(crate) use streams::Peer;
+pub use streams::{RangesOverlap, Streams};
 pub use system::*;
 
 use crate::certified_state::CertifiedState;
@@ -115,8 +118,9 @@ pub struct SubnetMetrics {
     pub canister_state_bytes: u64,
     /// Cycles consumed since the subnet began, those of deleted canisters included.
     pub consumed_cycles: Cycles,
-    /// The part of `consumed_cycles` that deleted canisters consumed, or still had.
-    pub consumed_by_deleted_canisters: Cycles,
+    /// The part of `consumed_cycles` that no canister counts: what deleted ones consumed or still had, and what came with
+    /// messages that found nobody.
+    pub consumed_without_canister: Cycles,
     /// Update-like messages executed.
     pub update_transactions: u64,
     /// Instructions executed.
@@ -170,6 +174,8 @@ pub struct SubnetState {
     pub outbound: VecDeque<Arc<Request>>,
     /// Responses delivered in the next round.
     pub responses: VecDeque<Arc<Response>>,
+    /// Messages for canisters of other subnets.
+    pub streams: Streams,
     /// The code install that goes on in the next round: there is at most one.
     pub long_install: Option<PausedInstall>,
 }
@@ -276,7 +282,7 @@ impl ReplicatedState {
         self.metadata.metrics.canisters = self.activity.len() as u64;
         self.metadata.metrics.canister_state_bytes = self.metadata.memory_taken.0;
         self.metadata.metrics.consumed_cycles =
-            self.metadata.metrics.consumed_by_deleted_canisters + self.activity.consumed();
+            self.metadata.metrics.consumed_without_canister + self.activity.consumed();
         touched
     }
 

@@ -141,7 +141,7 @@ fn start(world: &mut World, index: u64) -> Ingress {
 }
 
 /// Reads the state back from what a checkpoint holds: indices, tree and live executions are gone.
-fn read_back(state: &ReplicatedState) -> ReplicatedState {
+pub fn read_back(state: &ReplicatedState) -> ReplicatedState {
     let canisters = state
         .canisters
         .iter()

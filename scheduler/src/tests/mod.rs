@@ -7,5 +7,6 @@ mod installs;
 mod outside;
 mod queries;
 mod rounds;
+mod streams;
 mod stub;
 mod world;

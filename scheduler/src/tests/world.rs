@@ -24,21 +24,30 @@ pub fn id(index: u64) -> CanisterId {
 impl World {
     /// `canisters` running canisters, numbered from 0, with these system exports.
     pub fn new(canisters: u64, entry_points: &[&str]) -> Self {
+        Self::with("subnet", 0, canisters, entry_points)
+    }
+
+    /// One of several subnets: its canisters are numbered from `first`.
+    pub fn of_subnet(name: &str, first: u64, canisters: u64) -> Self {
+        Self::with(name, first, canisters, &[])
+    }
+
+    fn with(name: &str, first: u64, canisters: u64, entry_points: &[&str]) -> Self {
         let subnet = SubnetConfig {
             subnet_type: SubnetType::Application,
             heartbeat_interval_ms: 0,
             ..SubnetConfig::default()
         };
         let mut state = ReplicatedState::genesis(Genesis {
-            subnet_id: SubnetId(PrincipalId::self_authenticating(b"subnet")),
+            subnet_id: SubnetId(PrincipalId::self_authenticating(name.as_bytes())),
             subnet,
             root_key: Arc::from(&[0; 133][..]),
             nodes: BTreeMap::new(),
-            canister_indices: (0, 1 << 20),
+            canister_indices: (first, first + (1 << 20)),
             threshold_public_keys: Default::default(),
         });
         state.metadata.time = Time(1_620_328_630_000_000_000);
-        for index in 0..canisters {
+        for index in first..first + canisters {
             let controllers = Arc::new([PrincipalId::anonymous()].into());
             let settings = CanisterSettings {
                 controllers,
@@ -90,12 +99,17 @@ impl World {
     }
 
     pub fn round_after(&mut self, nanos: u64, messages: Vec<Ingress>) -> RoundStats {
+        self.round_with(nanos, messages, Vec::new())
+    }
+
+    pub fn round_with(&mut self, nanos: u64, messages: Vec<Ingress>, stream_slices: Vec<StreamSlice>) -> RoundStats {
         let height = self.state.metadata.height.next();
         let batch = Batch {
             height,
             time: Time(self.state.metadata.time.0 + nanos),
             randomness: Randomness([height.0 as u8; 32]),
             messages,
+            stream_slices,
             ..Batch::default()
         };
         let (state, stats) = execute_round(self.state.clone(), batch, &self.engine, self.cores);
