@@ -63,9 +63,11 @@ pub struct NetLimits {
     pub ingress_bytes_max: usize,
     /// Requests that one connection may have unanswered (HTTP pipelining); further ones wait unread in the socket.
     pub pipeline_max: usize,
-    /// Answer bytes waiting for one connection's socket above which its next request is not read.
+    /// Answer bytes waiting for one connection's socket above which its next request is not read. Above 64 MiB the
+    /// answers to those that were read are 503.
     pub output_bytes_max: usize,
-    /// Bytes of incomplete requests that one network thread holds over all its connections; more is 503.
+    /// Bytes of incomplete requests and unread answers that one network thread holds over all its connections; more is
+    /// 503.
     pub buffered_bytes_max: usize,
     /// Unanswered calls of the whole server; more is 429.
     pub calls_in_flight_max: usize,
@@ -127,6 +129,9 @@ impl Default for NetLimits {
     }
 }
 
+/// Bytes of all receive buffers of one network thread.
+const RECEIVE_BYTES_MAX: usize = 1 << 30;
+
 impl NetLimits {
     /// Says which value makes no sense, if one does not.
     pub fn check(&self) -> Result<(), String> {
@@ -136,7 +141,11 @@ impl NetLimits {
             ("in_flight_per_peer_max", self.in_flight_per_peer_max),
             ("in_flight_per_sender_max", self.in_flight_per_sender_max),
             ("in_flight_per_canister_max", self.in_flight_per_canister_max),
+            ("calls_in_flight_max", self.calls_in_flight_max),
+            ("queries_in_flight_max", self.queries_in_flight_max),
+            ("read_states_in_flight_max", self.read_states_in_flight_max),
             ("header_bytes_max", self.header_bytes_max),
+            ("ingress_bytes_max", self.ingress_bytes_max),
             ("body_bytes_max", self.body_bytes_max),
             ("pipeline_max", self.pipeline_max),
             ("output_bytes_max", self.output_bytes_max),
@@ -150,6 +159,11 @@ impl NetLimits {
         }
         if self.receive_buffer_bytes > 1 << 24 {
             return Err("receive_buffer_bytes must be at most 16 MiB".into());
+        }
+        if usize::from(self.receive_buffers) * self.receive_buffer_bytes > RECEIVE_BYTES_MAX {
+            return Err(
+                "receive_buffers times receive_buffer_bytes must be at most 1 GiB: each network thread takes it".into(),
+            );
         }
         if self.buffered_bytes_max <= self.body_bytes_max + self.header_bytes_max {
             return Err("buffered_bytes_max must exceed body_bytes_max and header_bytes_max together".into());

@@ -15,6 +15,10 @@ use std::collections::VecDeque;
 /// Unread input above which a connection that may not proceed is not received from any more.
 const INPUT_BYTES_PAUSE: usize = 64 * 1024;
 
+/// Bytes that the unread answers of one connection may take: twenty of the largest. Requests that were read together are
+/// answered whole as long as they stay below.
+const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// How far a connection's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -62,6 +66,10 @@ pub(crate) struct Connection {
     pub output: Vec<u8>,
     /// A send is under way.
     pub sending: bool,
+    /// Bytes that it sends.
+    sending_bytes: usize,
+    /// Bytes of the answers in `pending`.
+    answer_bytes: usize,
     /// Receiving is paused.
     pub paused: bool,
     /// The client will send nothing more.
@@ -86,6 +94,8 @@ impl Connection {
             first_sequence: 0,
             output: Vec::new(),
             sending: false,
+            sending_bytes: 0,
+            answer_bytes: 0,
             paused: false,
             ended: false,
             draining: false,
@@ -100,9 +110,26 @@ impl Connection {
         self.input.len()
     }
 
+    /// Bytes that are held for it: requests that are not whole, and answers that it has not taken.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.input.len() + self.unread_bytes()
+    }
+
+    /// Bytes of answers that wait for the client.
+    fn unread_bytes(&self) -> usize {
+        self.answer_bytes + self.output.len() + self.sending_bytes
+    }
+
     /// True while no further request may be read because of those that are unanswered.
     fn blocked(&self, limits: &NetLimits) -> bool {
-        self.pending.len() >= limits.pipeline_max || self.output.len() >= limits.output_bytes_max
+        self.pending.len() >= limits.pipeline_max || self.answer_bytes + self.output.len() >= limits.output_bytes_max
+    }
+
+    /// Takes what is to be sent now.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        self.sending = true;
+        self.sending_bytes = self.output.len();
+        std::mem::take(&mut self.output)
     }
 
     /// Takes received bytes. `handle` is called with each whole request and its number; it gives the answer, or `None`
@@ -183,6 +210,7 @@ impl Connection {
     }
 
     fn push(&mut self, answer: Option<Answer>, keep_alive: bool, omit_body: bool) {
+        self.answer_bytes += answer.as_ref().map_or(0, Answer::bytes);
         self.pending.push_back(Pending {
             answer,
             keep_alive,
@@ -198,14 +226,23 @@ impl Connection {
         self.parse = ParseState::default();
     }
 
-    /// Takes the answer to request `sequence`.
+    /// Takes the answer to request `sequence`. Where the client leaves its answers unread and this one would make too
+    /// many of them, it is told so instead.
     pub(crate) fn answer(&mut self, sequence: u64, answer: Answer) {
+        let unread = self.unread_bytes();
+        let answer = match unread > 0 && unread + answer.bytes() > UNREAD_BYTES_MAX {
+            true => Answer::overloaded(503, "Too many answers of this connection are unread."),
+            false => answer,
+        };
         let index = sequence
             .checked_sub(self.first_sequence)
             .and_then(|index| usize::try_from(index).ok());
         if let Some(pending) = index.and_then(|index| self.pending.get_mut(index)) {
             // The first answer counts: a request that timed out has one already.
-            pending.answer.get_or_insert(answer);
+            if pending.answer.is_none() {
+                self.answer_bytes += answer.bytes();
+                pending.answer = Some(answer);
+            }
         }
     }
 
@@ -235,12 +272,14 @@ impl Connection {
                 break;
             };
             self.first_sequence += 1;
+            self.answer_bytes -= answer.bytes();
             let last = self.draining && self.pending.is_empty() && self.input.is_empty();
             let keep_alive = keep_alive && !last;
             answer.write(&mut self.output, scratch, Framing { keep_alive, omit_body });
             if !keep_alive {
                 // What follows an answer that ends the connection is not answered.
                 self.pending.clear();
+                self.answer_bytes = 0;
                 self.phase = Phase::Ending;
             }
         }
@@ -305,6 +344,7 @@ impl Connection {
     /// A send is complete: that is progress too.
     pub(crate) fn note_sent(&mut self, now: u64) {
         self.sending = false;
+        self.sending_bytes = 0;
         self.since = now;
     }
 

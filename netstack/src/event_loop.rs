@@ -166,8 +166,10 @@ impl EventLoop {
             }
             Event::Sent { slot, bytes } => {
                 let now = self.now;
-                if let Some(connection) = self.connection(slot) {
+                if let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) {
+                    let before = connection.held_bytes();
                     connection.note_sent(now);
+                    self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
                     self.list(slot);
                 }
                 self.keep_spare(bytes);
@@ -226,7 +228,7 @@ impl EventLoop {
         let Some(Some(Tenant { connection, peer, .. })) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let before = connection.input_bytes();
+        let before = connection.held_bytes();
         if self.buffered_bytes + length > self.limits.buffered_bytes_max && connection.phase == Phase::Open {
             connection.refuse(Answer::overloaded(
                 503,
@@ -240,7 +242,7 @@ impl EventLoop {
             );
             connection.receive(bytes, &self.limits, &mut handle);
         }
-        self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+        self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
         self.list(slot);
     }
 
@@ -252,10 +254,21 @@ impl EventLoop {
             answer,
         } in replies.drain(..)
         {
-            if let Some(connection) = self.connection(slot).filter(|connection| connection.id == id) {
-                connection.answer(sequence, answer);
-                self.list(slot);
+            let room = self.limits.buffered_bytes_max.saturating_sub(self.buffered_bytes);
+            let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
+                continue;
+            };
+            if connection.id != id {
+                continue;
             }
+            let answer = match answer.bytes() > room {
+                true => Answer::overloaded(503, "Too many answers are unread, try again later."),
+                false => answer,
+            };
+            let before = connection.held_bytes();
+            connection.answer(sequence, answer);
+            self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+            self.list(slot);
         }
     }
 
@@ -277,15 +290,14 @@ impl EventLoop {
         if connection.phase == Phase::Closed {
             return;
         }
-        let before = connection.input_bytes();
+        let before = connection.held_bytes();
         loop {
             if connection.output.capacity() == 0 {
                 connection.output = self.spare.pop().unwrap_or_default();
             }
             connection.encode(&mut self.scratch, &self.limits);
             if !connection.sending && !connection.output.is_empty() {
-                connection.sending = true;
-                self.ring.send(slot, std::mem::take(&mut connection.output));
+                self.ring.send(slot, connection.take_output());
             }
             let unparsed = connection.input_bytes();
             let mut handle = handle_with(
@@ -300,7 +312,7 @@ impl EventLoop {
             }
         }
         connection.end_if_due(&self.limits);
-        self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+        self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
         connection.note_waiting(self.now);
         self.settle_reading(slot);
     }
@@ -342,7 +354,7 @@ impl EventLoop {
         if connection.phase == Phase::Closed {
             return;
         }
-        self.buffered_bytes -= connection.input_bytes();
+        self.buffered_bytes -= connection.held_bytes();
         connection.retire();
         self.ring.close(slot);
     }
@@ -369,7 +381,7 @@ impl EventLoop {
             let Some(waiting) = connection.overdue(self.now, &self.limits) else {
                 continue;
             };
-            let before = connection.input_bytes();
+            let before = connection.held_bytes();
             match waiting {
                 Waiting::Headers | Waiting::Body => {
                     connection.refuse(Answer::text(408, "The request took too long to arrive."));
@@ -380,7 +392,7 @@ impl EventLoop {
                     continue;
                 }
             }
-            self.buffered_bytes = self.buffered_bytes + connection.input_bytes() - before;
+            self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
             self.settle(slot);
         }
     }

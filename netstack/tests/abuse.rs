@@ -9,6 +9,7 @@ use replicore_netstack::{NetLimits, ServerHandle};
 use replicore_types::{CanisterId, PrincipalId};
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A query of `canister` signed by the user with this number, with a good or a bad signature.
@@ -214,5 +215,63 @@ fn slow_heads_and_storms_of_connections_hold_flat_memory() {
         (0..2).for_each(|_| storm());
         let growth = resident_bytes().saturating_sub(before);
         assert!(growth < 8 << 20, "memory grew by {growth} bytes");
+    });
+}
+
+#[test]
+fn answers_that_nobody_reads_take_bounded_memory() {
+    // 64 MiB of answers may wait for one connection.
+    on_each_backend(
+        Mode::Hold,
+        |_| {},
+        |server, stub| {
+            stub.reply_bytes.store(3_000_000, Ordering::Relaxed);
+            let mut client = Client::connect(server.local_addr());
+            let request = signed_query(1, CanisterId::from_index(1), b"a", true);
+            client.send(&request.repeat(64));
+            wait_until("all are held", || stub.held.lock().len() == 64);
+            // The last is answered first, so that all the others have to wait for the first.
+            stub.release();
+            let statuses: Vec<u16> = (0..64).map(|_| client.response().status).collect();
+            assert_eq!(
+                statuses.iter().filter(|status| **status == 200).count(),
+                22,
+                "{statuses:?}"
+            );
+            assert!(statuses[42..].iter().all(|status| *status == 200), "{statuses:?}");
+            assert!(statuses[..42].iter().all(|status| *status == 503), "{statuses:?}");
+            // It goes on with what it asks next.
+            client.send(&request);
+            wait_until("it is held", || stub.held.lock().len() == 1);
+            stub.release();
+            assert_eq!(client.response().status, 200);
+        },
+    );
+}
+
+#[test]
+fn all_answers_that_nobody_reads_take_bounded_memory() {
+    let limits = |limits: &mut NetLimits| {
+        limits.body_bytes_max = 50_000;
+        limits.buffered_bytes_max = 100_000;
+    };
+    on_each_backend(Mode::Hold, limits, |server, stub| {
+        stub.reply_bytes.store(40_000, Ordering::Relaxed);
+        let request = signed_query(1, CanisterId::from_index(1), b"a", true);
+        let mut first = Client::connect(server.local_addr());
+        first.send(&request.repeat(3));
+        wait_until("its requests are held", || stub.held.lock().len() == 3);
+        // Two answers wait for the first one, which a third has no room beside.
+        let mut waiting = std::mem::take(&mut *stub.held.lock());
+        let front = waiting.remove(0);
+        waiting.into_iter().for_each(|answer| answer());
+        let mut second = Client::connect(server.local_addr());
+        second.send(&request);
+        wait_until("another request is held", || stub.held.lock().len() == 1);
+        stub.release();
+        assert_eq!(second.response().status, 503);
+        front();
+        let statuses = [(); 3].map(|()| first.response().status);
+        assert_eq!(statuses, [503, 200, 200]);
     });
 }

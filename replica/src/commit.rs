@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// Rounds that may wait for the commit thread: enough to overlap executing with committing, few enough to bound what a
 /// slow disk holds back.
 const ROUNDS_WAITING_MAX: usize = 4;
+/// Rounds whose result nobody can see yet: one that is executed, those that wait, and those of the group that is being
+/// committed.
+pub const UNPUBLISHED_ROUNDS_MAX: usize = 2 * ROUNDS_WAITING_MAX + 2;
 /// How often waiting callers are checked for their deadline.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(50);
 

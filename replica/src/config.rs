@@ -4,6 +4,7 @@
 //! replicated state (`[subnet]`, fixed when a state directory is created).
 
 use crate::admission::{AdmissionConfig, AdmissionPolicy};
+use crate::commit::UNPUBLISHED_ROUNDS_MAX;
 use replicore_engine::Tiers;
 use replicore_netstack::{NetBackend, NetLimits};
 use replicore_types::{SubnetConfig, limits};
@@ -82,6 +83,9 @@ pub struct PoolConfig {
     pub messages_per_canister_max: usize,
     /// Messages of one sender waiting for a batch. The anonymous sender is nobody in particular and is not counted.
     pub messages_per_sender_max: usize,
+    /// Statuses of messages above which calls get 503. A status is kept for six minutes, so this bounds the rate that can
+    /// last, at about 0.8 KiB of memory each: 2,400,000 stand for 6,600 calls a second and 2 GiB.
+    pub statuses_max: usize,
     /// How long a v3/v4 call waits for its certificate before it is answered 202, in milliseconds.
     pub call_wait_ms: u64,
 }
@@ -205,6 +209,7 @@ impl Default for PoolConfig {
             bytes_max: 256 * 1024 * 1024,
             messages_per_canister_max: 25_000,
             messages_per_sender_max: 10_000,
+            statuses_max: 2_400_000,
             call_wait_ms: 10_000,
         }
     }
@@ -256,7 +261,7 @@ impl Default for EngineSettings {
 /// What is wrong with a configuration, and where.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The file, or one that it names, cannot be read.
     Unreadable(PathBuf, std::io::Error),
     /// The file is not TOML of this shape.
     Malformed(PathBuf, toml::de::Error),
@@ -267,7 +272,11 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(path, error) => write!(f, "cannot read the configuration {}: {error}", path.display()),
+            Self::Unreadable(path, error) => write!(
+                f,
+                "cannot read {}, which the configuration needs: {error}",
+                path.display()
+            ),
             Self::Malformed(path, error) => write!(f, "the configuration {} is malformed: {error}", path.display()),
             Self::Invalid(key, rule) => write!(f, "the configuration value `{key}` is invalid: {rule}"),
         }
@@ -314,6 +323,15 @@ impl Config {
             self.rounds.batch_messages_max,
             limits::BATCH_MESSAGES_MAX,
         )?;
+        // Messages that are in batches already count, so a bound below that would let nothing in.
+        let in_batches = UNPUBLISHED_ROUNDS_MAX * self.rounds.batch_messages_max;
+        at_least("pool.statuses_max", pool.statuses_max, 2 * in_batches)?;
+        at_most(
+            "pool.statuses_max",
+            pool.statuses_max,
+            limits::INGRESS_HISTORY_ENTRIES_MAX,
+        )?;
+        at_least("pool.bytes_max", pool.bytes_max, self.http.ingress_bytes_max)?;
         at_least(
             "rounds.batch_bytes_max",
             self.rounds.batch_bytes_max,
@@ -345,11 +363,20 @@ impl Config {
         at_least("queries.waiting_ms_max", self.queries.waiting_ms_max as usize, 1)?;
         at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
+        at_most("engine.warm_instances_max", self.engine.warm_instances_max, KEPT_MAX)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
+        at_most(
+            "engine.compiled_modules_max",
+            self.engine.compiled_modules_max,
+            KEPT_MAX,
+        )?;
         at_least("outcalls.threads", self.outcalls.threads, 1)?;
         at_most("outcalls.threads", self.outcalls.threads, THREADS_MAX)?;
         at_least("outcalls.waiting_max", self.outcalls.waiting_max, 1)?;
         at_most("outcalls.waiting_max", self.outcalls.waiting_max, QUERIES_WAITING_MAX)?;
+        if let Some(path) = &self.outcalls.root_certificates {
+            std::fs::File::open(path).map_err(|error| ConfigError::Unreadable(path.clone(), error))?;
+        }
         at_least("subnet.size", self.subnet.size as usize, 1)?;
         // Otherwise the connection would be answered 504 before the call is answered 202.
         match self.pool.call_wait_ms < self.http.answer_timeout_ms {
@@ -386,6 +413,9 @@ const THREADS_MAX: usize = 1_024;
 const LOG_BYTES_MIN: usize = 1024 * 1024;
 /// More waiting queries than this are a slip of the pen: they hold their arguments.
 const QUERIES_WAITING_MAX: usize = 1_000_000;
+
+/// Warm instances and compiled modules: room is made for so many at the start.
+const KEPT_MAX: usize = 1_000_000;
 
 fn or_cpus(threads: usize) -> usize {
     if threads > 0 {
@@ -442,6 +472,25 @@ mod tests {
                 "checkpoints.interval_log_bytes",
             ),
             ("[queries]\nwaiting_max = 10000000", "queries.waiting_max"),
+            ("[pool]\nstatuses_max = 20000000", "pool.statuses_max"),
+            (
+                "[pool]\nbytes_max = 3000000\n[http]\ningress_bytes_max = 4000000",
+                "pool.bytes_max",
+            ),
+            (
+                "[engine]\nwarm_instances_max = 9000000000000000",
+                "engine.warm_instances_max",
+            ),
+            (
+                "[engine]\ncompiled_modules_max = 1000000000",
+                "engine.compiled_modules_max",
+            ),
+            ("[http]\ncalls_in_flight_max = 0", "calls_in_flight_max"),
+            (
+                "[http]\nreceive_buffers = 32768\nreceive_buffer_bytes = 1048576",
+                "receive_buffers",
+            ),
+            ("[outcalls]\nroot_certificates = '/no/such/file'", "/no/such/file"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = config.validate().unwrap_err().to_string();

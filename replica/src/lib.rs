@@ -37,6 +37,7 @@ mod machine;
 mod metrics;
 mod observation;
 pub mod offline;
+mod open_files;
 mod outside;
 mod pool;
 mod port_file;

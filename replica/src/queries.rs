@@ -14,9 +14,10 @@ use crate::failure::Failure;
 use crate::metrics::{Histogram, QueryCounters};
 use crate::query_cache::{QueryCache, QueryCacheStats, Signed};
 use crate::query_queue::{FairQueue, QueueFull};
+use crate::service::hosts_no_subnet;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use replicore_engine::{DataCertificate, Engine, MethodKind};
-use replicore_netstack::{Query, QueryReply, QueryResponse, Responder, ServiceBusy};
+use replicore_netstack::{Query, QueryReply, QueryResponse, Responder, ServiceBusy, Target};
 use replicore_scheduler::query::{self, FinishedQuery, QueryCall, QueryEvaluation, QueryProgress};
 use replicore_scheduler::{CanisterState, ReplicatedState, management};
 use replicore_types::{CanisterId, ErrorCode, MessageId, NumInstructions, UserError, WasmResult};
@@ -197,6 +198,14 @@ impl QueryHandler {
             arrived,
             begun: None,
         };
+        // Calls and `read_state` requests for another subnet are refused too. The management canister's queries through
+        // the path of any canister are answered, as production does.
+        if let Target::Subnet(subnet) = query.target
+            && subnet != snapshot.state.metadata.subnet_id
+        {
+            self.counters.at_once.add(1);
+            return self.respond(job, &snapshot, Err(hosts_no_subnet(subnet)));
+        }
         if job.call.receiver == CanisterId::MANAGEMENT {
             return self.enqueue(job);
         }

@@ -9,6 +9,7 @@ use crate::commit::decode_record;
 use crate::config::Config;
 use crate::machine::{CANISTER_INDICES, StateMachine};
 use crate::outside::{THRESHOLD_SEED_FILE, ThresholdSecrets};
+use crate::port_file::PortFile;
 use replicore_engine::{Engine, EngineConfig, EngineError};
 use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, PersistenceError, StateDirectory};
 use replicore_scheduler::state::Genesis;
@@ -16,6 +17,7 @@ use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{Height, SubnetId};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub enum RecoveryError {
     Persistence(PersistenceError),
     /// A key file.
     Key(KeyError),
+    /// The port file that a crash has left cannot be removed.
+    PortFile(io::Error),
     /// The Wasm engine refuses its configuration.
     Engine(EngineError),
     /// A checkpoint that does not decode.
@@ -71,6 +75,7 @@ impl fmt::Display for RecoveryError {
         match self {
             Self::Persistence(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
+            Self::PortFile(error) => write!(f, "cannot remove the old port file: {error}"),
             Self::Engine(error) => error.fmt(f),
             Self::Checkpoint(error) => error.fmt(f),
             Self::Record(height, error) => write!(f, "the logged batch {height} does not decode: {error}"),
@@ -124,6 +129,10 @@ impl From<CheckpointError> for RecoveryError {
 /// [`RecoveryError`]; the directory is left as it was found.
 pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     let directory = StateDirectory::open(&config.state_dir)?;
+    // Before the replay, which may take long: who reads the port meanwhile would read that of a dead process.
+    if let Some(path) = &config.port_file {
+        PortFile::remove_stale(path).map_err(RecoveryError::PortFile)?;
+    }
     let root_key = Arc::new(RootKey::load_or_create(directory.path())?);
     let node_key = crate::certification::NodeKey::load_or_create(directory.path())?;
     let secrets = ThresholdSecrets::load_or_create(directory.path())?;

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::observation;
+use crate::open_files;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
@@ -19,7 +20,7 @@ use crate::rounds::{Rounds, wall_clock};
 use crate::service::{Calls, SHUTTING_DOWN, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
-use replicore_netstack::{CallReply, Server, ServerConfig, ServerHandle, SignatureCacheConfig};
+use replicore_netstack::{CallReply, NetLimits, Server, ServerConfig, ServerHandle, SignatureCacheConfig};
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
 use std::fmt;
@@ -121,9 +122,6 @@ impl Replica {
             secrets,
         } = recovery::open(config)?;
         let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
-        if let Some(path) = &config.port_file {
-            PortFile::remove_stale(path).map_err(|error| ReplicaError::Io("remove the old port file", error))?;
-        }
         let engine = Arc::clone(machine.engine());
         let root_key_der: Arc<[u8]> = root_key.public_key_der().into();
         let subnet_id = root_key.subnet_id();
@@ -167,6 +165,8 @@ impl Replica {
             pool: Arc::clone(&workers.pool),
             waiters: Arc::clone(&workers.waiters),
             engine,
+            statuses_max: config.pool.statuses_max,
+            unpublished_max: commit::UNPUBLISHED_ROUNDS_MAX * config.rounds.batch_messages_max,
             call_wait: Duration::from_millis(config.pool.call_wait_ms),
             metrics: Arc::clone(&workers.metrics),
             failure: Arc::clone(&workers.failure),
@@ -429,7 +429,10 @@ fn server_config(config: &Config) -> ServerConfig {
         listen: config.listen,
         threads: config.net_threads,
         backend: config.net,
-        limits: config.http.clone(),
+        limits: NetLimits {
+            connections_max: open_files::connections_max(config.http.connections_max),
+            ..config.http.clone()
+        },
         signature_cache: SignatureCacheConfig::default(),
     }
 }

@@ -14,7 +14,7 @@ use replicore_netstack::{
     Target,
 };
 use replicore_scheduler::{inspect, management};
-use replicore_types::{CanisterId, ErrorCode, Ingress, Payload, Time, UserError};
+use replicore_types::{CanisterId, ErrorCode, Ingress, Payload, SubnetId, Time, UserError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,10 @@ pub struct Calls {
     pub waiters: Arc<Waiters>,
     /// Runs `canister_inspect_message`.
     pub engine: Arc<Engine>,
+    /// Statuses in the ingress history above which no new call is taken.
+    pub statuses_max: usize,
+    /// Messages that may be in batches whose rounds are not published yet.
+    pub unpublished_max: usize,
     /// How long a v3/v4 call waits.
     pub call_wait: Duration,
     /// Counts and times the answers.
@@ -125,10 +129,20 @@ impl Calls {
         Ok(message)
     }
 
+    /// True where the history might have no room for one more message when its turn comes: a round drops what it has no
+    /// room for, and nobody would be told.
+    fn history_is_full(&self, snapshot: &CertifiedSnapshot) -> bool {
+        let on_their_way = self.pool.stats().messages + self.unpublished_max;
+        snapshot.state.ingress_history.len() + on_their_way >= self.statuses_max
+    }
+
     fn enqueue(&self, snapshot: &CertifiedSnapshot, message: Ingress, wait: bool, respond: Responder<CallReply>) {
         let id = message.message_id;
         // What has been inducted once is never inducted again: there is no point in offering it to another batch.
         let is_known = snapshot.state.ingress_history.get(&id).is_some();
+        if !is_known && self.history_is_full(snapshot) {
+            return respond(CallReply::Busy(HISTORY_FULL));
+        }
         if !wait {
             let admission = if is_known {
                 Admission::Duplicate
@@ -166,6 +180,10 @@ impl Calls {
     }
 }
 
+/// Told to callers for whose messages there is no room in the ingress history.
+const HISTORY_FULL: ServiceBusy =
+    ServiceBusy("the ingress history holds pool.statuses_max statuses; each is forgotten after six minutes");
+
 /// The responder, which counts what it answers.
 fn counted(metrics: &Arc<Metrics>, respond: Responder<CallReply>) -> Responder<CallReply> {
     let (metrics, arrived) = (Arc::clone(metrics), Instant::now());
@@ -190,6 +208,14 @@ fn runs_filter(snapshot: &CertifiedSnapshot, message: &Ingress) -> bool {
     execution.is_some_and(|execution| execution.interface.has("canister_inspect_message"))
 }
 
+/// A request went to the path of another subnet.
+pub fn hosts_no_subnet(subnet: SubnetId) -> UserError {
+    UserError::new(
+        ErrorCode::SubnetNotFound,
+        format!("This replica hosts no subnet {subnet}"),
+    )
+}
+
 /// The effective canister id of a call: it must agree with the request path (interface specification, "Effective
 /// canister id").
 fn effective_canister_id(
@@ -212,10 +238,7 @@ fn effective_canister_id(
     }
     let effective = management::effective_canister_id(&message.method_name, &message.method_payload)?;
     match (target, effective) {
-        (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => Err(UserError::new(
-            ErrorCode::SubnetNotFound,
-            format!("This replica hosts no subnet {subnet}"),
-        )),
+        (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => Err(hosts_no_subnet(subnet)),
         (Target::Canister(path), Some(effective)) if path != effective => Err(invalid(format!(
             "The effective canister id {path} of the request path is not the canister {effective} that the call is about"
         ))),

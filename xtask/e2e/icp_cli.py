@@ -195,6 +195,38 @@ def lifecycle(session, modules):
     session.step("lifecycle: delete", delete)
 
 
+def delegation(session, modules):
+    """A session key of another identity, signed by the tester's: the canister knows the tester."""
+    canister = session.step("delegation: deploy", lambda: deploy(session, modules[0][1]))
+    other = session.step("delegation: deploy another", lambda: deploy(session, modules[0][1]))
+    if canister is None or other is None:
+        return
+
+    def session_identity(name, *restriction):
+        key = os.path.join(HOME, f"{name}.pem")
+        with open(key, "w", encoding="utf-8") as file:
+            file.write(session.icp("identity", "delegation", "request", name, "--storage", "plaintext", network=False))
+        chain = os.path.join(HOME, f"{name}.json")
+        with open(chain, "w", encoding="utf-8") as file:
+            sign = ["identity", "delegation", "sign", "--key-pem", key, "--duration", "1h", *restriction]
+            file.write(session.icp(*sign, network=False))
+        session.icp("identity", "delegation", "use", name, "--from-json", chain, network=False)
+
+    def whole():
+        session_identity("delegated")
+        text = session.icp("canister", "call", canister, "who", "()", "--identity", "delegated")
+        expect(session.principal in text, f"known as {text}, not {session.principal}")
+
+    def restricted():
+        session_identity("restricted", "--canisters", canister)
+        text = session.icp("canister", "call", canister, "who", "()", "--identity", "restricted")
+        expect(session.principal in text, f"known as {text}, not {session.principal}")
+        session.refused("canister", "call", other, "who", "()", "--identity", "restricted")
+
+    session.step("delegation: known as the identity that signed", whole)
+    session.step("delegation: only for the canisters that it names", restricted)
+
+
 def restart(session, modules):
     canisters = []
 
@@ -255,6 +287,7 @@ def main():
     session = Session(url)
     every_toolchain(session, modules)
     lifecycle(session, modules)
+    delegation(session, modules)
     restart(session, modules)
     kill_under_load(session, modules)
     return 1 if session.failures else 0

@@ -11,6 +11,7 @@ import threading
 import time
 
 from icp_core import Agent, Client, Identity, Principal, ReplicaReject, Types, decode, encode
+from icp_identity.identity import DelegateIdentity
 import cbor2
 
 VERIFY = importlib.util.find_spec("blst") is not None
@@ -196,7 +197,43 @@ def identities(session, modules):
         return
     for name in ("ed25519", "secp256k1", "p256"):
         session.step(f"identity: {name}", lambda name=name: known_as_itself(session, canister, Identity(type=name)))
+    session.step(
+        "identity: delegation", lambda: known_as_itself(session, canister, delegated(Identity(type="secp256k1")))
+    )
     session.step("identity: anonymous", lambda: known_as_itself(session, canister, Identity(anonymous=True)))
+
+
+def leb128(number):
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(encoded) + bytes([number])
+
+
+def hash_of(value):
+    """The representation-independent hash of the interface specification."""
+    if isinstance(value, dict):
+        entries = sorted(hash_of(key) + hash_of(entry) for key, entry in value.items())
+        return hashlib.sha256(b"".join(entries)).digest()
+    if isinstance(value, list):
+        return hashlib.sha256(b"".join(map(hash_of, value))).digest()
+    if isinstance(value, int):
+        value = leb128(value)
+    return hashlib.sha256(value.encode() if isinstance(value, str) else value).digest()
+
+
+def delegated(root):
+    """A session key that may sign for `root`, for an hour."""
+    key = Identity()
+    delegation = {"expiration": time.time_ns() + 3600 * 10**9, "pubkey": bytes(key.der_pubkey)}
+    _, signature = root.sign(b"\x1aic-request-auth-delegation" + hash_of(delegation))
+    written = {**delegation, "pubkey": delegation["pubkey"].hex()}
+    chain = {
+        "delegations": [{"delegation": written, "signature": bytes(signature).hex()}],
+        "publicKey": bytes(root.der_pubkey).hex(),
+    }
+    return DelegateIdentity(key, chain)
 
 
 def read_state(session, canister, module):

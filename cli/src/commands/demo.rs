@@ -202,6 +202,10 @@ impl RunningReplica {
         let port_file = state_dir.join("port");
         // Left over from a killed replica; it may not exist.
         let _absent = std::fs::remove_file(&port_file);
+        // An idle replica executes rounds to keep its certified time fresh, and each has another root. The demonstration
+        // compares the root after the load with the one after the recovery, so there must be none in between.
+        let config = state_dir.join("replicore.toml");
+        std::fs::write(&config, "[rounds]\nfreshness_ms = 240000\n")?;
         let net = match net {
             NetArg::Auto => "auto",
             NetArg::Uring => "uring",
@@ -210,6 +214,8 @@ impl RunningReplica {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["start", "--listen", "127.0.0.1:0", "--net", net, "--state-dir"])
             .arg(state_dir.join("state"))
+            .arg("--config")
+            .arg(&config)
             .arg("--port-file")
             .arg(&port_file)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))

@@ -259,18 +259,22 @@ fn clock(source: &str) -> Check {
     )
 }
 
+/// The default of `http.connections_max`, and files of the replica itself.
+const OPEN_FILES_GOOD: u64 = 20_000 + 1_000;
+
 fn open_files(limits: &str) -> Check {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line
-        .and_then(|line| line.split_whitespace().next())
+    // The replica raises its own soft limit to the hard one.
+    let hard = line
+        .and_then(|line| line.split_whitespace().nth(1))
         .unwrap_or("unknown");
-    let count: u64 = soft.parse().unwrap_or(if soft == "unlimited" { u64::MAX } else { 0 });
+    let count: u64 = hard.parse().unwrap_or(if hard == "unlimited" { u64::MAX } else { 0 });
     check(
         "open files",
-        count >= 20_000,
+        count >= OPEN_FILES_GOOD,
         Verdict::Weak,
-        soft.to_owned(),
-        "a connection each: raise it with `ulimit -n 65536` or LimitNOFILE= of the service",
+        hard.to_owned(),
+        "a connection each: raise the hard limit with `ulimit -Hn 65536` or LimitNOFILE= of the service",
     )
 }
 
@@ -371,7 +375,7 @@ mod tests {
     #[test]
     fn limits_and_switches_are_read() {
         assert_eq!(
-            open_files("Max open files            1024                 4096      files\n").verdict,
+            open_files("Max open files            1024                 20000     files\n").verdict,
             Verdict::Weak
         );
         assert_eq!(

@@ -2,11 +2,12 @@
 
 use super::{CliError, StartArgs, resolve};
 use replicore::Replica;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Opens the state directory, serves until a signal, checkpoints and returns.
 pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
@@ -16,13 +17,9 @@ pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
     let panicked = panic_flag();
     let replica = Replica::start(&config)?;
     let address = replica.local_addr();
-    println!("root key: {}", hex::encode(replica.root_key_der()));
-    println!("subnet:   {}", replica.subnet_id());
-    println!("address:  http://{address}");
-    if let Some(observation) = replica.observation_addr() {
-        println!("dashboard: http://{observation}/_/dashboard");
+    if let Err(error) = announce(&replica) {
+        warn!(%error, %address, "nobody reads the standard output: the replica serves all the same");
     }
-    println!("replicore is ready");
     while !stop.load(Ordering::Relaxed) {
         if let Some(failure) = replica.failure() {
             // Answers and closes what can be; the failure is what counts.
@@ -40,13 +37,28 @@ pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says where the replica is and whom to trust; the last line says that it is ready.
+fn announce(replica: &Replica) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "root key: {}", hex::encode(replica.root_key_der()))?;
+    writeln!(out, "subnet:   {}", replica.subnet_id())?;
+    writeln!(out, "address:  http://{}", replica.local_addr())?;
+    if let Some(observation) = replica.observation_addr() {
+        writeln!(out, "dashboard: http://{observation}/_/dashboard")?;
+    }
+    writeln!(out, "replicore is ready")?;
+    out.flush()
+}
+
 /// Logs go to standard error; `RUST_LOG` selects, `info` by default.
 fn init_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A log that cannot be written (its reader is gone, its disk is full) is no reason to stop serving.
+        .log_internal_errors(false);
     // A second initialisation (in one process of tests) keeps the first.
     let _already_set = if json {
         builder.json().try_init()

@@ -67,6 +67,24 @@ impl Answer {
         }
     }
 
+    /// Bytes of what it carries, and as good as all that it takes while it waits.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Call {
+                reply: CallReply::Certificate(bytes),
+                ..
+            }
+            | Self::ReadState(Ok(bytes))
+            | Self::Query(Ok(QueryReply {
+                response: QueryResponse::Replied(bytes),
+                ..
+            })) => bytes.len(),
+            Self::Plain(response) => response.body.len(),
+            // Errors and other short texts.
+            _ => 0,
+        }
+    }
+
     /// Appends the response; `scratch` is room for its body.
     pub(crate) fn write(&self, output: &mut Vec<u8>, scratch: &mut Vec<u8>, framing: Framing) {
         scratch.clear();
