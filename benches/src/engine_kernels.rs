@@ -1,7 +1,7 @@
 //! What metering, marks and canonical NaNs cost compute kernels, and how long a module takes to its first answer.
 
 use crate::BenchError;
-use crate::engine::view;
+use crate::engine_canister::view;
 use crate::measure::{Effort, Figure, seconds};
 use replicore_engine::{
     Call, CallContextView, CanisterModule, Engine, EngineConfig, EntryPoint, Execute, ExecutionOutcome, ExecutionState,
@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use wasmtime::{Config, Instance, Module, Store, TypedFunc};
 
 const KERNELS: &str = include_str!("kernels.wat");
-const NAMES: [&str; 8] = [
+/// Their names.
+pub const NAMES: [&str; 8] = [
     "hash",
     "sort",
     "matrix_f64",
@@ -37,9 +38,8 @@ const LIMITS: InstructionLimits = InstructionLimits {
 /// canister in the optimised tier, over plain wasmtime with the same options and no instrumentation: geometric mean,
 /// the worst, and the one over doubles. Each kernel runs on both in turn.
 pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let wasm = wat::parse_str(KERNELS).map_err(BenchError::new)?;
-    let mut plain = Plain::new(&wasm)?;
-    let mut canister = Canister::new(engine(Tiers::Optimised, None)?, wasm)?;
+    let mut plain = Plain::new()?;
+    let mut canister = Canister::new(engine(Tiers::Optimised, None)?)?;
     let names: &[&str] = if effort.is_smoke() { &NAMES[2..5] } else { &NAMES };
     let mut fingerprint = Sha256::new();
     for name in names {
@@ -188,14 +188,19 @@ fn query(engine: &Engine, state: &mut ExecutionState, view: &SystemView, method:
 }
 
 /// The kernels as a canister.
-struct Canister {
+pub struct Canister {
     engine: Engine,
     state: ExecutionState,
     view: SystemView,
 }
 
 impl Canister {
-    fn new(engine: Engine, wasm: Vec<u8>) -> Result<Self, BenchError> {
+    /// Installed on this engine.
+    ///
+    /// # Errors
+    /// Where the module is refused.
+    pub fn new(engine: Engine) -> Result<Self, BenchError> {
+        let wasm = wat::parse_str(KERNELS).map_err(BenchError::new)?;
         Ok(Self {
             state: install(&engine, wasm)?,
             engine,
@@ -203,28 +208,40 @@ impl Canister {
         })
     }
 
-    fn query(&mut self, kernel: &str) -> Result<u64, BenchError> {
+    /// Runs a kernel as a query; its instructions.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn query(&mut self, kernel: &str) -> Result<u64, BenchError> {
         query(&self.engine, &mut self.state, &self.view, kernel)
     }
 }
 
 /// The kernels in plain wasmtime: what a Wasm engine does that neither counts nor tracks.
-struct Plain {
+pub struct Plain {
     store: Store<()>,
     instance: Instance,
 }
 
 impl Plain {
-    fn new(wasm: &[u8]) -> Result<Self, BenchError> {
+    /// With the settings that wasmtime comes with.
+    ///
+    /// # Errors
+    /// Where the module does not compile.
+    pub fn new() -> Result<Self, BenchError> {
+        let wasm = wat::parse_str(KERNELS).map_err(BenchError::new)?;
         let engine = wasmtime::Engine::new(&Config::new()).map_err(BenchError::new)?;
-        let module = Module::new(&engine, wasm).map_err(BenchError::new)?;
+        let module = Module::new(&engine, &wasm).map_err(BenchError::new)?;
         let mut store = Store::new(&engine, ());
         let instance = Instance::new(&mut store, &module, &[]).map_err(BenchError::new)?;
         Ok(Self { store, instance })
     }
 
     /// Seconds that a kernel takes.
-    fn run(&mut self, kernel: &str) -> Result<f64, BenchError> {
+    ///
+    /// # Errors
+    /// What wasmtime says.
+    pub fn run(&mut self, kernel: &str) -> Result<f64, BenchError> {
         let name = format!("canister_query {kernel}");
         let function: TypedFunc<(), ()> = self
             .instance

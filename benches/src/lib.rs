@@ -8,7 +8,8 @@
 
 pub mod baseline;
 mod engine;
-mod engine_kernels;
+pub mod engine_canister;
+pub mod engine_kernels;
 mod ledger;
 mod machine;
 mod measure;

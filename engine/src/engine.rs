@@ -2,7 +2,7 @@
 
 use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
 use crate::meter::Meter;
-use crate::module::{FunctionNames, symbols};
+use crate::module::{FunctionNames, WriteTracking, symbols};
 use crate::stable_memory::StableMemory;
 use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
 use crate::trap::{self, Failure, TrapCode};
@@ -43,6 +43,8 @@ pub struct EngineConfig {
     pub query_instances_per_canister_max: usize,
     /// Which compilers make the code of modules.
     pub tiers: Tiers,
+    /// How the pages that a message writes are found.
+    pub write_tracking: WriteTracking,
     /// Memory of idle warm instances in bytes, for replicated messages and for queries each.
     pub warm_bytes_max: u64,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
@@ -57,6 +59,7 @@ impl Default for EngineConfig {
             warm_query_canisters_max: 500,
             query_instances_per_canister_max: 4,
             tiers: Tiers::Both,
+            write_tracking: WriteTracking::Barrier,
             warm_bytes_max: 8 << 30,
             cache_folder: None,
         }
@@ -97,7 +100,13 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
         Ok(Self {
-            modules: ModuleCache::new(config.tiers, config.modules_max, config.cache_folder.clone()).map_err(error)?,
+            modules: ModuleCache::new(
+                config.tiers,
+                config.write_tracking,
+                config.modules_max,
+                config.cache_folder.clone(),
+            )
+            .map_err(error)?,
             warm: InstancePool::new(config.warm_canisters_max, 1, config.warm_bytes_max),
             queries: InstancePool::new(
                 config.warm_query_canisters_max,

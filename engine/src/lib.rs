@@ -39,6 +39,7 @@ pub use execution_state::{
 };
 #[cfg(feature = "wasm")]
 pub use instance::Tiers;
+pub use module::WriteTracking;
 pub use outcome::{
     Callback, CyclesBurned, EnvironmentReads, ExecutionError, ExecutionOutcome, ExecutionStats, LogRecord,
     OutgoingCall, PausedExecution, SystemChanges, WorkDone,

@@ -5,7 +5,7 @@
 
 use crate::admission::{AdmissionConfig, AdmissionPolicy};
 use crate::commit::UNPUBLISHED_ROUNDS_MAX;
-use replicore_engine::Tiers;
+use replicore_engine::{Tiers, WriteTracking};
 use replicore_netstack::{NetBackend, NetLimits};
 use replicore_types::{SubnetConfig, limits};
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,8 @@ pub struct EngineSettings {
     pub compilation_cache: bool,
     /// Which compilers make the code of modules.
     pub tiers: Tiers,
+    /// How the pages that a message writes are found.
+    pub write_tracking: WriteTracking,
 }
 
 /// What HTTP outcalls of canisters may reach, and how many are made at a time.
@@ -254,6 +256,7 @@ impl Default for EngineSettings {
             compiled_modules_max: 500,
             compilation_cache: true,
             tiers: Tiers::default(),
+            write_tracking: WriteTracking::default(),
         }
     }
 }

@@ -180,6 +180,7 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         warm_canisters_max: settings.warm_instances_max,
         warm_query_canisters_max: settings.warm_instances_max,
         tiers: settings.tiers,
+        write_tracking: settings.write_tracking,
         cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
     }

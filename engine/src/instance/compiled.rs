@@ -9,7 +9,7 @@ use super::background::Background;
 use super::disk_cache::DiskCache;
 use super::prepared::Prepared;
 use super::tiers::{Tier, TierEngine, Tiers};
-use crate::module::{self, FunctionNames, ValidatedModule, refusal_charge};
+use crate::module::{self, FunctionNames, ValidatedModule, WriteTracking, refusal_charge};
 use crate::system_api::HostState;
 use crate::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
 use lru::LruCache;
@@ -25,6 +25,7 @@ use wasmtime::{InstancePre, Module};
 pub(crate) struct Compiled {
     pub(crate) hash: [u8; 32],
     pub(crate) tier: Tier,
+    pub(crate) write_tracking: WriteTracking,
     /// Better code has been asked for.
     requested: AtomicBool,
     pub(crate) interface: Arc<ModuleInterface>,
@@ -75,6 +76,7 @@ impl Compiled {
         Ok(Self {
             hash,
             tier: tier.tier,
+            write_tracking: tier.tracking,
             requested: AtomicBool::new(false),
             instance_pre: tier.linker(prepared.interface.width).instantiate_pre(machine)?,
             interface: Arc::new(prepared.interface.clone()),
@@ -108,13 +110,18 @@ struct Shared {
 type Refusal = (UserError, NumInstructions);
 
 impl ModuleCache {
-    pub(crate) fn new(tiers: Tiers, modules_max: NonZeroUsize, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        tiers: Tiers,
+        tracking: WriteTracking,
+        modules_max: NonZeroUsize,
+        folder: Option<PathBuf>,
+    ) -> wasmtime::Result<Self> {
         // Baseline code that is about to be replaced is not worth a file.
         let baseline_folder = folder.clone().filter(|_| tiers == Tiers::Baseline);
         let shared = Arc::new(Shared {
             tiers,
-            baseline: TierEngine::new(Tier::Baseline, baseline_folder).ok(),
-            optimised: TierEngine::new(Tier::Optimised, folder)?,
+            baseline: TierEngine::new(Tier::Baseline, tracking, baseline_folder).ok(),
+            optimised: TierEngine::new(Tier::Optimised, tracking, folder)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
         });
         let worker = Arc::clone(&shared);
@@ -215,7 +222,7 @@ fn load(tier: &TierEngine, module: &CanisterModule) -> Option<Compiled> {
 }
 
 fn compile(tier: &TierEngine, module: &CanisterModule, validated: &ValidatedModule<'_>) -> Result<Compiled, UserError> {
-    let instrumented = module::instrument(validated).map_err(|error| error.error)?;
+    let instrumented = module::instrument(validated, tier.tracking).map_err(|error| error.error)?;
     let prepared = Prepared::new(validated.interface(), &instrumented);
     let broken = |error: wasmtime::Error| engine_error(format_args!("{error:#}"));
     let machine = Module::new(&tier.engine, &instrumented.wasm).map_err(broken)?;

@@ -4,6 +4,7 @@
 //! What is absent, unreadable or made by another engine is prepared again; a full disk costs time, nothing else.
 
 use super::prepared::Prepared;
+use crate::module::WriteTracking;
 use sha2::{Digest, Sha256};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -22,10 +23,11 @@ pub(super) struct DiskCache {
 }
 
 impl DiskCache {
-    pub(super) fn new(folder: PathBuf, engine: &Engine) -> Self {
+    pub(super) fn new(folder: PathBuf, engine: &Engine, tracking: WriteTracking) -> Self {
         let mut hasher = std::collections::hash_map::DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         INSTRUMENTATION_VERSION.hash(&mut hasher);
+        tracking.hash(&mut hasher);
         Self {
             folder,
             engine_key: hasher.finish(),

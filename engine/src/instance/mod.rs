@@ -17,13 +17,15 @@ mod host;
 mod pool;
 mod prepared;
 mod tiers;
+mod write_faults;
 
 pub(crate) use compiled::{Compiled, ModuleCache};
 pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 
 use self::cold_heap::ColdHeap;
-use crate::module::{STACK_BYTES, symbols};
+use self::write_faults::WriteFaults;
+use crate::module::{STACK_BYTES, WriteTracking, symbols};
 use crate::system_api::{Exports, HostState, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
@@ -45,6 +47,8 @@ pub(crate) struct Instance {
     instance: wasmtime::Instance,
     /// The part of the heap that is not whole yet, if the instance began with a large one. After `store`: dropped last.
     cold: Option<ColdHeap>,
+    /// Finds the pages that a message writes where the code does not mark them. After `store`: dropped last.
+    faults: Option<WriteFaults>,
     table: Option<Table>,
     globals: Vec<Global>,
     /// Exported functions that were called before.
@@ -89,7 +93,10 @@ impl Instance {
         let instance = ready(compiled.instance_pre.instantiate_async(&mut store))?;
         let exports = Exports {
             heap: instance.get_memory(&mut store, symbols::HEAP),
-            marks: instance.get_memory(&mut store, symbols::MARKS),
+            marks: match compiled.write_tracking {
+                WriteTracking::Barrier => instance.get_memory(&mut store, symbols::MARKS),
+                WriteTracking::Faults => None,
+            },
             counter: instance.get_global(&mut store, symbols::COUNTER),
             stack: instance.get_global(&mut store, symbols::STACK),
         };
@@ -111,6 +118,7 @@ impl Instance {
             store,
             instance,
             cold: None,
+            faults: None,
             table,
             globals,
             functions: Vec::new(),
@@ -118,7 +126,10 @@ impl Instance {
             version: 0,
             marked: Vec::new(),
         };
-        fresh.begin_cold(state)?;
+        match fresh.compiled.write_tracking {
+            WriteTracking::Barrier => fresh.begin_cold(state)?,
+            WriteTracking::Faults => fresh.begin_faults(),
+        }
         fresh.load(state)?;
         Ok(fresh)
     }
@@ -143,6 +154,24 @@ impl Instance {
         // `store`.
         self.cold = unsafe { ColdHeap::new(&mut self.store, base, bytes, state.heap.pages.clone()) };
         Ok(())
+    }
+
+    /// Lets first writes to pages fault.
+    fn begin_faults(&mut self) {
+        if let Some(heap) = self.store.data().exports.heap {
+            let base = heap.data_ptr(&self.store);
+            // SAFETY: by the engine's configuration the heap never moves. `load` opens it before it writes and protects
+            // it afterwards, `roll_back` writes pages that were written in the message and protects them afterwards, and
+            // nobody else writes it between messages. `faults` is dropped after `store`.
+            self.faults = Some(unsafe { WriteFaults::new(&mut self.store, base) });
+        }
+    }
+
+    /// Protects the pages that were written in the message that has just been kept or undone.
+    fn protect_written(&mut self) {
+        if let (Some(faults), Some(heap)) = (&mut self.faults, self.store.data().exports.heap) {
+            faults.protect_again(heap.data_size(&self.store), &self.marked);
+        }
     }
 
     fn grow_heap(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
@@ -185,6 +214,11 @@ impl Instance {
 
     fn load(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
         self.grow_heap(state)?;
+        if let Some(faults) = &mut self.faults
+            && !faults.open()
+        {
+            return Err(wasmtime::Error::msg("the heap cannot be made writable"));
+        }
         if let Some(heap) = self.store.data().exports.heap {
             let memory = heap.data_mut(&mut self.store);
             let cold = self.cold.as_ref();
@@ -206,6 +240,9 @@ impl Instance {
         self.committed_heap = state.heap.clone();
         self.committed_globals = state.globals.clone();
         self.version = state.warm_version;
+        if let (Some(faults), Some(heap)) = (&mut self.faults, self.store.data().exports.heap) {
+            faults.protect(heap.data_size(&self.store));
+        }
         self.restore_globals()
     }
 
@@ -337,6 +374,7 @@ impl Instance {
                 }
             }
         }
+        self.protect_written();
         self.read_globals();
         self.version = version;
         (self.committed_heap.clone(), self.committed_globals.clone())
@@ -355,12 +393,16 @@ impl Instance {
                 }
             }
         }
+        self.protect_written();
         self.restore_globals().is_ok()
     }
 
     fn collect_marks(&mut self) {
         self.marked.clear();
         let exports = self.store.data().exports;
+        if let (Some(faults), Some(heap)) = (&mut self.faults, exports.heap) {
+            faults.take_written(heap.data_size(&self.store), &mut self.marked);
+        }
         let (Some(heap), Some(marks)) = (exports.heap, exports.marks) else {
             return;
         };

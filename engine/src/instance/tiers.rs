@@ -6,7 +6,7 @@
 
 use super::disk_cache::DiskCache;
 use super::host;
-use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
+use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES, WriteTracking};
 use crate::system_api::{self, HostState};
 use crate::trap::BACKTRACE_FRAMES_MAX;
 use replicore_types::fees::WasmWidth;
@@ -78,12 +78,13 @@ impl Tier {
 pub(super) struct TierEngine {
     pub tier: Tier,
     pub engine: wasmtime::Engine,
+    pub tracking: WriteTracking,
     linkers: [Linker<HostState>; 2],
     pub disk: Option<DiskCache>,
 }
 
 impl TierEngine {
-    pub fn new(tier: Tier, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
+    pub fn new(tier: Tier, tracking: WriteTracking, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
         let engine = wasmtime::Engine::new(&tier.config())?;
         let linker = |width| -> wasmtime::Result<Linker<HostState>> {
             let mut linker = Linker::new(&engine);
@@ -93,8 +94,9 @@ impl TierEngine {
         };
         Ok(Self {
             tier,
+            tracking,
             linkers: [linker(WasmWidth::Wasm32)?, linker(WasmWidth::Wasm64)?],
-            disk: folder.map(|folder| DiskCache::new(folder, &engine)),
+            disk: folder.map(|folder| DiskCache::new(folder, &engine, tracking)),
             engine,
         })
     }

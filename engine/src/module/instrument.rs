@@ -20,7 +20,7 @@ use super::nans::canonicalised;
 use super::parsed::Parsed;
 use super::rewrite::{Layout, Rewriter, Source, TooManyLocals};
 use super::system_calls::PricedImport;
-use super::{ValidatedModule, symbols};
+use super::{ValidatedModule, WriteTracking, symbols};
 use crate::GlobalValue;
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
@@ -89,12 +89,12 @@ pub struct Instrumented<'a> {
 ///
 /// # Errors
 /// IC0521 where a function has so many locals that there is no room for those that instrumentation adds.
-pub fn instrument<'a>(module: &ValidatedModule<'a>) -> Result<Instrumented<'a>, WasmError> {
+pub fn instrument<'a>(module: &ValidatedModule<'a>, tracking: WriteTracking) -> Result<Instrumented<'a>, WasmError> {
     let parsed = &module.parsed;
     let heap = heap_layout(parsed, module.width());
     let globals = mutable_globals(parsed)?;
     Ok(Instrumented {
-        wasm: Assembly::new(module, heap).assemble().map_err(refusal)?,
+        wasm: Assembly::new(module, heap, tracking).assemble().map_err(refusal)?,
         compile_charge: module.compile_charge(),
         heap,
         data_segments: module.data_segments.clone(),
@@ -184,7 +184,7 @@ struct Assembly<'m, 'a> {
 }
 
 impl<'m, 'a> Assembly<'m, 'a> {
-    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>) -> Self {
+    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>, tracking: WriteTracking) -> Self {
         let parsed = &module.parsed;
         let imported = parsed.imported_functions().count() as u32;
         let defined = parsed.functions.len() as u32;
@@ -200,6 +200,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             counter: parsed.globals.len() as u32,
             stack: parsed.globals.len() as u32 + 1,
             scratch: heap.map(|heap| heap.marks_bytes),
+            marks: tracking == WriteTracking::Barrier,
         };
         Self {
             module,

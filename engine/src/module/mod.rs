@@ -34,6 +34,7 @@ mod parsed;
 mod rewrite;
 mod system_calls;
 mod validate;
+mod write_tracking;
 
 pub use compile_charge::{CompileCharge, refusal_charge};
 pub use decode::{declared_width, decode};
@@ -42,6 +43,7 @@ pub use frames::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
 pub use names::FunctionNames;
 pub use validate::{ValidatedModule, validate};
+pub use write_tracking::WriteTracking;
 
 /// Names that the instrumented module adds. User exports other than methods and system entry points are dropped, so
 /// that none of these can collide.

@@ -62,6 +62,8 @@ pub(super) struct Layout {
     pub stack: u32,
     /// Where in the memory of marks a loop saves its locals, if there is such a memory.
     pub scratch: Option<u64>,
+    /// Stores and bulk operations mark what they write.
+    pub marks: bool,
 }
 
 impl Layout {
@@ -404,11 +406,10 @@ impl<'a> Rewriter<'a> {
             Operator::Block { .. } => self.emit(&[Instruction::Block(BlockType::Result(ValType::FUNCREF))]),
             Operator::Loop { .. } => self.emit(&[Instruction::Loop(BlockType::Result(ValType::FUNCREF))]),
             Operator::If { .. } => self.emit(&[Instruction::If(BlockType::Result(ValType::FUNCREF))]),
-            _ => {
-                if let Some((ty, offset)) = stored(operator) {
-                    self.store(ty, offset, original);
-                }
-            }
+            _ => match stored(operator) {
+                Some((ty, offset)) if layout.marks => self.store(ty, offset, original),
+                _ => self.code.extend_from_slice(original),
+            },
         }
     }
 
@@ -503,9 +504,11 @@ impl<'a> Rewriter<'a> {
             Instruction::LocalGet(length),
         ]);
         self.code.extend_from_slice(original);
-        self.get_as_i64(destination, destination_type);
-        self.get_as_i64(length, size);
-        self.emit(&[Instruction::Call(self.layout.mark())]);
+        if self.layout.marks {
+            self.get_as_i64(destination, destination_type);
+            self.get_as_i64(length, size);
+            self.emit(&[Instruction::Call(self.layout.mark())]);
+        }
     }
 
     fn grow(&mut self, original: &[u8]) {

@@ -2,7 +2,7 @@
 
 use crate::common::{Canister, module};
 use arbitrary::Unstructured;
-use replicore_engine::{Engine, EngineConfig, EntryPoint, Execute, GlobalValue, Tiers};
+use replicore_engine::{Engine, EngineConfig, EntryPoint, Execute, GlobalValue, Tiers, WriteTracking};
 use replicore_types::{NumInstructions, SubnetType};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
@@ -103,10 +103,11 @@ pub fn execute(engine: &Arc<Engine>, wasm: &[u8]) -> Trace {
     }
 }
 
-fn engine(tiers: Tiers) -> Arc<Engine> {
+fn engine(tiers: Tiers, write_tracking: WriteTracking) -> Arc<Engine> {
     Arc::new(
         Engine::new(EngineConfig {
             tiers,
+            write_tracking,
             modules_max: NonZeroUsize::MIN,
             warm_canisters_max: 1,
             ..EngineConfig::default()
@@ -115,17 +116,20 @@ fn engine(tiers: Tiers) -> Arc<Engine> {
     )
 }
 
-/// Executes a module in both tiers. They must agree in everything; what they agree on is returned.
+/// Executes a module in both tiers, and with the other way to find what was written. They must agree in everything; what
+/// they agree on is returned.
 pub fn compare_tiers(wasm: &[u8]) -> Trace {
-    static BASELINE: LazyLock<Arc<Engine>> = LazyLock::new(|| engine(Tiers::Baseline));
-    static OPTIMISED: LazyLock<Arc<Engine>> = LazyLock::new(|| engine(Tiers::Optimised));
+    static OPTIMISED: LazyLock<Arc<Engine>> = LazyLock::new(|| engine(Tiers::Optimised, WriteTracking::Barrier));
+    static OTHERS: LazyLock<[Arc<Engine>; 2]> = LazyLock::new(|| {
+        [
+            engine(Tiers::Baseline, WriteTracking::Barrier),
+            engine(Tiers::Baseline, WriteTracking::Faults),
+        ]
+    });
     let optimised = execute(&OPTIMISED, wasm);
-    let baseline = execute(&BASELINE, wasm);
-    assert_eq!(
-        optimised,
-        baseline,
-        "{}",
-        wasmprinter::print_bytes(wasm).unwrap_or_default()
-    );
+    for other in OTHERS.iter() {
+        let text = || wasmprinter::print_bytes(wasm).unwrap_or_default();
+        assert_eq!(optimised, execute(other, wasm), "{}", text());
+    }
     optimised
 }

@@ -16,7 +16,7 @@ mod running;
 
 /// The instrumented form of a module, which is valid.
 fn prepare(wasm: &[u8]) -> Instrumented<'_> {
-    let instrumented = instrument(&validate(wasm).unwrap()).unwrap();
+    let instrumented = instrument(&validate(wasm).unwrap(), WriteTracking::Barrier).unwrap();
     let features = wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::MULTI_MEMORY;
     wasmparser::Validator::new_with_features(features)
         .validate_all(&instrumented.wasm)
@@ -145,7 +145,7 @@ fn functions_without_room_for_more_locals_are_refused() {
         let locals = "i32 ".repeat(count);
         let store = "(i32.store (i32.const 0) (i32.const 0))";
         let wasm = wat::parse_str(format!("(module (memory 1) (func (local {locals}) {store}))")).unwrap();
-        instrument(&validate(&wasm).unwrap())
+        instrument(&validate(&wasm).unwrap(), WriteTracking::Barrier)
             .map(|_| ())
             .map_err(|error| error.error.code)
     };
