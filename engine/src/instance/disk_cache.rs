@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use wasmtime::{Engine, Module};
 
 /// Changes when validation or instrumentation change, so that modules prepared otherwise are not found.
-const INSTRUMENTATION_VERSION: u32 = 6;
+const INSTRUMENTATION_VERSION: u32 = 7;
 
 /// Bytes of the hash at the start of a file of facts.
 const HASH_BYTES: usize = 32;

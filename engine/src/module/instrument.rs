@@ -15,6 +15,7 @@ use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
 use super::helpers::helper_bodies;
+use super::loops::tight_loops;
 use super::names::FunctionNames;
 use super::nans::canonicalised;
 use super::parsed::Parsed;
@@ -398,6 +399,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
                 frame: *frame,
                 frames,
                 canonicalised: canonicalised(self.parsed, ty, body)?,
+                tight_loops: tight_loops(self.parsed, body)?,
             };
             let rewriter = Rewriter::new(self.layout, self.module.wasm, source);
             let rewritten = rewriter.rewrite(body, &mut self.shift)?;

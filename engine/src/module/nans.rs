@@ -19,12 +19,11 @@
 //!
 //! The result of the walk is a list of operators behind which the value on top of the stack is made canonical.
 
+use super::arity::Arity;
 use super::floats::FloatResult;
 use super::parsed::Parsed;
 use std::collections::BTreeMap;
-use wasmparser::{
-    BlockType, ContType, FrameKind, FuncType, FunctionBody, ModuleArity, Operator, RefType, SubType, ValType,
-};
+use wasmparser::{BlockType, FuncType, FunctionBody, Operator, ValType};
 
 /// Walks after which locals that still change are taken for exact; in practice two or three suffice.
 const WALKS_MAX: usize = 8;
@@ -190,7 +189,7 @@ impl<'m, 'a> Walk<'m, 'a> {
     }
 
     fn compute(&mut self, index: usize, operator: &Operator<'_>) {
-        let (operands, results) = operator.operator_arity(self).unwrap_or((0, 0));
+        let (operands, results) = Arity(self.parsed).of(operator);
         let taken = operand_shape(operator);
         for _ in 0..operands {
             let value = self.pop();
@@ -245,7 +244,7 @@ impl<'m, 'a> Walk<'m, 'a> {
     }
 
     fn open(&mut self, ty: BlockType, is_loop: bool) {
-        let (parameters, results) = self.block_type_arity(ty).unwrap_or((0, 0));
+        let (parameters, results) = Arity(self.parsed).of_block(ty);
         self.take_exact(parameters as usize);
         self.blocks.push(Block {
             height: self.stack.len(),
@@ -330,35 +329,4 @@ fn is_number(operator: &Operator<'_>) -> bool {
             | F64ConvertI64S
             | F64ConvertI64U
     )
-}
-
-/// What the number of an operator's operands may depend on. Blocks and branches are followed here.
-impl ModuleArity for Walk<'_, '_> {
-    fn sub_type_at(&self, type_index: u32) -> Option<&SubType> {
-        self.parsed.types.get(type_index as usize)
-    }
-
-    fn tag_type_arity(&self, _: u32) -> Option<(u32, u32)> {
-        None
-    }
-
-    fn type_index_of_function(&self, function: u32) -> Option<u32> {
-        self.parsed.type_index_of_function(function)
-    }
-
-    fn func_type_of_cont_type(&self, _: &ContType) -> Option<&FuncType> {
-        None
-    }
-
-    fn sub_type_of_ref_type(&self, _: &RefType) -> Option<&SubType> {
-        None
-    }
-
-    fn control_stack_height(&self) -> u32 {
-        self.blocks.len() as u32
-    }
-
-    fn label_block(&self, _: u32) -> Option<(BlockType, FrameKind)> {
-        None
-    }
 }

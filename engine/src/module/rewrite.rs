@@ -4,7 +4,7 @@
 //! ```text
 //! line       counter -= cost                        at a loop head or function entry also: if counter < 0: refill()
 //!            the counter is a local; stored to its global where others may see it, loaded after calls, see `metering`
-//! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1
+//! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1     in steps: unless it was marked before, see `loops`
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
 //! entry      left = stack - frame; if left < 0: stack_overflow()        in functions that are counted, see `frames`
@@ -16,7 +16,7 @@
 
 use super::floats::FloatResult;
 use super::frames::Frame;
-use super::loops::Loops;
+use super::loops::TightLoop;
 use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -109,6 +109,10 @@ enum Role {
     Float,
     /// The instruction counter. Lives throughout.
     Counter,
+    /// The page that is written.
+    Page,
+    /// The page that the store in steps with this number marked last. Lives as long as the loop.
+    Marked(u8),
 }
 
 /// What is known of the function that is rewritten.
@@ -119,6 +123,8 @@ pub(super) struct Source<'a> {
     pub frames: &'a [Frame],
     /// The operators whose result is made canonical.
     pub canonicalised: BTreeMap<usize, FloatResult>,
+    /// Its tight loops by their first operator.
+    pub tight_loops: BTreeMap<usize, TightLoop>,
 }
 
 /// An instrumented function.
@@ -140,8 +146,8 @@ pub(super) struct Rewriter<'a> {
     added: Vec<ValType>,
     /// Types of parameters and locals of the original function.
     types: Vec<ValType>,
-    /// The locals that the heads of tight loops save.
-    tight_loops: BTreeMap<usize, Vec<u32>>,
+    /// Stores in steps, with the number of the page that each remembers.
+    stepped: BTreeMap<usize, u8>,
     /// The global holds what the local counter holds, on every way to where the code ends now.
     stored: bool,
     /// Positions in `code` of `if`s whose branch is almost never taken.
@@ -160,7 +166,7 @@ impl<'a> Rewriter<'a> {
             ours: BTreeMap::new(),
             added: Vec::new(),
             types: Vec::new(),
-            tight_loops: BTreeMap::new(),
+            stepped: BTreeMap::new(),
             stored: false,
             rare: Vec::new(),
         }
@@ -208,6 +214,11 @@ impl<'a> Rewriter<'a> {
         while !reader.eof() {
             let (operator, start) = reader.read_with_offset()?;
             let end = reader.original_position();
+            if let Some(pages) = self.pages_to_forget(index + 1) {
+                self.copy(pending, start);
+                pending = start;
+                self.forget_pages(pages);
+            }
             let charge = charges.next_if(|charge| charge.before == index);
             self.stored &= charge.is_none_or(|charge| charge.continues);
             let float = self.source.canonicalised.get(&index).copied();
@@ -216,7 +227,7 @@ impl<'a> Rewriter<'a> {
                 pending = start;
             }
             if changes(&operator) {
-                self.replace(&operator, charge, &self.wasm[start as usize..end as usize]);
+                self.replace(index, &operator, charge, &self.wasm[start as usize..end as usize]);
                 pending = end;
             } else if let Some(charge) = charge {
                 self.charge(charge);
@@ -233,16 +244,12 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    fn charges(&mut self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {
+    fn charges(&self, body: &FunctionBody<'_>) -> Result<Vec<Charge>, Error<TooManyLocals>> {
         let mut meter = Meter::new(self.layout.width);
-        let mut loops = Loops::default();
         let mut reader = body.get_operators_reader()?;
         while !reader.eof() {
-            let operator = reader.read()?;
-            meter.add(&operator);
-            loops.add(&operator);
+            meter.add(&reader.read()?);
         }
-        self.tight_loops = loops.finish();
         Ok(meter.finish().0)
     }
 
@@ -348,22 +355,42 @@ impl<'a> Rewriter<'a> {
         self.stored = stored;
     }
 
+    /// How many stores in steps the loop with this first operator has, if any.
+    fn pages_to_forget(&mut self, head: usize) -> Option<u8> {
+        let stores = &self.source.tight_loops.get(&head)?.stepped_stores;
+        if stores.is_empty() || !self.layout.marks {
+            return None;
+        }
+        self.stepped.extend(stores.iter().copied().zip(0..));
+        Some(stores.len() as u8)
+    }
+
+    /// Ahead of a loop: no page is marked that its stores know of.
+    fn forget_pages(&mut self, pages: u8) {
+        for number in 0..pages {
+            let marked = self.local(Role::Marked(number), ValType::I32);
+            self.emit(&[Instruction::I32Const(-1), Instruction::LocalSet(marked)]);
+        }
+    }
+
     /// The locals that the loop with this first operator saves, with their types and places.
-    fn saved_locals(&self, head: usize) -> Vec<(u32, ValType, u64)> {
-        let (Some(scratch), Some(locals)) = (self.layout.scratch, self.tight_loops.get(&head)) else {
+    fn saved_locals(&mut self, head: usize) -> Vec<(u32, ValType, u64)> {
+        let (Some(scratch), Some(tight)) = (self.layout.scratch, self.source.tight_loops.get(&head)) else {
             return Vec::new();
         };
-        let typed = locals.iter().map(|local| (*local, self.types[*local as usize]));
-        let saved = typed.filter(|(_, ty)| !matches!(ty, ValType::Ref(_)));
+        let typed = tight.locals.iter().map(|local| (*local, self.types[*local as usize]));
+        let mut saved: Vec<_> = typed.filter(|(_, ty)| !matches!(ty, ValType::Ref(_))).collect();
+        let pages = tight.stepped_stores.len() as u8;
+        if self.layout.marks {
+            saved.extend((0..pages).map(|number| (self.local(Role::Marked(number), ValType::I32), ValType::I32)));
+        }
         let places = (scratch..).step_by(SAVED_BYTES);
-        saved
-            .zip(places)
-            .map(|((local, ty), place)| (local, ty, place))
-            .collect()
+        let placed = saved.into_iter().zip(places);
+        placed.map(|((local, ty), place)| (local, ty, place)).collect()
     }
 
     /// Emits what stands for an operator that is not copied. `original` are its bytes.
-    fn replace(&mut self, operator: &Operator<'_>, charge: Option<Charge>, original: &[u8]) {
+    fn replace(&mut self, index: usize, operator: &Operator<'_>, charge: Option<Charge>, original: &[u8]) {
         // A bulk operation at the start of a line pays its size before the line.
         if let Some(charge) = charge.filter(|_| !is_bulk(operator)) {
             self.charge(charge);
@@ -407,7 +434,9 @@ impl<'a> Rewriter<'a> {
             Operator::Loop { .. } => self.emit(&[Instruction::Loop(BlockType::Result(ValType::FUNCREF))]),
             Operator::If { .. } => self.emit(&[Instruction::If(BlockType::Result(ValType::FUNCREF))]),
             _ => match stored(operator) {
-                Some((ty, offset)) if layout.marks => self.store(ty, offset, original),
+                Some((ty, offset)) if layout.marks => {
+                    self.store(self.stepped.get(&index).copied(), ty, offset, original)
+                }
                 _ => self.code.extend_from_slice(original),
             },
         }
@@ -448,7 +477,8 @@ impl<'a> Rewriter<'a> {
         self.emit(&[Instruction::GlobalSet(self.layout.stack)]);
     }
 
-    fn store(&mut self, ty: ValType, offset: u64, original: &[u8]) {
+    /// `stepped` is the number of the page that the store remembers, if it does.
+    fn store(&mut self, stepped: Option<u8>, ty: ValType, offset: u64, original: &[u8]) {
         let address = self.local(Role::Address, self.layout.address());
         let value = self.local(Role::Value, ty);
         self.emit(&[
@@ -477,7 +507,30 @@ impl<'a> Rewriter<'a> {
                 ]);
             }
         }
-        self.emit(&[Instruction::I32Const(1), Instruction::I32Store8(MARK)]);
+        match stepped {
+            None => self.emit(&[Instruction::I32Const(1), Instruction::I32Store8(MARK)]),
+            Some(number) => self.mark_unless_marked(number),
+        }
+    }
+
+    /// Marks the page whose number is on the stack, unless it is the one that was marked last.
+    fn mark_unless_marked(&mut self, number: u8) {
+        let page = self.local(Role::Page, ValType::I32);
+        let marked = self.local(Role::Marked(number), ValType::I32);
+        self.emit(&[
+            Instruction::LocalTee(page),
+            Instruction::LocalGet(marked),
+            Instruction::I32Ne,
+        ]);
+        self.rarely();
+        self.emit(&[
+            Instruction::LocalGet(page),
+            Instruction::I32Const(1),
+            Instruction::I32Store8(MARK),
+            Instruction::LocalGet(page),
+            Instruction::LocalSet(marked),
+            Instruction::End,
+        ]);
     }
 
     /// A bulk operation with the operands destination, `middle` and size.
@@ -623,6 +676,11 @@ fn is_bulk(operator: &Operator<'_>) -> bool {
         operator,
         Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } | Operator::MemoryInit { .. }
     )
+}
+
+/// True for what writes one value to the heap.
+pub(super) fn is_store(operator: &Operator<'_>) -> bool {
+    stored(operator).is_some()
 }
 
 /// Type of the value that a store takes, and its constant offset.
