@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod embedded;
 mod engine;
 pub mod engine_canister;
 pub mod engine_kernels;
@@ -16,6 +17,7 @@ mod measure;
 mod netstack;
 mod peers;
 mod persistence;
+pub mod profile;
 mod queries;
 pub mod report;
 mod scheduler;

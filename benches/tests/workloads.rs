@@ -6,8 +6,12 @@ use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::arrival::Arrivals;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::load::{self, LoadOptions, Progress};
-use replicore_workloads::{Agent, Identity, Scale, Workload, models};
+use replicore_workloads::recording::{Recording, ReplayOptions};
+use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, models};
+use std::fs::File;
+use std::io::BufReader;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +34,7 @@ fn hours_from_now() -> u64 {
     (now + Duration::from_secs(7_200)).as_nanos() as u64
 }
 
-fn drive(model: &dyn Workload, address: SocketAddr, rate: Option<f64>) {
+fn drive(model: &dyn Workload, address: SocketAddr, rate: Option<f64>) -> Box<dyn Deployed> {
     let verifier = Arc::new(Verifier::new(&fetch_root_key(address).unwrap()).unwrap().sampling(8));
     let users = users();
     let scale = Scale {
@@ -59,11 +63,17 @@ fn drive(model: &dyn Workload, address: SocketAddr, rate: Option<f64>) {
     deployed
         .check(&mut agent, true)
         .unwrap_or_else(|error| panic!("{}: {error}", model.name()));
+    deployed
 }
 
 fn on_replica(test: impl FnOnce(SocketAddr)) {
+    on_recorded_replica(None, test);
+}
+
+fn on_recorded_replica(record: Option<PathBuf>, test: impl FnOnce(SocketAddr)) {
     let directory = tempfile::tempdir().unwrap();
     let config = Config {
+        record,
         state_dir: directory.path().join("state"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ..Config::default()
@@ -77,12 +87,39 @@ fn on_replica(test: impl FnOnce(SocketAddr)) {
 fn every_model_runs_and_its_own_check_holds() {
     on_replica(|address| {
         for model in models::ALL {
-            drive(model, address, None);
+            drop(drive(model, address, None));
         }
     });
 }
 
 #[test]
 fn an_open_loop_keeps_its_rate() {
-    on_replica(|address| drive(models::named("ledger").unwrap(), address, Some(100.0)));
+    on_replica(|address| drop(drive(models::named("ledger").unwrap(), address, Some(100.0))));
+}
+
+#[test]
+fn recorded_traffic_sent_to_an_empty_replica_does_the_same_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("recording");
+    let mut deployed = None;
+    on_recorded_replica(Some(file.clone()), |address| {
+        deployed = Some(drive(models::named("social").unwrap(), address, None));
+    });
+    let recording = Recording::read(BufReader::new(File::open(&file).unwrap())).unwrap();
+    // Four canisters made, installed and told of their followers, and what the users did.
+    assert!(recording.len() > 12 && recording.senders() > 3, "{}", recording.len());
+    on_replica(|address| {
+        let verifier = Arc::new(Verifier::new(&fetch_root_key(address).unwrap()).unwrap().sampling(8));
+        let options = ReplayOptions {
+            address,
+            speed: f64::INFINITY,
+            connections: 4,
+        };
+        let report = recording.replay(&options, &verifier, &Progress::default()).unwrap();
+        assert_eq!((report.rejected, report.load.unknown), (0, 0));
+        assert_eq!(report.load.completed(), recording.len() as u64);
+        // Its counts are those of the load that was recorded.
+        let mut agent = Agent::new(address, Identity::numbered(0), verifier);
+        deployed.unwrap().check(&mut agent, true).unwrap();
+    });
 }

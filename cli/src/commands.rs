@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod inspect;
 mod load;
+mod profile;
 mod replay;
 mod start;
 mod verify;
@@ -35,7 +36,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show what is in a state directory: canisters, sizes, checkpoints, batch log.
     Inspect(inspect::InspectArgs),
-    /// Execute the batch log of a state directory again and compare every root.
+    /// Execute the batch log of a state directory again and compare every root, or send recorded traffic to an endpoint.
     Replay(replay::ReplayArgs),
     /// Print the configuration that `start` would use.
     Config(ConfigArgs),
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Drive an endpoint with a modelled application: open or closed loop, replies verified, percentiles.
     Load(load::LoadArgs),
+    /// Show where the time goes: canisters by instructions, a replica by its stages.
+    Profile(profile::ProfileArgs),
     /// Check this host for what makes a replica fast and safe: a verdict and a remedy each.
     Doctor(doctor::DoctorArgs),
     /// Run reference transcripts on the embedded engine and compare every answer.
@@ -61,6 +64,9 @@ pub struct StartArgs {
     /// Write the bound port to this file once ready.
     #[arg(long)]
     pub port_file: Option<PathBuf>,
+    /// Record every verified call and query in this new file, to be sent again by `replicore replay FILE --url URL`.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Threads that execute canisters; 0 means one per CPU. Never changes a result.
     #[arg(long)]
     pub cores: Option<usize>,
@@ -118,6 +124,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Conformance(args) => conformance::run(&args),
     }
@@ -137,6 +144,9 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
     }
     if args.port_file.is_some() {
         config.port_file.clone_from(&args.port_file);
+    }
+    if args.record.is_some() {
+        config.record.clone_from(&args.record);
     }
     if let Some(cores) = args.cores {
         config.cores = cores;

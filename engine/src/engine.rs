@@ -3,6 +3,7 @@
 use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
 use crate::meter::Meter;
 use crate::module::{FunctionNames, WriteTracking, symbols};
+use crate::profile::{Ending, Profile, Recorder};
 use crate::stable_memory::StableMemory;
 use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
 use crate::trap::{self, Failure, TrapCode};
@@ -10,6 +11,7 @@ use crate::{
     Call, CanisterModule, EntryPoint, Execute, ExecutionError, ExecutionOutcome, ExecutionState, ExecutionStats,
     InstructionLimits, MethodKind, PausedExecution, PreparedModule, SystemChanges, WorkDone,
 };
+use parking_lot::Mutex;
 use replicore_types::fees::WasmWidth;
 use replicore_types::{CanisterId, NumInstructions, SubnetType, UserError};
 use std::future::Future;
@@ -47,6 +49,12 @@ pub struct EngineConfig {
     pub write_tracking: WriteTracking,
     /// Memory of idle warm instances in bytes, for replicated messages and for queries each.
     pub warm_bytes_max: u64,
+    /// Profiles what is executed, see [`Engine::profile`]. Every module is then compiled by the optimising compiler alone,
+    /// with events in it, and kept on no disk.
+    pub profile: bool,
+    /// Writes the names of canister functions where Linux `perf` looks for them: `/tmp/perf-PID.map`, a new file, of which a
+    /// process has one.
+    pub perf_map: bool,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
     pub cache_folder: Option<PathBuf>,
 }
@@ -61,6 +69,8 @@ impl Default for EngineConfig {
             tiers: Tiers::Both,
             write_tracking: WriteTracking::Barrier,
             warm_bytes_max: 8 << 30,
+            profile: false,
+            perf_map: false,
             cache_folder: None,
         }
     }
@@ -83,6 +93,8 @@ pub struct Engine {
     modules: ModuleCache,
     warm: InstancePool,
     queries: InstancePool,
+    /// Where profiles are asked for.
+    profile: Option<Mutex<Profile>>,
 }
 
 /// Names versions of canister states; unique in the process.
@@ -99,14 +111,21 @@ impl Engine {
     /// When the settings do not fit this machine.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
-        Ok(Self {
-            modules: ModuleCache::new(
+        let modules = if config.profile {
+            ModuleCache::profiled(config.write_tracking, config.modules_max)
+        } else {
+            let folder = config.cache_folder.clone();
+            ModuleCache::new(
                 config.tiers,
                 config.write_tracking,
                 config.modules_max,
-                config.cache_folder.clone(),
+                folder,
+                config.perf_map,
             )
-            .map_err(error)?,
+        };
+        Ok(Self {
+            modules: modules.map_err(error)?,
+            profile: config.profile.then(Mutex::default),
             warm: InstancePool::new(config.warm_canisters_max, 1, config.warm_bytes_max),
             queries: InstancePool::new(
                 config.warm_query_canisters_max,
@@ -124,6 +143,11 @@ impl Engine {
     /// Returns when no better code is being made in the background: from then on messages run on the best there is.
     pub fn finish_compiling(&self) {
         self.modules.wait_until_idle();
+    }
+
+    /// What was profiled so far, where [`EngineConfig::profile`] is set. The same messages give the same profile.
+    pub fn profile(&self) -> Option<Profile> {
+        self.profile.as_ref().map(|profile| profile.lock().clone())
     }
 
     /// True where a query of the canister would find an instance that holds `state`, or is brought there by few pages:
@@ -189,7 +213,9 @@ impl Engine {
     ) -> WorkDone {
         let (mut running, counter) = instance.end();
         let changes = instance.heap_changes();
-        let executed = running.meter.executed(counter) + page_charge(&changes, at.mode, state.interface.width);
+        let in_code = running.meter.executed(counter);
+        let for_pages = page_charge(&changes, at.mode, state.interface.width);
+        let executed = in_code + for_pages;
         let mut stats = ExecutionStats {
             heap_pages_dirtied: changes.pages.len() as u64,
             stable_pages_dirtied: running.stable.pages_written(),
@@ -200,6 +226,20 @@ impl Engine {
         let failed = result
             .err()
             .map(|error| describe(&mut running, error, &instance.compiled));
+        if let (Some(profile), Some(recorder)) = (&self.profile, running.recorder.take()) {
+            let ending = Ending {
+                canister: at.canister,
+                executed: in_code,
+                page_instructions: for_pages,
+                failed: failed.is_some(),
+                pages_read: instance.take_pages_read(),
+                pages_written: &changes.pages,
+                stable_pages_written: stats.stable_pages_dirtied,
+            };
+            profile
+                .lock()
+                .add(*recorder, ending, |function| instance.compiled.function_label(function));
+        }
         let reusable = match &failed {
             None if keeps_state(&running.message) => {
                 let version = fresh_version();
@@ -277,6 +317,10 @@ impl Execute for Engine {
             }
         };
         let progress = Progress::default();
+        let recorder = self
+            .profile
+            .is_some()
+            .then(|| Box::new(Recorder::new(&call.entry_point)));
         let running = Running {
             message: MessageState::new(call, canister.interface.width),
             meter: if mode.is_replicated() {
@@ -289,6 +333,7 @@ impl Execute for Engine {
             failed_function: None,
             counter_at_failure: None,
             progress: progress.clone(),
+            recorder,
         };
         if let Err(error) = instance.begin(Box::new(running)) {
             return finished_at_once(Err(Failure::Engine(format!("{error:#}"))));

@@ -17,6 +17,8 @@ mod meter;
 pub mod module;
 mod outcome;
 #[cfg(feature = "wasm")]
+pub mod profile;
+#[cfg(feature = "wasm")]
 mod stable_memory;
 #[cfg(feature = "wasm")]
 pub mod system_api;

@@ -23,6 +23,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// If set, the bound port is written here once the replica is ready.
     pub port_file: Option<PathBuf>,
+    /// If set, every verified call and query is written to this new file, to be sent again by `replicore replay`.
+    pub record: Option<PathBuf>,
     /// Scheduler cores: threads that execute canisters. Zero means one per CPU. Never changes a result.
     pub cores: usize,
     /// Network backend.
@@ -145,6 +147,8 @@ pub struct EngineSettings {
     pub tiers: Tiers,
     /// How the pages that a message writes are found.
     pub write_tracking: WriteTracking,
+    /// Whether the names of canister functions are written to `/tmp/perf-PID.map`, for Linux `perf`.
+    pub perf_map: bool,
 }
 
 /// What HTTP outcalls of canisters may reach, and how many are made at a time.
@@ -187,6 +191,7 @@ impl Default for Config {
             state_dir: PathBuf::from("replicore-state"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             port_file: None,
+            record: None,
             cores: 0,
             net: NetBackend::default(),
             net_threads: 0,
@@ -257,6 +262,7 @@ impl Default for EngineSettings {
             compilation_cache: true,
             tiers: Tiers::default(),
             write_tracking: WriteTracking::default(),
+            perf_map: false,
         }
     }
 }

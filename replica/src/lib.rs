@@ -45,6 +45,7 @@ mod process_stats;
 mod queries;
 mod query_cache;
 mod query_queue;
+mod recorder;
 mod recovery;
 mod replica;
 mod rounds;

@@ -1,7 +1,9 @@
 //! The deterministic part alone: state, engine, and the step from batch to batch.
 
+use crate::certification::RootKey;
 use crate::outside::ThresholdSecrets;
-use replicore_engine::Engine;
+use crate::snapshot::CertifiedSnapshot;
+use replicore_engine::{DataCertificate, Engine};
 use replicore_netstack::QueryResponse;
 use replicore_persistence::StoredMemory;
 use replicore_scheduler::query::QueryCall;
@@ -84,6 +86,28 @@ impl StateMachine {
 
     /// A query on the current state, without a data certificate.
     pub fn query(&self, source: PrincipalId, receiver: CanisterId, method: String, argument: Payload) -> QueryResponse {
+        self.evaluate((source, receiver, method, argument), None)
+    }
+
+    /// A query whose data certificate is signed with `key`, as a canister reads it on a certified state.
+    pub fn certified_query(
+        &self,
+        key: &RootKey,
+        source: PrincipalId,
+        receiver: CanisterId,
+        method: String,
+        argument: Payload,
+    ) -> QueryResponse {
+        let snapshot = CertifiedSnapshot::certify(self.state.clone(), key);
+        let certificate = DataCertificate(Arc::new(snapshot));
+        self.evaluate((source, receiver, method, argument), Some(certificate))
+    }
+
+    fn evaluate(
+        &self,
+        (source, receiver, method, argument): (PrincipalId, CanisterId, String, Payload),
+        certificate: Option<DataCertificate>,
+    ) -> QueryResponse {
         let call = QueryCall {
             source,
             receiver,
@@ -91,6 +115,6 @@ impl StateMachine {
             argument,
             caller_info: None,
         };
-        crate::queries::evaluate(&self.state, &self.engine, call, None)
+        crate::queries::evaluate(&self.state, &self.engine, call, certificate)
     }
 }

@@ -148,6 +148,27 @@ pub fn replay(
     to: Option<u64>,
     config: &Config,
 ) -> Result<Replayed, RecoveryError> {
+    let engine = Engine::new(engine_config(config, state_dir)).map_err(RecoveryError::Engine)?;
+    replay_on(
+        Arc::new(engine),
+        SchedulerCores(config.scheduler_cores()),
+        state_dir,
+        from,
+        to,
+    )
+}
+
+/// [`replay`] on an engine of the caller's: one that profiles, for instance.
+///
+/// # Errors
+/// As for [`replay`].
+pub fn replay_on(
+    engine: Arc<Engine>,
+    cores: SchedulerCores,
+    state_dir: &Path,
+    from: Option<u64>,
+    to: Option<u64>,
+) -> Result<Replayed, RecoveryError> {
     let directory = StateDirectory::open_existing(state_dir)?;
     let (writer, newest) = CheckpointWriter::open(&directory)?;
     let newest = newest.ok_or_else(|| RecoveryError::NothingToReplay("there is no checkpoint".to_owned()))?;
@@ -161,8 +182,7 @@ pub fn replay(
         let what = format!("height {from} is asked for, and the oldest checkpoint is at height {checkpoint}");
         return Err(RecoveryError::NothingToReplay(what));
     }
-    let engine = Engine::new(engine_config(config, state_dir)).map_err(RecoveryError::Engine)?;
-    let mut machine = StateMachine::new(start, Arc::new(engine), SchedulerCores(config.scheduler_cores()));
+    let mut machine = StateMachine::new(start, engine, cores);
     let (log, _) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
     let mut replayed = Replayed {
         checkpoint,

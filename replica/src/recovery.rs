@@ -181,6 +181,7 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         warm_query_canisters_max: settings.warm_instances_max,
         tiers: settings.tiers,
         write_tracking: settings.write_tracking,
+        perf_map: settings.perf_map,
         cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
     }

@@ -15,12 +15,15 @@ use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
 use crate::queries::{self, Queries, QueryHandler, QueryStats};
+use crate::recorder::{Recorded, Recording};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::{Rounds, wall_clock};
 use crate::service::{Calls, SHUTTING_DOWN, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
-use replicore_netstack::{CallReply, NetLimits, Server, ServerConfig, ServerHandle, SignatureCacheConfig};
+use replicore_netstack::{
+    CallReply, NetLimits, ReplicaService, Server, ServerConfig, ServerHandle, SignatureCacheConfig,
+};
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
 use std::fmt;
@@ -62,6 +65,7 @@ struct Workers {
     commit: Option<JoinHandle<()>>,
     /// The checkpoint thread, the signer and the query threads.
     others: Vec<JoinHandle<()>>,
+    recording: Option<Recording>,
     // Last, so that the lock outlives everything that writes.
     _directory: StateDirectory,
 }
@@ -180,7 +184,8 @@ impl Replica {
             queries,
             root_key_der: Arc::clone(&root_key_der),
         };
-        let server = Server::start(server_config(config), Arc::new(service))
+        let service = workers.recorded(config, Arc::new(service))?;
+        let server = Server::start(server_config(config), service)
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
         let observed = Observed {
             metrics: Arc::clone(&calls.metrics),
@@ -295,8 +300,20 @@ impl Workers {
             round: None,
             commit: None,
             others: Vec::new(),
+            recording: None,
             _directory: directory,
         }
+    }
+
+    /// The service, with a recording of its requests where one is asked for.
+    fn recorded(&mut self, config: &Config, service: Arc<Service>) -> Result<Arc<dyn ReplicaService>, ReplicaError> {
+        let Some(path) = &config.record else {
+            return Ok(service);
+        };
+        let (recorded, recording) =
+            Recorded::begin(service, path).map_err(|error| ReplicaError::Io("begin the recording", error))?;
+        self.recording = Some(recording);
+        Ok(Arc::new(recorded))
     }
 
     fn start_checkpoints(

@@ -1,4 +1,4 @@
-//! A small agent: signs, sends, verifies.
+//! A small agent: signs, sends, verifies. Or asks a replica in the same process, where nothing is signed.
 
 use crate::Identity;
 use crate::certificate::{RequestStatus, Untrusted, Verifier};
@@ -75,10 +75,49 @@ impl From<decode::Error> for AgentError {
     }
 }
 
+/// What answers without a network: a replica in the same process, which takes the agent's word for the sender.
+pub trait Embedded: Send {
+    /// Executes a call until it is answered.
+    ///
+    /// # Errors
+    /// As for [`Agent::update_effective`].
+    fn update(
+        &mut self,
+        sender: Principal,
+        canister: Principal,
+        effective: Principal,
+        method: &str,
+        argument: &[u8],
+    ) -> Result<CallOutcome, AgentError>;
+
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// As for [`Agent::query`].
+    fn query(
+        &mut self,
+        sender: Principal,
+        canister: Principal,
+        method: &str,
+        argument: &[u8],
+    ) -> Result<CallOutcome, AgentError>;
+}
+
 /// One user on one connection.
 pub struct Agent {
-    connection: Connection,
     identity: Identity,
+    route: Route,
+}
+
+/// How requests reach the replica.
+enum Route {
+    Http(Http),
+    Embedded(Box<dyn Embedded>),
+}
+
+/// A connection, and what requests on it need.
+struct Http {
+    connection: Connection,
     verifier: Arc<Verifier>,
     next_nonce: u64,
 }
@@ -119,10 +158,20 @@ impl Agent {
             seed = now_nanos().to_le_bytes();
         }
         Self {
-            connection: Connection::new(address),
             identity,
-            verifier,
-            next_nonce: u64::from_le_bytes(seed),
+            route: Route::Http(Http {
+                connection: Connection::new(address),
+                verifier,
+                next_nonce: u64::from_le_bytes(seed),
+            }),
+        }
+    }
+
+    /// A user of a replica in the same process.
+    pub fn embedded(replica: Box<dyn Embedded>, identity: Identity) -> Self {
+        Self {
+            identity,
+            route: Route::Embedded(replica),
         }
     }
 
@@ -150,13 +199,45 @@ impl Agent {
         method: &str,
         argument: &[u8],
     ) -> Result<CallOutcome, AgentError> {
-        let signed = self
-            .content(Kind::Call, canister, method, argument)
-            .sign(&self.identity);
+        let sender = self.identity.principal();
+        match &mut self.route {
+            Route::Http(http) => http.update(&self.identity, canister, effective, method, argument),
+            Route::Embedded(replica) => replica.update(sender, canister, effective, method, argument),
+        }
+    }
+
+    /// Signs what follows as another user, on the same connection.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
+    /// Queries a method. The node signature is not checked here; agents of the ecosystem do.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn query(&mut self, canister: Principal, method: &str, argument: &[u8]) -> Result<CallOutcome, AgentError> {
+        let sender = self.identity.principal();
+        match &mut self.route {
+            Route::Http(http) => http.query(&self.identity, canister, method, argument),
+            Route::Embedded(replica) => replica.query(sender, canister, method, argument),
+        }
+    }
+}
+
+impl Http {
+    fn update(
+        &mut self,
+        identity: &Identity,
+        canister: Principal,
+        effective: Principal,
+        method: &str,
+        argument: &[u8],
+    ) -> Result<CallOutcome, AgentError> {
+        let signed = self.content(Kind::Call, canister, method, argument).sign(identity);
         let path = format!("/api/v3/canister/{effective}/call");
         let response = self.connection.request("POST", &path, &signed.envelope)?;
         if response.status == 202 {
-            return self.wait(effective, &signed.request_id);
+            return self.wait(identity, effective, &signed.request_id);
         }
         let fields = Fields::decode(&expect_ok(response)?)?;
         match fields.certificate {
@@ -172,11 +253,16 @@ impl Agent {
     }
 
     /// Asks for the status of an accepted call until it is final, at most for [`WAIT_MAX`].
-    fn wait(&mut self, effective: Principal, request_id: &[u8; 32]) -> Result<CallOutcome, AgentError> {
+    fn wait(
+        &mut self,
+        identity: &Identity,
+        effective: Principal,
+        request_id: &[u8; 32],
+    ) -> Result<CallOutcome, AgentError> {
         let path = format!("/api/v3/canister/{effective}/read_state");
         let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
-            let envelope = read_request_status(&self.identity, request_id, now_nanos() + EXPIRY_NANOS);
+            let envelope = read_request_status(identity, request_id, now_nanos() + EXPIRY_NANOS);
             let response = self.connection.request("POST", &path, &envelope)?;
             let fields = Fields::decode(&expect_ok(response)?)?;
             let certificate = fields
@@ -193,19 +279,14 @@ impl Agent {
         Ok(CallOutcome::Accepted)
     }
 
-    /// Signs what follows as another user, on the same connection.
-    pub fn set_identity(&mut self, identity: Identity) {
-        self.identity = identity;
-    }
-
-    /// Queries a method. The node signature is not checked here; agents of the ecosystem do.
-    ///
-    /// # Errors
-    /// [`AgentError`].
-    pub fn query(&mut self, canister: Principal, method: &str, argument: &[u8]) -> Result<CallOutcome, AgentError> {
-        let signed = self
-            .content(Kind::Query, canister, method, argument)
-            .sign(&self.identity);
+    fn query(
+        &mut self,
+        identity: &Identity,
+        canister: Principal,
+        method: &str,
+        argument: &[u8],
+    ) -> Result<CallOutcome, AgentError> {
+        let signed = self.content(Kind::Query, canister, method, argument).sign(identity);
         let path = format!("/api/v3/canister/{canister}/query");
         let response = self.connection.request("POST", &path, &signed.envelope)?;
         let fields = Fields::decode(&expect_ok(response)?)?;

@@ -15,11 +15,12 @@ pub mod ledger;
 pub mod load;
 pub mod management;
 pub mod models;
+pub mod recording;
 pub mod request;
 pub mod skew;
 pub mod workload;
 
-pub use agent::{Agent, AgentError, CallOutcome};
+pub use agent::{Agent, AgentError, CallOutcome, Embedded};
 pub use error::WorkloadError;
 pub use identity::Identity;
 pub use workload::{Deployed, Operation, Scale, Workload};

@@ -81,11 +81,41 @@ impl LoadReport {
 }
 
 /// What one connection saw.
-struct Seen {
+pub(crate) struct Seen {
     updates: Histogram<u64>,
     queries: Histogram<u64>,
     unknown: u64,
     worst_delay: Duration,
+}
+
+impl Seen {
+    pub(crate) fn new() -> Self {
+        Self {
+            updates: histogram(),
+            queries: histogram(),
+            unknown: 0,
+            worst_delay: Duration::ZERO,
+        }
+    }
+
+    /// A request that was due then is sent now.
+    pub(crate) fn sent(&mut self, due: Instant) {
+        self.worst_delay = self.worst_delay.max(due.elapsed());
+    }
+
+    /// A request that was due then is answered now.
+    pub(crate) fn answered(&mut self, kind: Kind, due: Instant) {
+        let histogram = match kind {
+            Kind::Call => &mut self.updates,
+            Kind::Query => &mut self.queries,
+        };
+        histogram.saturating_record((due.elapsed().as_micros() as u64).max(1));
+    }
+
+    /// Nobody knows what became of a request.
+    pub(crate) fn lost(&mut self) {
+        self.unknown += 1;
+    }
 }
 
 /// What the connections share.
@@ -150,18 +180,13 @@ impl Shared<'_> {
     fn connection(&self, number: u64, verifier: &Arc<Verifier>) -> Result<Seen, WorkloadError> {
         let mut choices = ChaCha8Rng::seed_from_u64(self.options.seed.wrapping_add(number + 1));
         let mut agent = Agent::new(self.options.address, Identity::anonymous(), Arc::clone(verifier));
-        let mut seen = Seen {
-            updates: histogram(),
-            queries: histogram(),
-            unknown: 0,
-            worst_delay: Duration::ZERO,
-        };
+        let mut seen = Seen::new();
         while let Some(due) = self.next_due() {
             let user = self.popularity.choose(&mut choices);
             let operation = self.deployed.next(user, &mut choices)?;
             agent.set_identity(self.users[user].clone());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            seen.worst_delay = seen.worst_delay.max(due.elapsed());
+            seen.sent(due);
             self.perform(&mut agent, &operation, due, &mut seen)?;
         }
         Ok(seen)
@@ -200,11 +225,7 @@ impl Shared<'_> {
         };
         match outcome {
             Ok(CallOutcome::Replied(reply)) => {
-                let histogram = match kind {
-                    Kind::Call => &mut seen.updates,
-                    Kind::Query => &mut seen.queries,
-                };
-                histogram.saturating_record((due.elapsed().as_micros() as u64).max(1));
+                seen.answered(*kind, due);
                 self.deployed.completed(operation, &reply)?;
                 self.progress.completed.fetch_add(1, Ordering::Relaxed);
             }
@@ -216,14 +237,14 @@ impl Shared<'_> {
             Err(AgentError::Http(429 | 503, _)) => {
                 self.progress.refused.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(CallOutcome::Accepted) | Err(AgentError::Io(_)) => seen.unknown += 1,
+            Ok(CallOutcome::Accepted) | Err(AgentError::Io(_)) => seen.lost(),
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 }
 
-fn merge(seen: Vec<Seen>, elapsed: Duration, progress: &Progress) -> LoadReport {
+pub(crate) fn merge(seen: Vec<Seen>, elapsed: Duration, progress: &Progress) -> LoadReport {
     let mut report = LoadReport {
         elapsed,
         updates: histogram(),

@@ -90,6 +90,8 @@ enum ArrivalsArg {
     Poisson,
     /// Everything of a second within its first tenth.
     Bursts,
+    /// Independent users by day and night: a day lasts a minute.
+    Diurnal,
     /// Equal gaps.
     Even,
 }
@@ -129,6 +131,7 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode, CliError> {
         println!("{}", json(args, &report));
     } else {
         print(&report);
+        println!("checked    every reply, and the application as a whole");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -152,6 +155,7 @@ fn options(args: &LoadArgs) -> Result<LoadOptions, CliError> {
         arrivals: match args.arrivals {
             ArrivalsArg::Poisson => Arrivals::Poisson,
             ArrivalsArg::Bursts => Arrivals::Bursts,
+            ArrivalsArg::Diurnal => Arrivals::Diurnal,
             ArrivalsArg::Even => Arrivals::Even,
         },
         connections: args.connections,
@@ -162,7 +166,7 @@ fn options(args: &LoadArgs) -> Result<LoadOptions, CliError> {
 }
 
 /// The address of `http://HOST[:PORT]`. TLS is not spoken here: the load would measure it.
-fn address(url: &str) -> Result<SocketAddr, CliError> {
+pub fn address(url: &str) -> Result<SocketAddr, CliError> {
     let rest = url
         .strip_prefix("http://")
         .ok_or_else(|| format!("`{url}` is not an http:// address"))?;
@@ -232,10 +236,11 @@ fn with_progress(
     Ok(report.map_err(|_| "the load panicked")??)
 }
 
-fn print(report: &LoadReport) {
+/// Counts and percentiles.
+pub fn print(report: &LoadReport) {
     let seconds = report.elapsed.as_secs_f64();
     println!(
-        "completed  {} operations in {seconds:.1} s: {:.0}/s, every reply as it must be",
+        "completed  {} operations in {seconds:.1} s: {:.0}/s",
         report.completed(),
         report.completed() as f64 / seconds
     );
@@ -256,7 +261,6 @@ fn print(report: &LoadReport) {
             .collect();
         println!("{name:10} {:>10}{cells}", latencies.len());
     }
-    println!("checked    the application as a whole is as it must be");
 }
 
 fn json(args: &LoadArgs, report: &LoadReport) -> serde_json::Value {

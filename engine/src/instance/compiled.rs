@@ -7,6 +7,7 @@
 
 use super::background::Background;
 use super::disk_cache::DiskCache;
+use super::perf_map::PerfMap;
 use super::prepared::Prepared;
 use super::tiers::{Tier, TierEngine, Tiers};
 use crate::module::{self, FunctionNames, ValidatedModule, WriteTracking, refusal_charge};
@@ -60,6 +61,19 @@ impl Compiled {
         u32::try_from(position).ok()
     }
 
+    /// What a profile calls a function by its id among the events: an import where it is one, see `module/profiled.rs`.
+    pub(crate) fn function_label(&self, function: u32) -> String {
+        let module = self.instance_pre.module();
+        let mut imports = module.imports().filter(|import| import.module() == "ic0");
+        match imports.nth(function as usize) {
+            Some(import) => format!("ic0.{}", import.name()),
+            None => self
+                .function_names
+                .label(function)
+                .unwrap_or_else(|| format!("function {function}")),
+        }
+    }
+
     /// The state of a canister that has just got the module.
     pub(crate) fn initial_state(&self, module: &CanisterModule, version: u64) -> ExecutionState {
         ExecutionState {
@@ -100,6 +114,10 @@ pub(crate) struct ModuleCache {
 /// What the background thread shares with those that execute.
 struct Shared {
     tiers: Tiers,
+    /// Modules tell what they do.
+    profiled: bool,
+    /// Gets the names of functions, where they are asked for.
+    perf_map: Option<PerfMap>,
     /// `None` where the baseline compiler is not wanted or does not know this machine.
     baseline: Option<TierEngine>,
     optimised: TierEngine,
@@ -110,25 +128,45 @@ struct Shared {
 type Refusal = (UserError, NumInstructions);
 
 impl ModuleCache {
+    /// `perf_map` asks for the names of functions in `/tmp/perf-PID.map`.
     pub(crate) fn new(
         tiers: Tiers,
         tracking: WriteTracking,
         modules_max: NonZeroUsize,
         folder: Option<PathBuf>,
+        perf_map: bool,
     ) -> wasmtime::Result<Self> {
         // Baseline code that is about to be replaced is not worth a file.
         let baseline_folder = folder.clone().filter(|_| tiers == Tiers::Baseline);
-        let shared = Arc::new(Shared {
+        Ok(Self::start(Shared {
             tiers,
+            profiled: false,
+            perf_map: perf_map.then(PerfMap::create).transpose()?,
             baseline: TierEngine::new(Tier::Baseline, tracking, baseline_folder).ok(),
             optimised: TierEngine::new(Tier::Optimised, tracking, folder)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
-        });
+        }))
+    }
+
+    /// A cache of modules with the events that profiles are made of.
+    pub(crate) fn profiled(tracking: WriteTracking, modules_max: NonZeroUsize) -> wasmtime::Result<Self> {
+        Ok(Self::start(Shared {
+            tiers: Tiers::Optimised,
+            profiled: true,
+            perf_map: None,
+            baseline: None,
+            optimised: TierEngine::new(Tier::Optimised, tracking, None)?,
+            compiled: Mutex::new(LruCache::new(modules_max)),
+        }))
+    }
+
+    fn start(shared: Shared) -> Self {
+        let (tiers, shared) = (shared.tiers, Arc::new(shared));
         let worker = Arc::clone(&shared);
         let background = (tiers == Tiers::Both)
             .then(|| Background::start("module-compiler", move |module| worker.improve(&module)))
             .flatten();
-        Ok(Self { shared, background })
+        Self { shared, background }
     }
 
     /// The executable form of a module, compiled if need be.
@@ -177,7 +215,7 @@ impl Shared {
         let validated = module::validate(&wasm).map_err(|error| refused(error.error))?;
         let mut error = None;
         for tier in self.order() {
-            match compile(tier, module, &validated) {
+            match compile(tier, module, &validated, self.profiled) {
                 Ok(compiled) => return Ok(compiled),
                 Err(refusal) => error = Some(refusal),
             }
@@ -191,6 +229,9 @@ impl Shared {
         match cache.get(&compiled.hash) {
             Some(kept) if kept.tier >= compiled.tier => kept.clone(),
             _ => {
+                if let Some(map) = &self.perf_map {
+                    map.add(&compiled);
+                }
                 let compiled = Arc::new(compiled);
                 cache.push(compiled.hash, compiled.clone());
                 compiled
@@ -208,7 +249,7 @@ impl Shared {
             return;
         };
         let Ok(validated) = module::validate(&wasm) else { return };
-        if let Ok(compiled) = compile(&self.optimised, module, &validated) {
+        if let Ok(compiled) = compile(&self.optimised, module, &validated, self.profiled) {
             self.keep(compiled);
         }
     }
@@ -221,8 +262,16 @@ fn load(tier: &TierEngine, module: &CanisterModule) -> Option<Compiled> {
     Compiled::new(module.hash, &prepared, &machine, tier).ok()
 }
 
-fn compile(tier: &TierEngine, module: &CanisterModule, validated: &ValidatedModule<'_>) -> Result<Compiled, UserError> {
-    let instrumented = module::instrument(validated, tier.tracking).map_err(|error| error.error)?;
+fn compile(
+    tier: &TierEngine,
+    module: &CanisterModule,
+    validated: &ValidatedModule<'_>,
+    profiled: bool,
+) -> Result<Compiled, UserError> {
+    let mut instrumented = module::instrument(validated, tier.tracking).map_err(|error| error.error)?;
+    if profiled {
+        module::add_events(&mut instrumented, validated.width()).map_err(|error| error.error)?;
+    }
     let prepared = Prepared::new(validated.interface(), &instrumented);
     let broken = |error: wasmtime::Error| engine_error(format_args!("{error:#}"));
     let machine = Module::new(&tier.engine, &instrumented.wasm).map_err(broken)?;

@@ -1,10 +1,11 @@
 //! The host functions that instrumented code calls besides the System API.
 
 use crate::module::symbols;
+use crate::profile::Recorder;
 use crate::system_api::{Host, HostState, try_grow_heap};
 use crate::trap::{Failure, TrapCode};
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
-use replicore_types::{WASM_PAGE_BYTES, fees::WasmWidth};
+use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES, fees::WasmWidth};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -55,7 +56,47 @@ pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
             host.charge(fee).map_err(|failure| host.fail(failure))
         },
     )?;
+    link_events(linker)
+}
+
+/// What profiled modules report.
+fn link_events(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::ENTER,
+        |mut caller: Caller<'_, HostState>, function: u32| {
+            record(&mut caller, |recorder, executed| recorder.enter(function, executed));
+        },
+    )?;
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::LEAVE,
+        |mut caller: Caller<'_, HostState>| record(&mut caller, Recorder::leave),
+    )?;
+    linker.func_wrap(
+        symbols::HOST_MODULE,
+        symbols::READ,
+        |mut caller: Caller<'_, HostState>, address: u64, size: u64| {
+            let heap_bytes = Host::new(&mut caller).heap_bytes();
+            // What is out of bounds traps in a moment, without having read.
+            if size > 0 && address.checked_add(size).is_some_and(|end| end <= heap_bytes) {
+                let page = |address: u64| address / OS_PAGE_BYTES as u64;
+                record(&mut caller, |recorder, _| {
+                    recorder.read(page(address), page(address + size - 1));
+                });
+            }
+        },
+    )?;
     Ok(())
+}
+
+/// Passes an event on, with the instructions executed until then.
+fn record(caller: &mut Caller<'_, HostState>, event: impl FnOnce(&mut Recorder, u64)) {
+    let mut host = Host::new(caller);
+    let executed = host.instructions_executed();
+    if let Some(recorder) = &mut host.running().recorder {
+        event(recorder, executed);
+    }
 }
 
 fn open_slice(caller: &mut Caller<'_, HostState>, counter: i64) -> wasmtime::Result<i64> {

@@ -14,6 +14,7 @@ mod cold_heap;
 mod compiled;
 mod disk_cache;
 mod host;
+mod perf_map;
 mod pool;
 mod prepared;
 mod tiers;
@@ -98,6 +99,7 @@ impl Instance {
                 WriteTracking::Faults => None,
             },
             counter: instance.get_global(&mut store, symbols::COUNTER),
+            reads: instance.get_memory(&mut store, symbols::READS),
             stack: instance.get_global(&mut store, symbols::STACK),
         };
         store.data_mut().exports = exports;
@@ -353,6 +355,19 @@ impl Instance {
             }
         }
         HeapChanges { pages }
+    }
+
+    /// Reads and clears which pages the code loaded from, where it was compiled to say so.
+    pub(crate) fn take_pages_read(&mut self) -> Vec<u64> {
+        let exports = self.store.data().exports;
+        let (Some(heap), Some(reads)) = (exports.heap, exports.reads) else {
+            return Vec::new();
+        };
+        let pages = heap.data_size(&self.store) / OS_PAGE_BYTES;
+        let reads = reads.data_mut(&mut self.store).iter_mut().take(pages).enumerate();
+        reads
+            .filter_map(|(page, read)| (std::mem::take(read) != 0).then_some(page as u64))
+            .collect()
     }
 
     /// Makes the changes the committed state, under a new version. Returns heap and globals as they are now.

@@ -197,7 +197,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             stack_overflow: imported + 2,
             charge_system_call: imported + 3,
             first_helper: imported + HOST_FUNCTIONS + defined,
-            first_system_call: imported + HOST_FUNCTIONS + defined + helper_count(heap) as u32,
+            first_system_call: imported + HOST_FUNCTIONS + defined + helper_count(heap.is_some()) as u32,
             counter: parsed.globals.len() as u32,
             stack: parsed.globals.len() as u32 + 1,
             scratch: heap.map(|heap| heap.marks_bytes),
@@ -279,7 +279,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
         for type_index in &self.parsed.functions {
             functions.function(*type_index);
         }
-        for which in HELPER_TYPES.iter().take(helper_count(self.heap)) {
+        for which in HELPER_TYPES.iter().take(helper_count(self.heap.is_some())) {
             functions.function(self.our_type(*which));
         }
         for type_index in self.parsed.imported_functions() {
@@ -406,7 +406,10 @@ impl<'m, 'a> Assembly<'m, 'a> {
             code.function(&rewritten.function);
             hints.function_hints(function, rewritten.rare.into_iter().map(not_taken));
         }
-        for helper in helper_bodies(self.layout).iter().take(helper_count(self.heap)) {
+        for helper in helper_bodies(self.layout)
+            .iter()
+            .take(helper_count(self.heap.is_some()))
+        {
             code.function(helper);
         }
         for import in self.priced_imports() {
@@ -460,8 +463,8 @@ const FOUR_LONGS: usize = 5;
 const HELPER_TYPES: [usize; 3] = [2, 3, 4];
 
 /// Without a heap nothing is marked.
-fn helper_count(heap: Option<HeapLayout>) -> usize {
-    if heap.is_some() {
+pub(super) fn helper_count(has_heap: bool) -> usize {
+    if has_heap {
         HELPER_TYPES.len()
     } else {
         HELPER_TYPES.len() - 1

@@ -32,6 +32,8 @@ mod metering;
 mod names;
 mod nans;
 mod parsed;
+#[cfg(feature = "wasm")]
+mod profiled;
 mod rewrite;
 mod system_calls;
 mod validate;
@@ -43,6 +45,8 @@ pub use error::WasmError;
 pub use frames::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
 pub use names::FunctionNames;
+#[cfg(feature = "wasm")]
+pub(crate) use profiled::add_events;
 pub use validate::{ValidatedModule, validate};
 pub use write_tracking::WriteTracking;
 
@@ -81,6 +85,18 @@ pub mod symbols {
     pub const TABLE: &str = "__replicore.table";
     /// Export of the Wasm start function, which the instrumented module no longer runs by itself.
     pub const START: &str = "__replicore.start";
+    /// Host function `(id: i32)` of profiled modules: a function was entered.
+    #[cfg(feature = "wasm")]
+    pub(crate) const ENTER: &str = "enter";
+    /// Host function of profiled modules: the function that was entered last is left.
+    #[cfg(feature = "wasm")]
+    pub(crate) const LEAVE: &str = "leave";
+    /// Host function `(address: i64, size: i64)` of profiled modules: a bulk operation is about to read from the heap.
+    #[cfg(feature = "wasm")]
+    pub(crate) const READ: &str = "read";
+    /// Export of profiled modules: a memory with one byte per OS page of the largest heap, 1 where a load began.
+    #[cfg(feature = "wasm")]
+    pub(crate) const READS: &str = "__replicore.reads";
     /// Bytes that the widest store can write into the page after the one that it starts in.
     pub const STRADDLE_BYTES: usize = 15;
 

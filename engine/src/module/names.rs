@@ -15,6 +15,10 @@ pub struct FunctionNames {
     names: Arc<BTreeMap<u32, String>>,
     imported: u32,
     defined: u32,
+    /// Imports that were added behind those of the instrumentation. Not kept: only profiled modules have any, and those
+    /// are made anew.
+    #[serde(skip)]
+    added_imports: u32,
 }
 
 impl FunctionNames {
@@ -29,7 +33,27 @@ impl FunctionNames {
             names: Arc::new(names),
             imported,
             defined: parsed.functions.len() as u32,
+            added_imports: 0,
         }
+    }
+
+    /// The same names where `count` more functions are imported.
+    #[cfg(feature = "wasm")]
+    pub(super) fn behind_imports(self, count: u32) -> Self {
+        Self {
+            added_imports: self.added_imports + count,
+            ..self
+        }
+    }
+
+    /// What a profile calls a function of the module: its name, or its index in the original module.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn label(&self, instrumented_index: u32) -> Option<String> {
+        let original = self.original_index(instrumented_index)?;
+        Some(match self.names.get(&original) {
+            Some(name) => name.clone(),
+            None => format!("function {original}"),
+        })
     }
 
     /// True where the module names none of its functions: then no backtrace is shown.
@@ -56,7 +80,7 @@ impl FunctionNames {
         if instrumented_index < self.imported {
             return Some(instrumented_index);
         }
-        let original = instrumented_index.checked_sub(HOST_FUNCTIONS)?;
+        let original = instrumented_index.checked_sub(HOST_FUNCTIONS + self.added_imports)?;
         (self.imported..self.imported + self.defined)
             .contains(&original)
             .then_some(original)

@@ -60,7 +60,7 @@ impl<'a> ValidatedModule<'a> {
         FunctionNames::new(&self.parsed)
     }
 
-    pub(super) fn width(&self) -> WasmWidth {
+    pub(crate) fn width(&self) -> WasmWidth {
         self.interface.width
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use message_state::MessageState;
 pub(crate) use table::link;
 
 use crate::meter::Meter;
+use crate::profile::Recorder;
 use crate::stable_memory::StableMemory;
 use crate::trap::Failure;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -47,6 +48,8 @@ pub(crate) struct Exports {
     pub(crate) heap: Option<Memory>,
     pub(crate) marks: Option<Memory>,
     pub(crate) counter: Option<Global>,
+    /// Which pages were read, where the module is profiled.
+    pub(crate) reads: Option<Memory>,
     pub(crate) stack: Option<Global>,
 }
 
@@ -63,6 +66,8 @@ pub(crate) struct Running {
     pub(crate) counter_at_failure: Option<i64>,
     /// How far the message is, for whoever holds it while it is paused.
     pub(crate) progress: Progress,
+    /// Events of the message, where it is profiled.
+    pub(crate) recorder: Option<Box<Recorder>>,
 }
 
 /// Instructions used and slices begun, readable while the execution is suspended.

@@ -1,5 +1,7 @@
 //! Canister modules made from arbitrary bytes, and what happens when they are executed.
 
+#![allow(dead_code, reason = "every test binary uses a part of the helpers")]
+
 use crate::common::{Canister, module};
 use arbitrary::Unstructured;
 use replicore_engine::{Engine, EngineConfig, EntryPoint, Execute, GlobalValue, Tiers, WriteTracking};
