@@ -1,5 +1,6 @@
 //! Prepared modules on disk, named by everything that they depend on: two files a module, its facts and its machine
-//! code, so that a module that was here before is neither validated nor compiled again.
+//! code, so that a module that was here before is neither validated nor compiled again. The facts hold the digest of the
+//! code: a damaged file is never executed.
 //!
 //! What is absent, unreadable or made by another engine is prepared again; a full disk costs time, nothing else.
 
@@ -13,7 +14,7 @@ use wasmtime::{Engine, Module};
 /// Changes when validation or instrumentation change, so that modules prepared otherwise are not found.
 const INSTRUMENTATION_VERSION: u32 = 7;
 
-/// Bytes of the hash at the start of a file of facts.
+/// Bytes of each of the two hashes at the start of a file of facts: of all that follows, and of the code.
 const HASH_BYTES: usize = 32;
 
 /// A folder of prepared modules that only this program writes.
@@ -38,28 +39,30 @@ impl DiskCache {
     pub(super) fn load(&self, engine: &Engine, module_hash: &[u8; 32]) -> Option<(Module, Vec<u8>)> {
         let name = self.name(module_hash);
         let facts = std::fs::read(self.folder.join(&name).with_extension("facts")).ok()?;
+        let path = self.folder.join(&name).with_extension("code");
+        let code_hash = checked(&facts)?.get(..HASH_BYTES)?;
+        if blake3::hash(&std::fs::read(&path).ok()?).as_bytes() != code_hash {
+            return None;
+        }
         // SAFETY: the folder belongs to this process, which writes into it nothing but the output of
         // `Module::serialize` under names that hold the engine's settings, and whole files only (written aside, then
-        // renamed). The file is not changed while it is mapped: a name is written once and never truncated.
-        let code = unsafe { Module::deserialize_file(engine, self.folder.join(&name).with_extension("code")) }.ok()?;
+        // renamed); what the disk has made of it since was compared with its digest above. The file is not changed while
+        // it is mapped: a name is written once and never truncated.
+        let code = unsafe { Module::deserialize_file(engine, path) }.ok()?;
         Some((code, facts))
     }
 
     /// Reads what [`DiskCache::load`] gave; `None` where it is damaged.
     pub(super) fn facts(bytes: &[u8]) -> Option<Prepared<'_>> {
-        let (hash, encoded) = bytes.split_at_checked(HASH_BYTES)?;
-        if Sha256::digest(encoded).as_slice() != hash {
-            return None;
-        }
-        postcard::from_bytes(encoded).ok()
+        postcard::from_bytes(checked(bytes)?.get(HASH_BYTES..)?).ok()
     }
 
     pub(super) fn store(&self, module: &Module, module_hash: &[u8; 32], facts: &Prepared<'_>) {
         let (Ok(code), Ok(encoded)) = (module.serialize(), postcard::to_stdvec(facts)) else {
             return;
         };
-        let mut facts = Sha256::digest(&encoded).to_vec();
-        facts.extend_from_slice(&encoded);
+        let content = [&blake3::hash(&code).as_bytes()[..], &encoded].concat();
+        let facts = [&Sha256::digest(&content)[..], &content].concat();
         let path = self.folder.join(self.name(module_hash));
         write(&path.with_extension("facts"), &facts);
         write(&path.with_extension("code"), &code);
@@ -71,6 +74,12 @@ impl DiskCache {
         hasher.update(self.engine_key.to_le_bytes());
         hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// What follows the first hash of a file of facts; `None` where it is not what was written.
+fn checked(facts: &[u8]) -> Option<&[u8]> {
+    let (hash, content) = facts.split_at_checked(HASH_BYTES)?;
+    (Sha256::digest(content).as_slice() == hash).then_some(content)
 }
 
 /// Writes a whole file or none.

@@ -207,11 +207,18 @@ impl Instance {
 
     /// Makes the instance hold `state`, copying what differs.
     pub(crate) fn bring_to(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
-        if self.holds(state.warm_version) {
-            Ok(())
-        } else {
-            self.load(state)
+        if !self.holds(state.warm_version) {
+            return self.load(state);
         }
+        // The same content, but read from a checkpoint by now: holding on to the old version would keep its pages in
+        // memory for good.
+        if !self.committed_heap.pages.is_same_version(&state.heap.pages) {
+            self.committed_heap.pages = state.heap.pages.clone();
+            if let Some(cold) = &mut self.cold {
+                cold.set_source(state.heap.pages.clone());
+            }
+        }
+        Ok(())
     }
 
     fn load(&mut self, state: &ExecutionState) -> wasmtime::Result<()> {
