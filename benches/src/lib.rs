@@ -18,6 +18,7 @@ mod netstack;
 mod peers;
 mod persistence;
 pub mod profile;
+mod persistence_states;
 mod queries;
 pub mod report;
 mod scheduler;
@@ -97,6 +98,11 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["persistence.checkpoint_stall_ms"], persistence::checkpoint_stall),
     (&["persistence.group_commit_ratio"], persistence::group_commit),
     (&["persistence.log_append_ratio"], persistence::log_append),
+    (
+        &["persistence.checkpoint_100k_canisters_ms"],
+        persistence_states::many_canisters,
+    ),
+    (&["persistence.open_10gib_ms"], persistence_states::open_large),
     (
         &["scheduler.empty_round_us", "scheduler.single_update_round_us"],
         scheduler::small_rounds,

@@ -53,8 +53,9 @@ struct Install {
     arg: Vec<u8>,
 }
 
-struct Subnet {
-    machine: StateMachine,
+/// A subnet in memory, with canisters of one module.
+pub(crate) struct Subnet {
+    pub(crate) machine: StateMachine,
     next_message: u64,
     canisters: Vec<CanisterId>,
 }
@@ -234,7 +235,7 @@ pub fn state_tree(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 
 impl Subnet {
     /// A subnet of many canisters with the same code: one is installed, the others are copies of it.
-    fn of_copies(canisters: u64, cores: usize) -> Result<Self, BenchError> {
+    pub(crate) fn of_copies(canisters: u64, cores: usize) -> Result<Self, BenchError> {
         let mut subnet = Self::new(1, cores)?;
         let mut state = subnet.machine.state().clone();
         let original = state
@@ -256,7 +257,7 @@ impl Subnet {
     }
 
     /// A no-op update for each of the first canisters.
-    fn one_for_each(&mut self, canisters: u64) -> Vec<Ingress> {
+    pub(crate) fn one_for_each(&mut self, canisters: u64) -> Vec<Ingress> {
         (0..canisters)
             .map(|number| self.message(number as usize, "noop", &[]))
             .collect()
@@ -270,6 +271,11 @@ impl Subnet {
     }
 
     fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
+        Self::of_module(MODULE, canisters, cores)
+    }
+
+    /// Canisters with a module (as text) that exports `canister_update noop`.
+    pub(crate) fn of_module(module: &str, canisters: usize, cores: usize) -> Result<Self, BenchError> {
         let engine = Arc::new(Engine::new(EngineConfig::default()).map_err(BenchError::new)?);
         let config = SubnetConfig {
             cost_schedule: CostSchedule::Free,
@@ -283,7 +289,7 @@ impl Subnet {
             next_message: 0,
             canisters: Vec::new(),
         };
-        let wasm = wat::parse_str(MODULE).map_err(BenchError::new)?;
+        let wasm = wat::parse_str(module).map_err(BenchError::new)?;
         for index in 0..canisters {
             let id = CanisterId::from_index(index as u64);
             let create = Encode!(&Create {
@@ -350,7 +356,8 @@ impl Subnet {
         }
     }
 
-    fn round(&mut self, messages: Vec<Ingress>) {
+    /// Executes one batch.
+    pub(crate) fn round(&mut self, messages: Vec<Ingress>) {
         let metadata = &self.machine.state().metadata;
         self.machine.execute_batch(Batch {
             height: metadata.height.next(),
