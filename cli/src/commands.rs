@@ -73,6 +73,16 @@ pub struct StartArgs {
     /// Network backend.
     #[arg(long, value_enum)]
     pub net: Option<NetArg>,
+    /// Serve replicas that follow this one at this address; whoever reaches it can read the whole state.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub sync_listen: Option<SocketAddr>,
+    /// Follow the replica that serves followers at this address: fetch its state, execute its batches, answer queries and
+    /// read_state. Calls are refused.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub join: Option<SocketAddr>,
+    /// With --join: the root key of the subnet to follow (DER, hexadecimal). Without it the first one seen is believed.
+    #[arg(long, value_name = "HEX", requires = "join")]
+    pub root_key: Option<String>,
     /// Configuration file (TOML).
     #[arg(long)]
     pub config: Option<PathBuf>,
@@ -150,6 +160,9 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
     }
     if let Some(cores) = args.cores {
         config.cores = cores;
+    }
+    if args.sync_listen.is_some() {
+        config.sync.listen = args.sync_listen;
     }
     if let Some(net) = args.net {
         config.net = match net {

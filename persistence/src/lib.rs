@@ -3,6 +3,7 @@
 //! - [`PageMap`]: a version of a canister's memory. Clones are free, a changed copy shares what it didn't change.
 //! - [`BatchLog`]: every batch, durable before its replies leave.
 //! - [`CheckpointStore`]: durable versions of the whole state, each written as its difference from the last.
+//! - [`sync`]: a checkpoint fetched from a peer, every piece checked.
 //! - [`StateDirectory`]: the directory that holds both, and its lock.
 //!
 //! Recovery is: open the directory, open the store and take its latest checkpoint, open the log and execute what it
@@ -20,6 +21,7 @@ pub mod disk;
 mod error;
 mod page_map;
 mod state_directory;
+pub mod sync;
 #[expect(unsafe_code, reason = "the one folder for it: frames, mappings, system calls")]
 mod sys;
 
@@ -30,6 +32,6 @@ pub use checkpoint::{
 };
 pub use disk::FileDisk;
 pub use error::{PersistenceError, Result};
-pub use page_map::{Digest, Page, PageDelta, PageIndex, PageMap, PageRun};
+pub use page_map::{CHUNK_PAGES, Digest, Outline, Page, PageDelta, PageIndex, PageMap, PageRun};
 pub use state_directory::StateDirectory;
 pub use sys::frame::frames_in_use;

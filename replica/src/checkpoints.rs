@@ -1,6 +1,7 @@
 //! Checkpoints: snapshots of the state written in the background, while rounds go on.
 
 use crate::config::CheckpointsConfig;
+use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use imbl::OrdMap;
@@ -14,11 +15,11 @@ use replicore_scheduler::{CanisterState, ReplicatedState};
 use replicore_types::CanisterId;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ struct RebaseLists {
 
 /// Published states that still hold the old frames are gone after this long, as long as there are rounds.
 const RETIREMENT: Duration = Duration::from_millis(500);
+/// The same where memory is short and rounds may wait for it.
+const RETIREMENT_UNDER_PRESSURE: Duration = Duration::from_millis(5);
 
 impl Rebases {
     /// Takes what has come in.
@@ -87,9 +90,14 @@ impl Rebases {
         }
     }
 
-    /// Lets go of what was given back a while ago.
-    fn drop_retired(&self) {
-        let is_over = |(since, _): &(Instant, Vec<StoredMemory>)| since.elapsed() >= RETIREMENT;
+    /// True where something was given back that is not dropped yet.
+    pub fn has_retired(&self) -> bool {
+        !self.0.lock().retired.is_empty()
+    }
+
+    /// Lets go of what was given back this long ago.
+    fn drop_retired(&self, age: Duration) {
+        let is_over = |(since, _): &(Instant, Vec<StoredMemory>)| since.elapsed() >= age;
         let mut lists = self.0.lock();
         let (over, waiting) = std::mem::take(&mut lists.retired).into_iter().partition(is_over);
         lists.retired = waiting;
@@ -111,7 +119,8 @@ pub struct CheckpointWriter {
 #[derive(Default)]
 struct Last {
     height: Option<u64>,
-    canisters: OrdMap<CanisterId, Arc<CanisterState>>,
+    /// The versions of the canisters, to be recognised, not to be kept: their pages are let go of.
+    canisters: OrdMap<CanisterId, Weak<CanisterState>>,
     digests: OrdMap<CanisterId, [u8; 32]>,
 }
 
@@ -132,7 +141,7 @@ impl CheckpointWriter {
                 let (state, digests) = load(loaded)?;
                 let last = Last {
                     height: Some(state.metadata.height.0),
-                    canisters: state.canisters.clone(),
+                    canisters: versions(&state),
                     digests,
                 };
                 (Some(state), last)
@@ -169,15 +178,23 @@ impl CheckpointWriter {
     /// # Errors
     /// What the disk says; the last checkpoint is then untouched.
     pub fn write(&self, state: &ReplicatedState) -> Result<(), CheckpointError> {
+        self.write_paced(state, &|_| {})
+    }
+
+    /// The same, where `pace` hears of what a compaction writes and may take its time.
+    ///
+    /// # Errors
+    /// As [`CheckpointWriter::write`].
+    pub fn write_paced(&self, state: &ReplicatedState, pace: &dyn Fn(u64)) -> Result<(), CheckpointError> {
         let mut last = self.last.lock();
         let height = state.metadata.height.0;
         if last.height.is_some_and(|last| last >= height) {
             return Ok(());
         }
         let start = Instant::now();
-        let mut digests = last.digests.clone();
-        let changed = changed_items(&last.canisters, &state.canisters, &mut digests);
-        let canisters = changed.len();
+        let (mut canisters, mut digests) = (last.canisters.clone(), last.digests.clone());
+        let changed = changed_items(&mut canisters, &state.canisters, &mut digests);
+        let changed_count = changed.len();
         let system = state.system_bytes();
         let state_hash = state_hash(&system, digests.iter().map(|(id, digest)| (*id, *digest)));
         let items = match last.height {
@@ -195,16 +212,16 @@ impl CheckpointWriter {
             system: Blob::from(system),
             items,
         };
-        let written = self.store.write(request)?;
+        let written = self.store.write_paced(request, pace)?;
         *last = Last {
             height: Some(height),
-            canisters: state.canisters.clone(),
+            canisters,
             digests,
         };
         self.rebases.0.lock().incoming.extend(written.memories);
         info!(
             height,
-            canisters,
+            canisters = changed_count,
             pages = written.pages_written,
             bytes = written.bytes_written,
             compacted = written.compacted,
@@ -215,23 +232,37 @@ impl CheckpointWriter {
     }
 }
 
-/// The canisters that differ between two states, as items; brings `digests` up to date.
+fn versions(state: &ReplicatedState) -> OrdMap<CanisterId, Weak<CanisterState>> {
+    let canisters = state.canisters.iter();
+    canisters
+        .map(|(id, canister)| (*id, Arc::downgrade(canister)))
+        .collect()
+}
+
+/// The canisters that differ between two states, as items; brings the versions in `old` and `digests` up to date.
 fn changed_items(
-    old: &OrdMap<CanisterId, Arc<CanisterState>>,
+    old: &mut OrdMap<CanisterId, Weak<CanisterState>>,
     new: &OrdMap<CanisterId, Arc<CanisterState>>,
     digests: &mut OrdMap<CanisterId, [u8; 32]>,
 ) -> BTreeMap<Vec<u8>, Option<CheckpointItem>> {
     let mut changed = BTreeMap::new();
     for (id, canister) in new {
-        if old.get(id).is_some_and(|old| Arc::ptr_eq(old, canister)) {
+        // As long as there is a weak reference to it, no other version comes to lie at the same address.
+        if old
+            .get(id)
+            .is_some_and(|old| std::ptr::eq(old.as_ptr(), Arc::as_ptr(canister)))
+        {
             continue;
         }
         let parts = canister.to_parts();
         digests.insert(*id, parts.digest());
+        old.insert(*id, Arc::downgrade(canister));
         changed.insert(id.as_slice().to_vec(), Some(item(parts)));
     }
-    for id in old.keys().filter(|id| !new.contains_key(*id)) {
-        digests.remove(id);
+    let removed: Vec<CanisterId> = old.keys().filter(|id| !new.contains_key(*id)).copied().collect();
+    for id in removed {
+        old.remove(&id);
+        digests.remove(&id);
         changed.insert(id.as_slice().to_vec(), None);
     }
     changed
@@ -280,23 +311,34 @@ pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<Caniste
 pub struct CheckpointQueue {
     states: Sender<ReplicatedState>,
     config: CheckpointsConfig,
-    busy: Arc<AtomicBool>,
+    memory: Arc<DirtyMemory>,
     last_height: u64,
     last_log_bytes: u64,
+    /// The least bytes of page frames since the last one.
+    least_bytes: u64,
 }
 
 impl CheckpointQueue {
     /// Offers a state. Where a checkpoint is due and none is being written, it is handed over.
     pub fn offer(&mut self, state: &ReplicatedState, log_bytes: u64) {
         let height = state.metadata.height.0;
+        self.least_bytes = self.least_bytes.min(DirtyMemory::bytes());
         let is_due = height - self.last_height >= self.config.interval_rounds
-            || log_bytes - self.last_log_bytes >= self.config.interval_log_bytes;
-        if !is_due || self.busy.swap(true, Ordering::AcqRel) {
+            || log_bytes - self.last_log_bytes >= self.config.interval_log_bytes
+            || self.memory.wants_checkpoint(self.least_bytes);
+        if !is_due || !self.memory.begin_checkpoint() {
             return;
         }
         (self.last_height, self.last_log_bytes) = (height, log_bytes);
-        // The thread is gone only after a failure that is logged; the batch log then keeps growing.
+        self.least_bytes = DirtyMemory::bytes();
+        // The thread is gone only after a failure, which stops the replica.
         let _gone = self.states.try_send(state.clone());
+    }
+}
+
+impl Drop for CheckpointQueue {
+    fn drop(&mut self) {
+        self.memory.hurry();
     }
 }
 
@@ -308,49 +350,53 @@ impl CheckpointQueue {
 pub fn start(
     writer: Arc<CheckpointWriter>,
     config: &CheckpointsConfig,
+    memory: Arc<DirtyMemory>,
     truncate_below: Arc<AtomicU64>,
     failure: &Arc<Failure>,
 ) -> std::io::Result<(CheckpointQueue, JoinHandle<()>)> {
     let (states, receiver) = bounded(1);
-    let busy = Arc::new(AtomicBool::new(false));
     let last_height = writer.last.lock().height.unwrap_or(0);
     let queue = CheckpointQueue {
         states,
         config: config.clone(),
-        busy: Arc::clone(&busy),
+        memory: Arc::clone(&memory),
         last_height,
         last_log_bytes: 0,
+        least_bytes: u64::MAX,
     };
     let failure = Arc::clone(failure);
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
         let _watch = failure.watch("checkpoint");
-        work(&writer, &receiver, &busy, &truncate_below);
+        if let Err(error) = work(&writer, &receiver, &memory, &truncate_below) {
+            // Going on would fill memory with pages and the disk with log.
+            failure.set(format!("no checkpoint could be written: {error}"));
+        }
     })?;
     Ok((queue, thread))
 }
 
-fn work(writer: &CheckpointWriter, states: &Receiver<ReplicatedState>, busy: &AtomicBool, truncate_below: &AtomicU64) {
+fn work(
+    writer: &CheckpointWriter,
+    states: &Receiver<ReplicatedState>,
+    memory: &DirtyMemory,
+    truncate_below: &AtomicU64,
+) -> Result<(), CheckpointError> {
     loop {
-        let state = match states.recv_timeout(RETIREMENT) {
-            Ok(state) => state,
-            Err(RecvTimeoutError::Timeout) => {
-                writer.rebases.drop_retired();
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
+        let retirement = match memory.is_pressing() {
+            true => RETIREMENT_UNDER_PRESSURE,
+            false => RETIREMENT,
         };
-        match writer.write(&state) {
-            // Batches after the checkpoint before this one stay: it is what recovery falls back to.
-            Ok(()) => {
-                let kept_from = writer.store.stats().previous_height.map_or(0, |height| height + 1);
-                truncate_below.store(kept_from, Ordering::Release);
-            }
-            Err(error) => {
-                // Serving goes on: the log holds every batch. Starting again retries.
-                error!(%error, "no checkpoint could be written");
-                return;
-            }
-        }
-        busy.store(false, Ordering::Release);
+        writer.rebases.drop_retired(retirement);
+        let state = match states.recv_timeout(retirement) {
+            Ok(state) => state,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        writer.write_paced(&state, &memory.compaction_pace())?;
+        // Batches after the checkpoint before this one stay: it is what recovery falls back to.
+        let kept_from = writer.store.stats().previous_height.map_or(0, |height| height + 1);
+        truncate_below.store(kept_from, Ordering::Release);
+        drop(state);
+        memory.end_checkpoint();
     }
 }

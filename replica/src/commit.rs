@@ -6,6 +6,7 @@
 use crate::certification::RootKey;
 use crate::checkpoints::CheckpointQueue;
 use crate::failure::Failure;
+use crate::follow::{Entry, Feed};
 use crate::outside::OutsideCalls;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
@@ -14,6 +15,7 @@ use replicore_netstack::CallReply;
 use replicore_persistence::{BatchLog, PersistenceError};
 use replicore_scheduler::{ReplicatedState, RoundStats};
 use replicore_types::Batch;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +93,10 @@ pub struct Commit {
     pub checkpoints: CheckpointQueue,
     /// Gets every certified state and begins the calls to the outside in it.
     pub outside: OutsideCalls,
+    /// Gets every batch, once it is durable and certified, where there may be followers.
+    pub feed: Option<Arc<Feed>>,
+    /// Batches that are logged and not yet certified, for the feed.
+    pub uncertified: VecDeque<Vec<u8>>,
     /// Learns why the thread ends, where it ends early.
     pub failure: Arc<Failure>,
 }
@@ -133,7 +139,23 @@ impl Commit {
 
     fn append(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let bytes = encode_record(&self.root, batch).map_err(CommitError::Encoding)?;
-        Ok(self.log.append(batch.height.0, &bytes)?)
+        self.log.append(batch.height.0, &bytes)?;
+        if self.feed.is_some() {
+            self.uncertified.push_back(bytes);
+        }
+        Ok(())
+    }
+
+    fn feed_followers(&mut self, snapshot: &CertifiedSnapshot) {
+        let (Some(feed), Some(record)) = (&self.feed, self.uncertified.pop_front()) else {
+            return;
+        };
+        feed.push(Entry {
+            height: snapshot.state.metadata.height.0,
+            record,
+            root: *snapshot.root_hash(),
+            signature: *snapshot.root().signature(),
+        });
     }
 
     fn truncate(&mut self) -> Result<(), CommitError> {
@@ -154,6 +176,7 @@ impl Commit {
         self.root = *snapshot.root_hash();
         let snapshot = self.published.store(snapshot);
         self.outside.notice(&snapshot);
+        self.feed_followers(&snapshot);
         for id in self.waiters.awaited(&statistics.finished) {
             let certificate = snapshot.request_status_certificate(&id);
             let mut waiting = self.waiters.take(&id).into_iter();

@@ -41,6 +41,8 @@ pub struct Config {
     pub rounds: RoundsConfig,
     /// Checkpoints.
     pub checkpoints: CheckpointsConfig,
+    /// Followers.
+    pub sync: SyncConfig,
     /// Queries.
     pub queries: QueriesConfig,
     /// The Wasm engine.
@@ -115,6 +117,20 @@ pub struct CheckpointsConfig {
     pub interval_rounds: u64,
     /// After this many bytes of batch log since the last one.
     pub interval_log_bytes: u64,
+    /// Bytes of changed pages in memory, which no checkpoint holds yet: from half of them on a checkpoint is taken early,
+    /// and where they are reached while it is being written, rounds wait for it.
+    pub dirty_bytes_max: u64,
+    /// How fast the files are written anew where less than half of them is in use, in bytes a second, so that the disk
+    /// stays free for batches. Zero means as fast as the disk is.
+    pub compaction_bytes_per_second: u64,
+}
+
+/// Replicas that follow this one: they fetch its checkpoints and execute its batches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncConfig {
+    /// If set, followers are served at this address. Whoever reaches it can read the whole state.
+    pub listen: Option<SocketAddr>,
 }
 
 /// How queries run.
@@ -200,6 +216,7 @@ impl Default for Config {
             pool: PoolConfig::default(),
             rounds: RoundsConfig::default(),
             checkpoints: CheckpointsConfig::default(),
+            sync: SyncConfig::default(),
             queries: QueriesConfig::default(),
             engine: EngineSettings::default(),
             outcalls: OutcallsConfig::default(),
@@ -238,6 +255,8 @@ impl Default for CheckpointsConfig {
         Self {
             interval_rounds: 10_000,
             interval_log_bytes: 512 * 1024 * 1024,
+            dirty_bytes_max: 4 * 1024 * 1024 * 1024,
+            compaction_bytes_per_second: 200 * 1000 * 1000,
         }
     }
 }
@@ -363,6 +382,11 @@ impl Config {
             self.checkpoints.interval_log_bytes as usize,
             LOG_BYTES_MIN,
         )?;
+        at_least(
+            "checkpoints.dirty_bytes_max",
+            self.checkpoints.dirty_bytes_max as usize,
+            DIRTY_BYTES_MIN,
+        )?;
         at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
         at_least(
             "queries.waiting_per_canister_max",
@@ -420,6 +444,8 @@ impl Config {
 const THREADS_MAX: usize = 1_024;
 /// Smallest interval of checkpoints by log bytes: a checkpoint writes more than that by itself.
 const LOG_BYTES_MIN: usize = 1024 * 1024;
+/// Smallest bound on changed pages in memory: what a few messages may write.
+const DIRTY_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// More waiting queries than this are a slip of the pen: they hold their arguments.
 const QUERIES_WAITING_MAX: usize = 1_000_000;
 
@@ -480,6 +506,7 @@ mod tests {
                 "[checkpoints]\ninterval_log_bytes = 1",
                 "checkpoints.interval_log_bytes",
             ),
+            ("[checkpoints]\ndirty_bytes_max = 1", "checkpoints.dirty_bytes_max"),
             ("[queries]\nwaiting_max = 10000000", "queries.waiting_max"),
             ("[pool]\nstatuses_max = 20000000", "pool.statuses_max"),
             (

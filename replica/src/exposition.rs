@@ -1,6 +1,8 @@
 //! The metrics as text, in the exposition format of Prometheus.
 
 use crate::admission::AdmissionPolicy;
+use crate::checkpoints::CheckpointWriter;
+use crate::dirty_memory::DirtyMemory;
 use crate::metrics::{Histogram, Metrics};
 use crate::pool::IngressPool;
 use crate::process_stats;
@@ -37,6 +39,8 @@ pub struct Observed {
     pub scheduler_cores: usize,
     /// When the process began to serve.
     pub started: Instant,
+    /// The checkpoint store.
+    pub checkpoints: Arc<CheckpointWriter>,
 }
 
 impl Observed {
@@ -48,6 +52,7 @@ impl Observed {
         self.write_admission(&mut text);
         self.write_pool(&mut text);
         self.write_rounds(&mut text);
+        self.write_storage(&mut text);
         self.write_queries(&mut text);
         self.write_process(&mut text);
         text.0
@@ -213,6 +218,30 @@ impl Observed {
             text.counter(name, help, counter.get());
         }
         text.histogram("round_seconds", "Execution of a round.", &metrics.round_duration);
+    }
+
+    fn write_storage(&self, text: &mut Text) {
+        let stats = self.checkpoints.store().stats();
+        text.gauge(
+            "page_frame_bytes",
+            "Bytes of changed pages in memory.",
+            DirtyMemory::bytes(),
+        );
+        text.gauge(
+            "checkpoint_height",
+            "Height of the last checkpoint.",
+            stats.height.unwrap_or(0),
+        );
+        text.gauge(
+            "checkpoint_live_bytes",
+            "Bytes that the last checkpoint uses.",
+            stats.live_bytes,
+        );
+        text.gauge(
+            "checkpoint_file_bytes",
+            "Bytes of its files. Divided by those in use it is the space amplification.",
+            stats.total_bytes,
+        );
     }
 
     fn write_queries(&self, text: &mut Text) {

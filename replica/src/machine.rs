@@ -57,6 +57,11 @@ impl StateMachine {
         &self.engine
     }
 
+    /// The threads that execute canisters.
+    pub fn cores(&self) -> SchedulerCores {
+        self.cores
+    }
+
     /// Executes one batch. Its height must be one more than the state's, its time later.
     pub fn execute_batch(&mut self, batch: Batch) -> RoundStats {
         let state = self.state.clone();

@@ -8,7 +8,7 @@ use crate::recovery::{RecoveryError, engine_config};
 use replicore_engine::Engine;
 use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, LogTail, StateDirectory};
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
-use replicore_types::{CanisterId, Height, OS_PAGE_BYTES, PrincipalId};
+use replicore_types::{CanisterId, Height, OS_PAGE_BYTES};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub fn verify(state_dir: &Path) -> Result<Verified, RecoveryError> {
         Err(error) => verified.damage.push(error.to_string()),
         Ok((writer, _)) => {
             verified.damage.extend(writer.passed_over().iter().cloned());
-            match writer.store().verify_naming(&canister_name) {
+            match writer.store().verify() {
                 Err(error) => verified.damage.push(error.to_string()),
                 Ok(report) => {
                     verified.checkpoints = report.checkpoints;
@@ -249,11 +249,4 @@ fn read_log(directory: &StateDirectory) -> Result<InspectedLog, RecoveryError> {
         heights,
         tail,
     })
-}
-
-fn canister_name(key: &[u8]) -> String {
-    match PrincipalId::try_from_slice(key) {
-        Ok(id) => format!("canister {id}"),
-        Err(_) => hex::encode(key),
-    }
 }

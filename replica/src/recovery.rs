@@ -3,10 +3,11 @@
 //! Replay executes the very batches that were executed before and compares the root before each with the one recorded.
 //! A difference is never served: it ends the start with the height at which it shows.
 
-use crate::certification::{KeyError, RootKey};
+use crate::certification::{KeyError, NODE_KEY_FILE, ROOT_KEY_FILE, RootKey};
 use crate::checkpoints::{CheckpointError, CheckpointWriter};
 use crate::commit::decode_record;
 use crate::config::Config;
+use crate::follow::FOLLOWED_KEY_FILE;
 use crate::machine::{CANISTER_INDICES, StateMachine};
 use crate::outside::{THRESHOLD_SEED_FILE, ThresholdSecrets};
 use crate::port_file::PortFile;
@@ -14,7 +15,7 @@ use replicore_engine::{Engine, EngineConfig, EngineError};
 use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, PersistenceError, StateDirectory};
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
-use replicore_types::{Height, SubnetId};
+use replicore_types::{Height, NodeId, SubnetId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -66,6 +67,10 @@ pub enum RecoveryError {
     NothingToReplay(String),
     /// The keys in the directory belong to another subnet than the state.
     OtherSubnet(SubnetId, SubnetId),
+    /// The directory is that of a replica that follows another one.
+    Follower,
+    /// The node's key in the directory is none of those that the state knows.
+    OtherNode(NodeId),
     /// The seed of the threshold keys in the directory is not the one that the state began with.
     OtherThresholdKeys,
 }
@@ -92,7 +97,15 @@ impl fmt::Display for RecoveryError {
             Self::OtherSubnet(keys, state) => write!(
                 f,
                 "the root key in the directory is that of subnet {keys}, the state is that of subnet {state}: put the \
-                 original root_key file back"
+                 original {ROOT_KEY_FILE} file back"
+            ),
+            Self::Follower => f.write_str(
+                "the state directory is that of a follower, which has no keys of its subnet: start it with --join ADDR",
+            ),
+            Self::OtherNode(key) => write!(
+                f,
+                "the key in the directory is that of node {key}, which the state does not know, so that nobody would \
+                 trust its signatures: put the original {NODE_KEY_FILE} file back"
             ),
             Self::OtherThresholdKeys => write!(
                 f,
@@ -133,6 +146,9 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     if let Some(path) = &config.port_file {
         PortFile::remove_stale(path).map_err(RecoveryError::PortFile)?;
     }
+    if directory.path().join(FOLLOWED_KEY_FILE).exists() {
+        return Err(RecoveryError::Follower);
+    }
     let root_key = Arc::new(RootKey::load_or_create(directory.path())?);
     let node_key = crate::certification::NodeKey::load_or_create(directory.path())?;
     let secrets = ThresholdSecrets::load_or_create(directory.path())?;
@@ -154,13 +170,9 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
             state
         }
     };
-    check_identity(&state, &root_key, &secrets, config)?;
+    check_identity(&state, &root_key, node_key.node_id(), &secrets, config)?;
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
-    let options = BatchLogOptions {
-        salt: random_salt(),
-        ..BatchLogOptions::default()
-    };
-    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), options)?;
+    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), log_options())?;
     info!(?tail, "batch log opened");
     let machine = replay(machine, &log)?;
     Ok(Recovered {
@@ -190,12 +202,16 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
 fn check_identity(
     state: &ReplicatedState,
     root_key: &RootKey,
+    node: NodeId,
     secrets: &ThresholdSecrets,
     config: &Config,
 ) -> Result<(), RecoveryError> {
     let metadata = &state.metadata;
     if metadata.subnet_id != root_key.subnet_id() {
         return Err(RecoveryError::OtherSubnet(root_key.subnet_id(), metadata.subnet_id));
+    }
+    if !metadata.nodes.contains_key(&node) {
+        return Err(RecoveryError::OtherNode(node));
     }
     if *metadata.threshold_public_keys != secrets.public_keys(&metadata.subnet.threshold_keys) {
         return Err(RecoveryError::OtherThresholdKeys);
@@ -206,7 +222,11 @@ fn check_identity(
     Ok(())
 }
 
-fn replay(mut machine: StateMachine, log: &BatchLog) -> Result<StateMachine, RecoveryError> {
+/// Executes what the log holds after the machine's state.
+///
+/// # Errors
+/// The log does not continue the state, or comes to another root than the one recorded.
+pub(crate) fn replay(mut machine: StateMachine, log: &BatchLog) -> Result<StateMachine, RecoveryError> {
     let first = machine.state().metadata.height.next();
     let (start, mut said) = (Instant::now(), Instant::now());
     let mut batches = 0_u64;
@@ -235,6 +255,13 @@ fn replay(mut machine: StateMachine, log: &BatchLog) -> Result<StateMachine, Rec
         "state recovered"
     );
     Ok(machine)
+}
+
+pub(crate) fn log_options() -> BatchLogOptions {
+    BatchLogOptions {
+        salt: random_salt(),
+        ..BatchLogOptions::default()
+    }
 }
 
 /// A salt for the log's checksums; without randomness the checksums still catch every accident.

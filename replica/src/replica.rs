@@ -1,12 +1,14 @@
 //! The process: opens a state directory, recovers it, starts the threads, and stops them in order.
 
 use crate::admission::AdmissionPolicy;
-use crate::certification::{KeyError, NodeKey};
+use crate::certification::{KeyError, NodeKey, RootKey};
 use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
 use crate::commit::{self, Commit};
 use crate::config::Config;
+use crate::dirty_memory::DirtyMemory;
 use crate::exposition::Observed;
 use crate::failure::Failure;
+use crate::follow::{Feed, SyncServer, SyncState};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::observation;
@@ -26,6 +28,7 @@ use replicore_netstack::{
 };
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +47,7 @@ pub struct Replica {
     // In the order of dropping: nobody new comes in, nobody new finds the way, then the threads end.
     server: ServerHandle,
     _port_file: Option<PortFile>,
+    sync: Option<SyncServer>,
     workers: Workers,
     observed: Observed,
     // Last to go: what happens at the end can be seen too.
@@ -61,6 +65,7 @@ struct Workers {
     failure: Arc<Failure>,
     metrics: Arc<Metrics>,
     writer: Arc<CheckpointWriter>,
+    memory: Arc<DirtyMemory>,
     round: Option<JoinHandle<StateMachine>>,
     commit: Option<JoinHandle<()>>,
     /// The checkpoint thread, the signer and the query threads.
@@ -143,6 +148,11 @@ impl Replica {
         let mut outside = workers.start_outside(config, secrets, world)?;
         // Calls that were open when the process before this one ended.
         outside.notice(&snapshot);
+        let feed = config
+            .sync
+            .listen
+            .map(|_| Arc::new(Feed::new(machine.state().metadata.height.next().0)));
+        let sync = workers.start_sync(config, &root_key, feed.as_ref())?;
         let commit = Commit {
             log,
             root_key,
@@ -153,6 +163,8 @@ impl Replica {
             published: Arc::clone(&published),
             waiters: Arc::clone(&workers.waiters),
             outside,
+            feed,
+            uncertified: VecDeque::new(),
             failure: Arc::clone(&workers.failure),
         };
         workers.start_rounds(config, machine, commit)?;
@@ -198,6 +210,7 @@ impl Replica {
             engine: Arc::clone(&calls.engine),
             scheduler_cores: config.scheduler_cores(),
             started: Instant::now(),
+            checkpoints: Arc::clone(&workers.writer),
         };
         let observation = observation::start(&config.observation, &observed)
             .map_err(|error| ReplicaError::Io("start the listener for metrics", error))?;
@@ -213,6 +226,7 @@ impl Replica {
         Ok(Self {
             server,
             _port_file: port_file,
+            sync,
             workers,
             observed,
             observation,
@@ -230,6 +244,11 @@ impl Replica {
     /// The address of metrics and dashboard, if they are served.
     pub fn observation_addr(&self) -> Option<SocketAddr> {
         self.observation.as_ref().map(ServerHandle::local_addr)
+    }
+
+    /// The address that followers connect to, where there is one.
+    pub fn sync_addr(&self) -> Option<SocketAddr> {
+        self.sync.as_ref().map(SyncServer::local_addr)
     }
 
     /// DER encoding of the root key.
@@ -266,11 +285,13 @@ impl Replica {
         let Self {
             server,
             _port_file,
+            sync,
             mut workers,
             drain,
             ..
         } = self;
         workers.pool.close();
+        drop(sync);
         let machine = workers.finish_rounds();
         let network = server.shutdown(drain);
         workers.join_others();
@@ -297,6 +318,7 @@ impl Workers {
             waiters,
             metrics: Arc::default(),
             writer,
+            memory: Arc::new(DirtyMemory::new(&config.checkpoints)),
             round: None,
             commit: None,
             others: Vec::new(),
@@ -324,12 +346,34 @@ impl Workers {
         let (queue, thread) = checkpoints::start(
             Arc::clone(&self.writer),
             &config.checkpoints,
+            Arc::clone(&self.memory),
             Arc::clone(truncate_below),
             &self.failure,
         )
         .map_err(|error| ReplicaError::Io("start the checkpoint thread", error))?;
         self.others.push(thread);
         Ok(queue)
+    }
+
+    fn start_sync(
+        &self,
+        config: &Config,
+        root_key: &Arc<RootKey>,
+        feed: Option<&Arc<Feed>>,
+    ) -> Result<Option<SyncServer>, ReplicaError> {
+        let (Some(address), Some(feed)) = (config.sync.listen, feed) else {
+            return Ok(None);
+        };
+        let state = SyncState {
+            root_key: Arc::clone(root_key),
+            writer: Arc::clone(&self.writer),
+            feed: Arc::clone(feed),
+            memory: Arc::clone(&self.memory),
+        };
+        let server = SyncServer::start(address, state);
+        server
+            .map(Some)
+            .map_err(|error| ReplicaError::Io("listen for followers", error))
     }
 
     fn start_outside(
@@ -352,6 +396,7 @@ impl Workers {
             commit: queue,
             config: config.rounds.clone(),
             rebases: self.writer.rebases(),
+            memory: Arc::clone(&self.memory),
             metrics: Arc::clone(&self.metrics),
             failure: Arc::clone(&self.failure),
         };
@@ -441,7 +486,7 @@ fn spawn<T: Send + 'static>(
     thread.map_err(|error| ReplicaError::Io("start a thread", error))
 }
 
-fn server_config(config: &Config) -> ServerConfig {
+pub(crate) fn server_config(config: &Config) -> ServerConfig {
     ServerConfig {
         listen: config.listen,
         threads: config.net_threads,

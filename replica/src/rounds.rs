@@ -7,6 +7,7 @@
 use crate::checkpoints::Rebases;
 use crate::commit::{CommitQueue, Committed, Gone};
 use crate::config::RoundsConfig;
+use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
@@ -35,6 +36,8 @@ pub struct Rounds {
     pub config: RoundsConfig,
     /// Memories that a checkpoint has written: to be read from its files from now on.
     pub rebases: Rebases,
+    /// Has rounds wait where memory is full of what no checkpoint holds.
+    pub memory: Arc<DirtyMemory>,
     /// Adds up what rounds do.
     pub metrics: Arc<Metrics>,
     /// Learns why the thread ends, where it ends early.
@@ -86,9 +89,13 @@ impl Rounds {
 
     /// One round; true where its batch had messages or answers.
     fn round(&mut self) -> Result<bool, Stopped> {
-        let stored = self.rebases.take();
-        self.machine.rebase(&stored);
-        self.rebases.retire(stored);
+        let memory = Arc::clone(&self.memory);
+        memory.wait_for_room(|| {
+            let stored = self.rebases.take();
+            self.machine.rebase(&stored);
+            self.rebases.retire(stored);
+            (memory.is_checkpointing() || self.rebases.has_retired()) && self.failure.get().is_none()
+        });
         let metadata = &self.machine.state().metadata;
         // Batch time strictly increases, whatever the clock does.
         let time = wall_clock().max(Time(metadata.time.0 + 1));

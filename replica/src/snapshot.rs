@@ -26,6 +26,11 @@ impl CertifiedSnapshot {
     /// Signs a state. The caller has made its batch durable.
     pub fn certify(state: ReplicatedState, key: &RootKey) -> Self {
         let root = CertifiedRoot::new(&state.certified, key);
+        Self::with_root(state, root)
+    }
+
+    /// A state and its signed root.
+    pub(crate) fn with_root(state: ReplicatedState, root: CertifiedRoot) -> Self {
         Self {
             state,
             root,
@@ -36,6 +41,11 @@ impl CertifiedSnapshot {
     /// The root that is signed.
     pub fn root_hash(&self) -> &[u8; 32] {
         self.root.root_hash()
+    }
+
+    /// The root and its signature.
+    pub(crate) fn root(&self) -> &CertifiedRoot {
+        &self.root
     }
 
     /// True once a message has its final status.

@@ -2,7 +2,10 @@
 
 use super::{CliError, StartArgs, resolve};
 use replicore::Replica;
+use replicore::config::Config;
+use replicore::follow::{Follower, FollowerOptions};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,23 +16,23 @@ use tracing::{info, warn};
 pub fn run(args: &StartArgs) -> Result<ExitCode, CliError> {
     init_logging(args.log_json);
     let config = resolve(args)?;
-    let stop = stop_flag()?;
-    let panicked = panic_flag();
-    let replica = Replica::start(&config)?;
+    match args.join {
+        Some(peer) => follow(&config, peer, args.root_key.as_deref()),
+        None => serve(&config),
+    }
+}
+
+fn serve(config: &Config) -> Result<ExitCode, CliError> {
+    let signals = Signals::new()?;
+    let replica = Replica::start(config)?;
     let address = replica.local_addr();
     if let Err(error) = announce(&replica) {
         warn!(%error, %address, "nobody reads the standard output: the replica serves all the same");
     }
-    while !stop.load(Ordering::Relaxed) {
-        if let Some(failure) = replica.failure() {
-            // Answers and closes what can be; the failure is what counts.
-            let _failed = replica.stop();
-            return Err(failure.into());
-        }
-        if panicked.load(Ordering::Relaxed) {
-            return Err("a thread panicked (the message is above); nothing acknowledged is lost".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if let Some(failure) = signals.wait(|| replica.failure())? {
+        // Answers and closes what can be; the failure is what counts.
+        let _failed = replica.stop();
+        return Err(failure.into());
     }
     info!("signal received: finishing the round and taking a checkpoint");
     replica.stop()?;
@@ -46,8 +49,65 @@ fn announce(replica: &Replica) -> std::io::Result<()> {
     if let Some(observation) = replica.observation_addr() {
         writeln!(out, "dashboard: http://{observation}/_/dashboard")?;
     }
+    if let Some(address) = replica.sync_addr() {
+        writeln!(out, "followers: {address}")?;
+    }
     writeln!(out, "replicore is ready")?;
     out.flush()
+}
+
+/// The same for a replica that follows another one.
+fn follow(config: &Config, peer: SocketAddr, root_key: Option<&str>) -> Result<ExitCode, CliError> {
+    let signals = Signals::new()?;
+    let root_key_der = root_key.map(hex::decode).transpose();
+    let root_key_der = root_key_der.map_err(|error| format!("--root-key is not hexadecimal: {error}"))?;
+    let follower = Follower::start(config, &FollowerOptions { peer, root_key_der })?;
+    if let Err(error) = announce_follower(&follower, peer) {
+        warn!(%error, address = %follower.local_addr(), "nobody reads the standard output: the follower serves all the same");
+    }
+    if let Some(failure) = signals.wait(|| follower.failure())? {
+        return Err(failure.into());
+    }
+    info!("signal received: taking a checkpoint");
+    follower.stop()?;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce_follower(follower: &Follower, peer: SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "address:  http://{}", follower.local_addr())?;
+    writeln!(out, "replicore follows {peer}")?;
+    out.flush()
+}
+
+/// What ends a server from outside, or from within by a panic.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    panicked: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: stop_flag()?,
+            panicked: panic_flag(),
+        })
+    }
+
+    /// Waits for a signal (`None`) or a failure.
+    fn wait(&self, failure: impl Fn() -> Option<String>) -> Result<Option<String>, CliError> {
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Some(failure) = failure() {
+                return Ok(Some(failure));
+            }
+            if self.panicked.load(Ordering::Relaxed) {
+                return Err("a thread panicked (the message is above); nothing acknowledged is lost".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(None)
+    }
 }
 
 /// Logs go to standard error; `RUST_LOG` selects, `info` by default.

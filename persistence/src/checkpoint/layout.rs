@@ -2,7 +2,7 @@
 
 use super::format::{SLOT_BYTES, SLOT_COUNT, Superblock};
 use super::load::Loader;
-use super::stored::Generation;
+use super::stored::{Generation, SUSPECT_FILE};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{PersistenceError, Result};
 use crate::sys::mapping::MappedFile;
@@ -123,6 +123,16 @@ impl Layout {
             generation: generation.clone(),
             superblock,
         })
+    }
+
+    /// True where a process met damage in a checkpoint while it served.
+    pub(super) fn has_suspicion(&self) -> Result<bool> {
+        Ok(self.names()?.iter().any(|name| name == SUSPECT_FILE))
+    }
+
+    pub(super) fn remove_suspicion(&self) -> Result<()> {
+        let path = self.directory.join(SUSPECT_FILE);
+        self.disk.remove(&path).map_err(PersistenceError::io(&path, "remove"))
     }
 
     /// The highest number of a generation's file, used or not.

@@ -6,7 +6,7 @@ use super::format::{ItemRecord, record_checksum};
 use super::format::{Kind, MemoryReference, Reader, RecordHeader, Reference, RootRecord, Superblock, bucket_of};
 use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, StoredLeaf, StoredNode};
 use super::unread::UnreadNode;
-use super::{Buckets, CheckpointItem, LoadedCheckpoint, empty_buckets};
+use super::{Buckets, CheckpointItem, LoadedCheckpoint, empty_buckets, item_name};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Interior, LEVEL_MAX, Leaf, Node};
 use crate::page_map::{Digest, PageMap};
@@ -74,22 +74,20 @@ impl Loader {
         while !reader.is_empty() {
             let item = ItemRecord::read_from(&mut reader).filter(|item| bucket_of(&item.key) == number);
             let item = item.ok_or_else(|| self.damaged(offset, "a bucket of items"))?;
-            let content = CheckpointItem {
-                metadata: self.blob(item.metadata)?,
-                blobs: item
-                    .blobs
-                    .into_iter()
-                    .map(|blob| self.blob(blob))
-                    .collect::<Result<_>>()?,
-                memories: item
-                    .memories
-                    .into_iter()
-                    .map(|memory| self.memory(memory))
-                    .collect::<Result<_>>()?,
-            };
-            loaded.buckets[number].insert(item.key, content);
+            let key = item.key.clone();
+            let content = self.load_item(item).map_err(|error| error.in_place(&item_name(&key)))?;
+            loaded.buckets[number].insert(key, content);
         }
         Ok(())
+    }
+
+    fn load_item(self: &Arc<Self>, item: ItemRecord) -> Result<CheckpointItem> {
+        let (blobs, memories) = (item.blobs.into_iter(), item.memories.into_iter());
+        Ok(CheckpointItem {
+            metadata: self.blob(item.metadata)?,
+            blobs: blobs.map(|blob| self.blob(blob)).collect::<Result<_>>()?,
+            memories: memories.map(|memory| self.memory(memory)).collect::<Result<_>>()?,
+        })
     }
 
     fn blob(&self, reference: Reference) -> Result<Blob> {

@@ -24,6 +24,7 @@ mod verify;
 mod write;
 
 pub use blob::Blob;
+pub(crate) use format::Reader;
 pub use verify::VerifyReport;
 
 use crate::disk::DiskFile;
@@ -33,7 +34,7 @@ use format::{BUCKET_COUNT, ItemRecord, Kind, MemoryReference, RecordHeader, Refe
 use format::{Superblock, bucket_of};
 use layout::{GenerationFiles, Layout};
 use parking_lot::Mutex;
-use replicore_types::OS_PAGE_BYTES;
+use replicore_types::{OS_PAGE_BYTES, PrincipalId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -192,6 +193,8 @@ struct State {
     next_sequence: u64,
     last_height: Option<u64>,
     poison: Option<String>,
+    /// A process before this one met damage while it served; see [`stored::Generation::give_up`].
+    last_was_suspect: bool,
 }
 
 /// The files that the last checkpoint is in.
@@ -234,6 +237,15 @@ impl CheckpointStore {
     /// A height that does not increase or a wrong base, with nothing changed; or what the disk says, after which the
     /// store refuses everything: the last checkpoint is untouched.
     pub fn write(&self, request: CheckpointRequest) -> Result<WrittenCheckpoint> {
+        self.write_paced(request, &|_| {})
+    }
+
+    /// The same. Where it becomes a compaction, which writes everything anew, `pace` hears of every piece of so many bytes
+    /// that was written, and may take its time.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::write`].
+    pub fn write_paced(&self, request: CheckpointRequest, pace: &dyn Fn(u64)) -> Result<WrittenCheckpoint> {
         let mut state = self.writer.lock();
         if let Some(earlier) = &state.poison {
             return Err(PersistenceError::Poisoned {
@@ -243,7 +255,7 @@ impl CheckpointStore {
         }
         let changes = self.changes(&state, &request)?;
         let result = self
-            .prepare(&mut state, &request, changes)
+            .prepare(&mut state, &request, changes, pace)
             .and_then(|prepared| self.commit(&mut state, prepared));
         if let Err(error) = &result {
             state.poison = Some(error.to_string());
@@ -295,6 +307,7 @@ impl CheckpointStore {
         state: &mut State,
         request: &CheckpointRequest,
         mut changes: BTreeMap<Vec<u8>, Option<CheckpointItem>>,
+        pace: &dyn Fn(u64),
     ) -> Result<Prepared> {
         let last = state.last.as_ref().filter(|last| !self.wants_compaction(last));
         let compacted = last.is_none() && state.last_height.is_some();
@@ -316,7 +329,7 @@ impl CheckpointStore {
                 self.layout.create_generation(number)?
             }
         };
-        let mut writer = self.writer_at(&files, last)?;
+        let mut writer = self.writer_at(&files, last, if compacted { pace } else { &|_| {} })?;
         let bytes_before = writer.pages.end() + writer.records.end();
         let (mut memories, mut buckets) = (Vec::new(), BTreeMap::new());
         for (key, change) in changes {
@@ -395,6 +408,11 @@ impl CheckpointStore {
         self.publish_stats(state);
         let named = state.slots.iter().flatten().map(|slot| slot.generation).collect();
         self.layout.remove_generations_except(&named)?;
+        if state.last_was_suspect {
+            // What was damaged is in no checkpoint that opens from now on, or was never there.
+            self.layout.remove_suspicion()?;
+            state.last_was_suspect = false;
+        }
         Ok(written)
     }
 
@@ -423,14 +441,20 @@ impl CheckpointStore {
     }
 
     /// A writer behind the last checkpoint. What a crash left there is overwritten: no superblock names it.
-    fn writer_at(&self, files: &GenerationFiles, last: Option<&Last>) -> Result<Writer> {
+    fn writer_at<'a>(&self, files: &GenerationFiles, last: Option<&Last>, pace: &'a dyn Fn(u64)) -> Result<Writer<'a>> {
         let (number, step) = (files.generation.number, self.options.allocation_bytes);
         let (pages_end, records_end) =
             last.map_or((0, 0), |last| (last.superblock.pages_end, last.superblock.records_end));
         Ok(Writer {
             generation: files.generation.clone(),
-            pages: Appender::new(&files.pages, self.layout.pages_path(number), pages_end, step)?,
-            records: Appender::new(&files.records, self.layout.records_path(number), records_end, step)?,
+            pages: Appender::new(&files.pages, self.layout.pages_path(number), pages_end, step, pace)?,
+            records: Appender::new(
+                &files.records,
+                self.layout.records_path(number),
+                records_end,
+                step,
+                pace,
+            )?,
             blobs: last.map_or_else(BTreeMap::new, |last| last.blobs.clone()),
             pages_written: 0,
         })
@@ -451,6 +475,14 @@ fn same_item(one: &CheckpointItem, another: &CheckpointItem) -> bool {
                 .all(|(one, another)| one.is_same_version(another) || one.digest() == another.digest())
     };
     one.metadata == another.metadata && one.blobs == another.blobs && same_memories()
+}
+
+/// How an item is called in errors: keys are the ids of canisters.
+fn item_name(key: &[u8]) -> String {
+    match PrincipalId::try_from_slice(key) {
+        Ok(id) => format!("canister {id}"),
+        Err(_) => key.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
 }
 
 /// What an item takes in the files, but for blobs. Nodes are estimated at their share of a full tree.
@@ -474,7 +506,7 @@ fn note_stored_memories(key: &[u8], item: &CheckpointItem, stored: &CheckpointIt
     }
 }
 
-fn write_bucket(writer: &mut Writer, bucket: &BTreeMap<Vec<u8>, CheckpointItem>) -> Result<u64> {
+fn write_bucket(writer: &mut Writer<'_>, bucket: &BTreeMap<Vec<u8>, CheckpointItem>) -> Result<u64> {
     let mut body = Vec::new();
     for (key, item) in bucket {
         let record = ItemRecord {
@@ -497,7 +529,7 @@ fn write_bucket(writer: &mut Writer, bucket: &BTreeMap<Vec<u8>, CheckpointItem>)
 }
 
 fn write_root(
-    writer: &mut Writer,
+    writer: &mut Writer<'_>,
     request: &CheckpointRequest,
     system: &Blob,
     bucket_offsets: &[Option<u64>],

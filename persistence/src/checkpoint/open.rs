@@ -6,7 +6,7 @@ use super::load::Loaded;
 use super::stored::StoredLeaf;
 use super::write::BlobUse;
 use super::{CheckpointOptions, CheckpointStats, CheckpointStore, Last, LoadedCheckpoint, OpenedCheckpoints, State};
-use super::{empty_buckets, live_bytes_of};
+use super::{empty_buckets, item_name, live_bytes_of};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::Digest;
@@ -20,7 +20,8 @@ impl CheckpointStore {
     /// Opens the store in `directory`, which exists, and the newest complete checkpoint in it. Reads metadata and, up to
     /// a bound, what the newest checkpoint added to the one before; everything else is read, and compared with its
     /// digest, when it is touched. A checkpoint that is damaged is passed over for the one before, and stays on disk
-    /// until the next one is written.
+    /// until the next one is written. Where a process before this one met damage in what it had not read when it opened,
+    /// everything is read before a checkpoint is chosen.
     ///
     /// # Errors
     /// What the disk says, or damage that leaves no checkpoint to open.
@@ -35,7 +36,8 @@ impl CheckpointStore {
         };
         let superblocks = layout.open_superblocks()?;
         let (slots, unreadable) = read_slots(&layout, &*superblocks)?;
-        let mut found = newest_complete(&layout, &slots)?;
+        let is_suspect = layout.has_suspicion()?;
+        let mut found = newest_complete(&layout, &slots, is_suspect)?;
         let newer_is_damaged = !found.skipped.is_empty();
         // One cut-off superblock is what a crash leaves; two are not.
         if unreadable.len() as u64 == SLOT_COUNT {
@@ -51,6 +53,7 @@ impl CheckpointStore {
             next_sequence: 0,
             last_height: None,
             poison: None,
+            last_was_suspect: is_suspect,
         };
         let mut latest = None;
         if let Some((superblock, files, loaded)) = found.complete {
@@ -84,12 +87,25 @@ impl CheckpointStore {
     /// # Errors
     /// Damage, or what the disk says.
     pub fn previous(&self) -> Result<Option<LoadedCheckpoint>> {
+        self.load_back(2)
+    }
+
+    /// The last checkpoint, where there is one.
+    ///
+    /// # Errors
+    /// Damage, or what the disk says.
+    pub fn latest(&self) -> Result<Option<LoadedCheckpoint>> {
+        self.load_back(1)
+    }
+
+    /// The checkpoint so many before the next.
+    fn load_back(&self, distance: u64) -> Result<Option<LoadedCheckpoint>> {
         let state = self.writer.lock();
-        let is_previous = |superblock: &&Superblock| superblock.sequence + 2 == state.next_sequence;
-        let Some(previous) = state.slots.iter().flatten().find(is_previous) else {
+        let is_it = |superblock: &&Superblock| superblock.sequence + distance == state.next_sequence;
+        let Some(superblock) = state.slots.iter().flatten().find(is_it) else {
             return Ok(None);
         };
-        let (_, loaded) = load(&self.layout, *previous)?;
+        let (_, loaded) = load(&self.layout, *superblock)?;
         Ok(Some(loaded.checkpoint()))
     }
 }
@@ -146,7 +162,7 @@ struct Found {
     skipped: Vec<PersistenceError>,
 }
 
-fn newest_complete(layout: &Layout, slots: &Slots) -> Result<Found> {
+fn newest_complete(layout: &Layout, slots: &Slots, is_suspect: bool) -> Result<Found> {
     let mut candidates: Vec<Superblock> = slots.iter().flatten().copied().collect();
     candidates.sort_by_key(|superblock| std::cmp::Reverse(superblock.sequence));
     let mut found = Found {
@@ -156,7 +172,11 @@ fn newest_complete(layout: &Layout, slots: &Slots) -> Result<Found> {
     for (position, superblock) in candidates.iter().copied().enumerate() {
         let previous = candidates.get(position + 1);
         let checked = load(layout, superblock).and_then(|(files, loaded)| {
-            check_added(&loaded, superblock, previous)?;
+            let added = match is_suspect {
+                true => Added::EVERYTHING,
+                false => Added::since(superblock, previous),
+            };
+            added.check_all(&loaded)?;
             Ok((files, loaded))
         });
         match checked {
@@ -181,34 +201,49 @@ pub(super) fn load(layout: &Layout, superblock: Superblock) -> Result<(Generatio
     Ok((files, loaded))
 }
 
-/// Looks at what a checkpoint has and the one before has not, as far as that is little: only there the one before is a
-/// way out. What both share is checked when it is touched.
-fn check_added(loaded: &Loaded, superblock: Superblock, previous: Option<&Superblock>) -> Result<()> {
-    let shared = previous.filter(|previous| previous.generation == superblock.generation);
-    let mut added = Added {
-        records_from: shared.map_or(0, |previous| previous.records_end),
-        pages_from: shared.map_or(0, |previous| previous.pages_end),
-        nodes_left: NODES_CHECKED_MAX,
-        pages_left: PAGES_CHECKED_MAX,
-    };
-    let memories = loaded.buckets.iter().flatten().flat_map(|(_, item)| &item.memories);
-    memories
-        .filter_map(|memory| memory.root.as_deref())
-        .try_for_each(|root| added.check(root))
-}
-
 /// Nodes and pages that opening reads beyond what it needs: some ten milliseconds on a disk of one gigabyte a second.
-const NODES_CHECKED_MAX: u32 = 16_384;
-const PAGES_CHECKED_MAX: u32 = 4_096;
+const NODES_CHECKED_MAX: u64 = 16_384;
+pub(super) const PAGES_CHECKED_MAX: u64 = 4_096;
 
+/// What of a checkpoint is looked at when it is opened.
 struct Added {
     records_from: u64,
     pages_from: u64,
-    nodes_left: u32,
-    pages_left: u32,
+    nodes_left: u64,
+    pages_left: u64,
 }
 
 impl Added {
+    const EVERYTHING: Self = Self {
+        records_from: 0,
+        pages_from: 0,
+        nodes_left: u64::MAX,
+        pages_left: u64::MAX,
+    };
+
+    /// What a checkpoint has and the one before has not, as far as that is little: only there the one before is a way
+    /// out. What both share is checked when it is touched.
+    fn since(superblock: Superblock, previous: Option<&Superblock>) -> Self {
+        let shared = previous.filter(|previous| previous.generation == superblock.generation);
+        Self {
+            records_from: shared.map_or(0, |previous| previous.records_end),
+            pages_from: shared.map_or(0, |previous| previous.pages_end),
+            nodes_left: NODES_CHECKED_MAX,
+            pages_left: PAGES_CHECKED_MAX,
+        }
+    }
+
+    fn check_all(mut self, loaded: &Loaded) -> Result<()> {
+        for (key, item) in loaded.buckets.iter().flatten() {
+            for (position, memory) in item.memories.iter().enumerate() {
+                let Some(root) = memory.root.as_deref() else { continue };
+                self.check(root)
+                    .map_err(|error| error.in_place(&format!("memory {position} of {}", item_name(key))))?;
+            }
+        }
+        Ok(())
+    }
+
     fn check(&mut self, node: &Node) -> Result<()> {
         let is_shared = node
             .stored_node()

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+/// Exists beside a store's files where a process met damage in them while it served.
+pub(super) const SUSPECT_FILE: &str = "suspect";
+
 /// Bytes before the body of a record.
 pub(crate) const RECORD_HEADER_BYTES: usize = 24;
 /// Bytes of an entry of a node record: an offset and a digest.
@@ -31,6 +34,19 @@ pub(crate) struct Generation {
     /// Pages below this offset were found here when the store was opened: each is compared with its digest before its
     /// first use. Those above were written by this process.
     pub found_pages_end: u64,
+}
+
+impl Generation {
+    /// Ends the thread that met damage: whoever reads memory has no other answer that would be true. A note is left
+    /// beside the files, so that the next start reads the checkpoints to their last page before it chooses one; without
+    /// it every start would end at the same page.
+    pub(crate) fn give_up(&self, error: &PersistenceError) -> ! {
+        if let PersistenceError::Damaged { .. } = error {
+            // Where even that cannot be written, the message says where the damage is.
+            let _best_effort = std::fs::write(self.pages_path.with_file_name(SUSPECT_FILE), format!("{error}\n"));
+        }
+        panic!("{error}")
+    }
 }
 
 /// Where a checkpoint holds a node.
@@ -78,7 +94,7 @@ impl StoredLeaf {
         let offset = self.page_offset(slot)?;
         let generation = &self.node.generation;
         if offset < generation.found_pages_end && self.checked.load(Ordering::Relaxed) >> slot & 1 == 0 {
-            self.check_page(slot).unwrap_or_else(|error| panic!("{error}"));
+            self.check_page(slot).unwrap_or_else(|error| generation.give_up(&error));
         }
         Some(
             generation

@@ -486,3 +486,55 @@ fn the_format_is_pinned() {
         "27ba24e0afb068b1d7c273ba02758c551d64b0e6076334cac655fcb09c675bae"
     );
 }
+
+/// Damage that opening has no time to look for ends the process that meets it; the next one looks for it.
+#[test]
+fn damage_met_while_serving_has_the_next_start_fall_back() {
+    let directory = directory();
+    let (store, _) = open(directory.path()).expect("an empty store");
+    let mut items = Items::from([(
+        vec![1],
+        CheckpointItem {
+            metadata: vec![].into(),
+            blobs: vec![],
+            memories: vec![PageMap::default()],
+        },
+    )]);
+    let content = content_of(&items);
+    store
+        .write(request(1, CheckpointItems::All(items.clone())))
+        .expect("written");
+    let (mut delta, many) = (PageDelta::default(), super::open::PAGES_CHECKED_MAX + 40);
+    (0..many).for_each(|index| delta.insert(PageIndex(index), &page_of(index as u8)));
+    items.get_mut([1].as_slice()).expect("the item").memories[0].apply(delta);
+    store.write(request(2, CheckpointItems::All(items))).expect("written");
+    drop(store);
+
+    let pages = directory.path().join("pages-0000000000000000");
+    let mut bytes = fs::read(&pages).expect("pages");
+    let offset = (many as usize - 1) * OS_PAGE_BYTES;
+    bytes[offset] ^= 1;
+    fs::write(&pages, &bytes).expect("written");
+    let latest = open(directory.path()).expect("not looked at").1.latest.expect("one");
+    assert_eq!(latest.height, 2);
+    let memory = latest.items[[1].as_slice()].memories[0].clone();
+    let met = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        memory.get(PageIndex(many - 1)).map(|page| page[0])
+    }));
+    let said = met.expect_err("damage").downcast::<String>().expect("a sentence");
+    assert!(said.contains(&format!("at byte {offset}")), "{said}");
+
+    for _ in 0..2 {
+        let (_, opened) = open(directory.path()).expect("the older one");
+        assert_loaded(&opened.latest.expect("a checkpoint"), 1, &content);
+        let skipped = opened.skipped[0].to_string();
+        for part in ["pages-0", &format!("at byte {offset}"), "memory 0 of canister "] {
+            assert!(skipped.contains(part), "{skipped}");
+        }
+    }
+    let (store, opened) = open(directory.path()).expect("the older one");
+    let items = opened.latest.expect("a checkpoint").items;
+    store.write(request(2, CheckpointItems::All(items))).expect("written");
+    assert!(!directory.path().join("suspect").exists());
+    assert!(open(directory.path()).expect("the new one").1.skipped.is_empty());
+}

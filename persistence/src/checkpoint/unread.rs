@@ -36,7 +36,8 @@ impl UnreadNode {
     /// Where the file is damaged or cannot be read. Whoever reads memory has no other answer that would be true; the
     /// panic names file and offset and ends the replica, and nothing acknowledged is lost.
     pub(crate) fn read(&self) -> &Node {
-        self.try_read().unwrap_or_else(|error| panic!("{error}"))
+        self.try_read()
+            .unwrap_or_else(|error| self.stored.generation.give_up(&error))
     }
 
     /// The node.

@@ -4,7 +4,7 @@ use super::blob::Blob;
 use super::layout::Layout;
 use super::load::Loaded;
 use super::open::{load, read_slots};
-use super::{CheckpointItem, CheckpointStore};
+use super::{CheckpointItem, CheckpointStore, item_name};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Leaf, Node, node_digest};
 use crate::page_map::{Digest, PageMap};
@@ -30,14 +30,6 @@ impl CheckpointStore {
     /// # Errors
     /// The first damage: file, offset, and the item and page where there is one.
     pub fn verify(&self) -> Result<VerifyReport> {
-        self.verify_naming(&|key| key.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// The same, with the caller's way of writing an item's key in errors.
-    ///
-    /// # Errors
-    /// As [`CheckpointStore::verify`].
-    pub fn verify_naming(&self, name: &dyn Fn(&[u8]) -> String) -> Result<VerifyReport> {
         let state = self.writer.lock();
         let (slots, _) = read_slots(&self.layout, &*state.superblocks)?;
         let mut report = VerifyReport::default();
@@ -46,7 +38,6 @@ impl CheckpointStore {
             Verifier {
                 layout: &self.layout,
                 generation: superblock.generation,
-                name,
                 report: &mut report,
             }
             .check(&loaded)?;
@@ -59,7 +50,6 @@ impl CheckpointStore {
 struct Verifier<'a> {
     layout: &'a Layout,
     generation: u64,
-    name: &'a dyn Fn(&[u8]) -> String,
     report: &'a mut VerifyReport,
 }
 
@@ -67,7 +57,7 @@ impl Verifier<'_> {
     fn check(&mut self, loaded: &Loaded) -> Result<()> {
         self.check_blob(&loaded.system, "the system state")?;
         for (key, item) in loaded.buckets.iter().flatten() {
-            self.check_item(item, &(self.name)(key))?;
+            self.check_item(item, &item_name(key))?;
             self.report.items += 1;
         }
         Ok(())
@@ -75,10 +65,10 @@ impl Verifier<'_> {
 
     fn check_item(&mut self, item: &CheckpointItem, name: &str) -> Result<()> {
         for blob in std::iter::once(&item.metadata).chain(&item.blobs) {
-            self.check_blob(blob, &format!("a blob of item {name}"))?;
+            self.check_blob(blob, &format!("a blob of {name}"))?;
         }
         for (position, memory) in item.memories.iter().enumerate() {
-            let name = format!("memory {position} of item {name}");
+            let name = format!("memory {position} of {name}");
             if let Some(root) = &memory.root {
                 self.check_node(root, memory.level, 0, &name)?;
             }

@@ -22,7 +22,7 @@ const WRITE_BYTES: usize = 1 << 20;
 const IN_FLIGHT_BYTES: u64 = 4 << 20;
 
 /// A file that is written at its end.
-pub(super) struct Appender {
+pub(super) struct Appender<'a> {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     /// Space is reserved in steps of this.
@@ -34,12 +34,20 @@ pub(super) struct Appender {
     /// is not aligned like its own pages at less than half the speed.
     waiting: Vec<u8>,
     waiting_from: usize,
+    /// Hears how many bytes were written.
+    pace: &'a dyn Fn(u64),
 }
 
-impl Appender {
+impl<'a> Appender<'a> {
     /// # Errors
     /// What the disk says.
-    pub(super) fn new(file: &Arc<dyn DiskFile>, path: PathBuf, end: u64, allocation_bytes: u64) -> Result<Self> {
+    pub(super) fn new(
+        file: &Arc<dyn DiskFile>,
+        path: PathBuf,
+        end: u64,
+        allocation_bytes: u64,
+        pace: &'a dyn Fn(u64),
+    ) -> Result<Self> {
         let allocated = file.bytes_len().map_err(PersistenceError::io(&path, "read"))?;
         let mut waiting: Vec<u8> = Vec::with_capacity(WRITE_BYTES + OS_PAGE_BYTES);
         let waiting_from = waiting.as_ptr().align_offset(OS_PAGE_BYTES).min(OS_PAGE_BYTES);
@@ -52,6 +60,7 @@ impl Appender {
             flushed: end,
             waiting,
             waiting_from,
+            pace,
         })
     }
 
@@ -88,6 +97,7 @@ impl Appender {
                 .write_at(bytes, self.flushed)
                 .map_err(PersistenceError::io(&self.path, "write"))?;
             self.file.begin_sync(self.flushed, bytes.len() as u64);
+            (self.pace)(bytes.len() as u64);
             if let Some(offset) = self.flushed.checked_sub(IN_FLIGHT_BYTES) {
                 self.file
                     .await_begun(offset, WRITE_BYTES as u64)
@@ -122,16 +132,16 @@ pub(super) struct BlobUse {
 }
 
 /// Writes the parts of one checkpoint. What it returns may be read only after both files are flushed and mapped.
-pub(super) struct Writer {
+pub(super) struct Writer<'a> {
     pub generation: Arc<Generation>,
-    pub pages: Appender,
-    pub records: Appender,
+    pub pages: Appender<'a>,
+    pub records: Appender<'a>,
     /// Blobs that the generation holds by the end of this checkpoint, by digest.
     pub blobs: BTreeMap<Digest, BlobUse>,
     pub pages_written: u64,
 }
 
-impl Writer {
+impl Writer<'_> {
     /// The same item, held by the generation. `previous` is the item's last stored version, if any.
     pub(super) fn store_item(
         &mut self,

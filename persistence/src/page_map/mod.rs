@@ -12,6 +12,7 @@
 //! That makes the digest one too.
 
 mod changes;
+mod chunks;
 mod delta;
 pub(crate) mod node;
 mod rebase;
@@ -19,6 +20,7 @@ mod rebase;
 mod tests;
 
 pub use changes::PageRun;
+pub use chunks::{CHUNK_PAGES, Outline};
 pub use delta::PageDelta;
 
 use delta::Write;

@@ -24,6 +24,11 @@ impl CertifiedRoot {
         }
     }
 
+    /// A root that somebody else has signed; the caller has verified that.
+    pub(crate) fn signed(root_hash: [u8; 32], signature: [u8; BLS_SIGNATURE_BYTES]) -> Self {
+        Self { root_hash, signature }
+    }
+
     /// The root that is signed.
     pub fn root_hash(&self) -> &[u8; 32] {
         &self.root_hash

@@ -2,7 +2,7 @@
 //! query responses. Both are made at the first start and stay in the state directory.
 
 use blst::BLST_ERROR;
-use blst::min_sig::SecretKey;
+use blst::min_sig::{PublicKey, SecretKey, Signature};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use replicore_types::{NodeId, PrincipalId, SubnetId};
 use std::fs::{File, OpenOptions};
@@ -98,9 +98,33 @@ impl RootKey {
 
     /// Signs the root of a state tree. About 0.2 ms.
     pub fn sign_root(&self, root_hash: &[u8; 32]) -> [u8; BLS_SIGNATURE_BYTES] {
-        let message = [&STATE_ROOT_DOMAIN[..], root_hash].concat();
-        self.secret.sign(&message, BLS_CIPHERSUITE, &[]).compress()
+        self.sign(&state_root_message(root_hash))
     }
+
+    /// Signs bytes; the caller has put their domain in front.
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; BLS_SIGNATURE_BYTES] {
+        self.secret.sign(message, BLS_CIPHERSUITE, &[]).compress()
+    }
+}
+
+/// What is signed of the root of a state tree.
+pub(crate) fn state_root_message(root_hash: &[u8; 32]) -> Vec<u8> {
+    [&STATE_ROOT_DOMAIN[..], root_hash].concat()
+}
+
+/// True where the subnet with this key has signed these bytes. About 1 ms.
+pub(crate) fn verify_subnet_signature(public_key_der: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let Some(public_key) = public_key_der.strip_prefix(&BLS_DER_PREFIX) else {
+        return false;
+    };
+    let (Ok(public_key), Ok(signature)) = (
+        PublicKey::key_validate(public_key),
+        Signature::sig_validate(signature, true),
+    ) else {
+        return false;
+    };
+    let result = signature.verify(true, message, BLS_CIPHERSUITE, &[], &public_key, false);
+    result == BLST_ERROR::BLST_SUCCESS
 }
 
 /// The node's key: Ed25519.

@@ -5,6 +5,7 @@ use crate::certification::RootKey;
 use crate::checkpoints::{self, CheckpointWriter};
 use crate::commit::{self, Commit, CommitQueue, Committed};
 use crate::config::{CheckpointsConfig, OutcallsConfig, PoolConfig};
+use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
@@ -34,8 +35,9 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
         salt: 1,
     };
     let writer = Arc::new(CheckpointWriter::open(&opened).unwrap().0);
-    let (checkpoints, checkpoint) =
-        checkpoints::start(writer, &CheckpointsConfig::default(), Arc::default(), &failure).unwrap();
+    let config = CheckpointsConfig::default();
+    let memory = Arc::new(DirtyMemory::new(&config));
+    let (checkpoints, checkpoint) = checkpoints::start(writer, &config, memory, Arc::default(), &failure).unwrap();
     let world = World {
         pool: Arc::clone(&pool),
         published: Arc::clone(&published),
@@ -56,6 +58,8 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
         published: Arc::clone(&published),
         waiters: Arc::clone(&waiters),
         checkpoints,
+        feed: None,
+        uncertified: Default::default(),
         failure: Arc::clone(&failure),
     };
     let (queue, receiver) = commit::queue();

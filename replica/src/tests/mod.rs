@@ -1,6 +1,7 @@
 //! The same batches, executed in different ways and through crashes, must come to the same state.
 
 mod commit;
+mod corruption;
 mod determinism;
 mod recovery;
 mod script;

@@ -95,6 +95,21 @@ impl CanisterState {
         parts
     }
 
+    /// The memory at `position` of [`CanisterParts::memories`].
+    fn memory_mut(&mut self, position: usize) -> Option<&mut WasmMemory> {
+        let execution = match (position / 2).checked_sub(usize::from(self.execution.is_some())) {
+            None => self.execution.as_mut()?,
+            Some(number) => {
+                let snapshot = Arc::make_mut(&mut self.system.snapshots).values_mut().nth(number)?;
+                &mut Arc::make_mut(snapshot).execution
+            }
+        };
+        Some(match position % 2 {
+            0 => &mut execution.heap,
+            _ => &mut execution.stable,
+        })
+    }
+
     /// The canister that [`CanisterState::to_parts`] took apart.
     ///
     /// # Errors
@@ -127,14 +142,8 @@ impl CanisterState {
 impl CanisterParts {
     /// The digest of the canister: metadata, modules and the content of every page.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hash = blake3::Hasher::new();
-        hash.update(b"replicore canister\x01");
-        hash.update(blake3::hash(&self.metadata).as_bytes());
-        for memory in &self.memories {
-            hash.update(&memory.digest());
-        }
-        // Modules are covered by their SHA-256 in the metadata.
-        *hash.finalize().as_bytes()
+        let memories: Vec<[u8; 32]> = self.memories.iter().map(PageMap::digest).collect();
+        canister_digest(blake3::hash(&self.metadata).as_bytes(), &memories)
     }
 
     fn add(&mut self, execution: &ExecutionState) -> ExecutionRecord {
@@ -237,26 +246,17 @@ impl ReplicatedState {
     }
 
     /// Puts memory `position` of a canister (in the order of [`CanisterParts::memories`]) on the files that hold it by
-    /// now. Content, hashes and what counts as changed stay as they are. Snapshots stay in memory.
+    /// now. Content, hashes and what counts as changed stay as they are.
     pub fn rebase(&mut self, id: &CanisterId, position: usize, snapshot: &PageMap, stored: &PageMap) {
         let Some(canister) = self.canisters.get_mut(id) else {
             return;
         };
-        let Some(execution) = canister.execution.as_ref() else {
-            return;
-        };
-        let memory = match position {
-            0 => &execution.heap,
-            1 => &execution.stable,
-            _ => return,
-        };
-        let pages = memory.pages.rebase(snapshot, stored);
-        let Some(execution) = &mut Arc::make_mut(canister).execution else {
-            return;
-        };
-        match position {
-            0 => execution.heap.pages = pages,
-            _ => execution.stable.pages = pages,
+        // Snapshots may have gone since the checkpoint. Where another one has moved up, it shares nothing with
+        // `snapshot`, or the very pages.
+        if position / 2 < usize::from(canister.execution.is_some()) + canister.system.snapshots.len()
+            && let Some(memory) = Arc::make_mut(canister).memory_mut(position)
+        {
+            memory.pages = memory.pages.rebase(snapshot, stored);
         }
     }
 
@@ -273,9 +273,28 @@ impl ReplicatedState {
 
 /// The state hash of its parts: [`ReplicatedState::system_bytes`] and [`CanisterParts::digest`] in ascending order of ids.
 pub fn state_hash(system: &[u8], canisters: impl IntoIterator<Item = (CanisterId, [u8; 32])>) -> [u8; 32] {
+    state_hash_of_digests(blake3::hash(system).as_bytes(), canisters)
+}
+
+/// [`CanisterParts::digest`] from the BLAKE3 digests of its parts. Modules are covered by their SHA-256 in the metadata.
+pub fn canister_digest(metadata: &[u8; 32], memories: &[[u8; 32]]) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(b"replicore canister\x01");
+    hash.update(metadata);
+    for memory in memories {
+        hash.update(memory);
+    }
+    *hash.finalize().as_bytes()
+}
+
+/// [`state_hash`] from the BLAKE3 digest of the system's bytes.
+pub fn state_hash_of_digests(
+    system: &[u8; 32],
+    canisters: impl IntoIterator<Item = (CanisterId, [u8; 32])>,
+) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(b"replicore state\x01");
-    hash.update(blake3::hash(system).as_bytes());
+    hash.update(system);
     for (id, digest) in canisters {
         let bytes = id.as_slice();
         hash.update(&[bytes.len() as u8]);

@@ -17,7 +17,7 @@ pub use call_context::{
     CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
 };
 pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
-pub use codec::{CanisterParts, CodecError, state_hash};
+pub use codec::{CanisterParts, CodecError, canister_digest, state_hash, state_hash_of_digests};
 pub use ingress_history::IngressHistory;
 pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;

@@ -1,0 +1,154 @@
+//! State directories as earlier versions wrote them, kept in `golden/`: this version opens each, reads what it should
+//! read, and goes on in it.
+//!
+//! A new format version adds a folder; none is ever changed. `REPLICORE_WRITE_GOLDEN=1` writes the folder of the present
+//! version where it is missing.
+
+use replicore_persistence::{
+    BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
+    FileDisk, PageDelta, PageIndex, PageMap, StateDirectory,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const LOG: BatchLogOptions = BatchLogOptions {
+    segment_bytes: 12 << 10,
+    salt: 9,
+};
+const CHECKPOINTS: CheckpointOptions = CheckpointOptions {
+    allocation_bytes: 4 << 10,
+    slack_bytes: 64 << 10,
+};
+/// Batches in the log; there are checkpoints of the third and the fifth.
+const BATCHES: u64 = 7;
+
+fn folder(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/format-{version}"))
+}
+
+fn record(height: u64) -> Vec<u8> {
+    vec![height as u8; 100 * height as usize]
+}
+
+/// The canister's memory at a height: a far page, and pages that come and go.
+fn memory(height: u64) -> PageMap {
+    let mut map = PageMap::default();
+    for number in 1..=height {
+        let mut delta = PageDelta::default();
+        delta.insert(PageIndex(number), &[number as u8; 4096]);
+        delta.insert(PageIndex(1 << 30), &[100 + number as u8; 4096]);
+        delta.insert(PageIndex(number / 2), &[0; 4096]);
+        map.apply(delta);
+    }
+    map
+}
+
+fn items(height: u64) -> BTreeMap<Vec<u8>, CheckpointItem> {
+    let item = |number: u8| CheckpointItem {
+        metadata: vec![number; height as usize].into(),
+        blobs: vec![b"a module".to_vec().into()],
+        memories: vec![memory(height), PageMap::default()],
+    };
+    (0..height as u8)
+        .map(|number| (vec![number, 1], item(number)))
+        .collect()
+}
+
+fn open(directory: &StateDirectory) -> (BatchLog, CheckpointStore, replicore_persistence::OpenedCheckpoints) {
+    let disk = Arc::new(FileDisk);
+    let (log, _) = BatchLog::open(disk.clone(), &directory.log(), LOG).expect("a log");
+    let (store, opened) = CheckpointStore::open(disk, &directory.checkpoints(), CHECKPOINTS).expect("checkpoints");
+    (log, store, opened)
+}
+
+fn checkpoint(store: &CheckpointStore, height: u64) {
+    let request = CheckpointRequest {
+        height,
+        state_hash: [height as u8; 32],
+        system: vec![height as u8; 10].into(),
+        items: CheckpointItems::All(items(height)),
+    };
+    store.write(request).expect("written");
+}
+
+fn write(path: &Path) {
+    let directory = StateDirectory::open(path).expect("created");
+    let (mut log, store, _) = open(&directory);
+    for height in 1..=BATCHES {
+        log.append(height, &record(height)).expect("appended");
+        if height != 2 {
+            log.sync().expect("synced");
+        }
+        if [3, 5].contains(&height) {
+            checkpoint(&store, height);
+        }
+    }
+    fs::remove_file(path.join("lock")).expect("a lock file");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a golden directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
+fn assert_item(item: &CheckpointItem, expected: &CheckpointItem) {
+    assert_eq!(item.metadata.bytes(), expected.metadata.bytes());
+    assert_eq!(item.blobs[0].bytes(), expected.blobs[0].bytes());
+    assert_eq!(item.memories.len(), expected.memories.len());
+    for (memory, expected) in item.memories.iter().zip(&expected.memories) {
+        assert_eq!(memory.digest(), expected.digest());
+        assert!(memory.iter().eq(expected.iter()));
+    }
+}
+
+#[test]
+fn a_directory_of_format_1_opens_and_goes_on() {
+    if std::env::var_os("REPLICORE_WRITE_GOLDEN").is_some() && !folder(1).exists() {
+        write(&folder(1));
+    }
+    let copied = tempfile::tempdir().expect("a directory");
+    let path = copied.path().join("state");
+    copy(&folder(1), &path);
+    let directory = StateDirectory::open_existing(&path).expect("a state directory");
+    let (mut log, store, opened) = open(&directory);
+    let latest = opened.latest.expect("a checkpoint");
+    assert_eq!((latest.height, latest.state_hash), (5, [5; 32]));
+    assert_eq!(latest.system.bytes(), [5; 10]);
+    assert_eq!(latest.items.len(), 5);
+    for (key, expected) in items(5) {
+        assert_item(&latest.items[&key], &expected);
+    }
+    let previous = store.previous().expect("readable").expect("there is one");
+    assert_eq!((previous.height, previous.items.len()), (3, 3));
+    assert!(opened.skipped.is_empty());
+    assert_eq!(store.verify().expect("whole").checkpoints, 2);
+    let records: Vec<_> = log
+        .read_from(0)
+        .expect("readable")
+        .map(|record| record.expect("whole"))
+        .collect();
+    assert_eq!(
+        records,
+        (1..=BATCHES).map(|height| (height, record(height))).collect::<Vec<_>>()
+    );
+
+    log.append(BATCHES + 1, b"the next")
+        .and_then(|()| log.sync())
+        .expect("the log goes on");
+    checkpoint(&store, BATCHES + 1);
+    let height = BATCHES + 1;
+    drop((log, store, latest, previous));
+    let (log, store, opened) = open(&directory);
+    assert_eq!(opened.latest.expect("a checkpoint").height, height);
+    assert_eq!(log.last_height(), Some(height));
+    store.verify().expect("whole");
+}

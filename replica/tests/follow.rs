@@ -1,0 +1,154 @@
+//! A replica and one that follows it, over their sockets.
+
+mod support;
+
+use candid::Principal;
+use replicore::follow::{FollowError, Follower, FollowerOptions};
+use replicore::{Replica, config::Config};
+use replicore_netstack::NetBackend;
+use replicore_workloads::agent::fetch_state_root;
+use replicore_workloads::{Agent, CallOutcome};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Client, config, replied};
+
+/// Counts, and writes a page with every count.
+const COUNTER: &str = r#"
+(module
+  (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+  (import "ic0" "msg_reply" (func $reply))
+  (memory 40)
+  (func $answer (call $append (i32.const 0) (i32.const 4)) (call $reply))
+  (func (export "canister_update inc") (local $n i32)
+    (local.set $n (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+    (i32.store (i32.const 0) (local.get $n))
+    (i32.store (i32.add (i32.const 65536) (i32.shl (local.get $n) (i32.const 12))) (i32.const 7))
+    (call $answer))
+  (func (export "canister_query read") (call $answer)))"#;
+
+fn leader_config(state_dir: &Path) -> Config {
+    let mut config = config(state_dir, NetBackend::Epoll);
+    config.sync.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    // Rounds by themselves, so that a follower learns of a state that it was told about before.
+    config.rounds.freshness_ms = 100;
+    config
+}
+
+fn options(leader: &Replica) -> FollowerOptions {
+    FollowerOptions {
+        peer: leader.sync_addr().unwrap(),
+        root_key_der: Some(leader.root_key_der().to_vec()),
+    }
+}
+
+/// Waits for a condition.
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn count(agent: &mut Agent, canister: Principal) -> u32 {
+    let reply = replied(agent.query(canister, "read", &[]).unwrap());
+    u32::from_le_bytes(reply.try_into().unwrap())
+}
+
+fn increment(agent: &mut Agent, canister: Principal, times: u32) {
+    (0..times).for_each(|_| drop(replied(agent.update(canister, "inc", &[]).unwrap())));
+}
+
+/// Waits until the follower shows so many counts.
+fn wait_for_count(follower: &Follower, client: &Client, canister: Principal, expected: u32) {
+    wait_until("the follower catches up", || {
+        assert_eq!(follower.failure(), None);
+        follower.height().is_some()
+            && {
+                let mut agent = Agent::new(
+                    follower.local_addr(),
+                    client.identity.clone(),
+                    Arc::clone(&client.verifier),
+                );
+                matches!(agent.query(canister, "read", &[]), Ok(CallOutcome::Replied(reply)) if reply == expected.to_le_bytes())
+            }
+    });
+}
+
+#[test]
+fn a_follower_fetches_follows_and_comes_back() {
+    let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let leader = Replica::start(&leader_config(home.path())).unwrap();
+    let client = Client::new(&leader, 0);
+    let canister = client.install(&wat::parse_str(COUNTER).unwrap());
+    let mut agent = client.agent();
+    increment(&mut agent, canister, 20);
+    let follower_config = config(away.path(), NetBackend::Epoll);
+
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    wait_for_count(&follower, &client, canister, 20);
+    increment(&mut agent, canister, 15);
+    wait_for_count(&follower, &client, canister, 35);
+    // Certificates are the subnet's, checked with its key.
+    fetch_state_root(follower.local_addr(), canister, &client.verifier).unwrap();
+    let mut there = Agent::new(
+        follower.local_addr(),
+        client.identity.clone(),
+        Arc::clone(&client.verifier),
+    );
+    let refused = format!("{:?}", there.update(canister, "inc", &[]));
+    assert!(refused.contains("only follows another one"), "{refused}");
+    follower.stop().unwrap();
+
+    // What happened meanwhile it gets when it is back.
+    increment(&mut agent, canister, 5);
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    wait_for_count(&follower, &client, canister, 40);
+
+    // The leader goes and comes; what it had only in memory for followers is a checkpoint now.
+    let sync_address = leader.sync_addr().unwrap();
+    leader.stop().unwrap();
+    let mut again = leader_config(home.path());
+    again.sync.listen = Some(sync_address);
+    let leader = Replica::start(&again).unwrap();
+    let client = Client::new(&leader, 0);
+    let mut agent = client.agent();
+    increment(&mut agent, canister, 2);
+    wait_for_count(&follower, &client, canister, 42);
+    assert_eq!(count(&mut agent, canister), 42);
+    drop(follower);
+
+    // A crash of the follower: it starts from what it has.
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    increment(&mut agent, canister, 1);
+    wait_for_count(&follower, &client, canister, 43);
+    follower.stop().unwrap();
+    leader.stop().unwrap();
+}
+
+#[test]
+fn directories_and_keys_that_do_not_belong_are_refused() {
+    let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let leader = Replica::start(&leader_config(home.path())).unwrap();
+    let mut wrong = options(&leader);
+    wrong.root_key_der.as_mut().unwrap()[60] ^= 1;
+    let follower_config = config(away.path(), NetBackend::Epoll);
+    let refused = Follower::start(&follower_config, &wrong).err().unwrap();
+    assert!(matches!(refused, FollowError::OtherSubnet), "{refused}");
+
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    follower.stop().unwrap();
+    let refused = Replica::start(&follower_config).err().unwrap().to_string();
+    assert!(refused.contains("--join"), "{refused}");
+
+    let options = options(&leader);
+    leader.stop().unwrap();
+    let refused = Follower::start(&config(home.path(), NetBackend::Epoll), &options)
+        .err()
+        .unwrap();
+    assert!(matches!(refused, FollowError::NotAFollower), "{refused}");
+    let refused = Follower::start(&follower_config, &options).err().unwrap();
+    assert!(matches!(refused, FollowError::Io(..)), "{refused}");
+}
