@@ -211,6 +211,8 @@ pub struct SystemView {
     /// Response slots free towards each receiver that has fewer than the capacity; receivers absent here have
     /// [`replicore_types::limits::QUEUE_CAPACITY`].
     pub free_slots: Arc<BTreeMap<CanisterId, usize>>,
+    /// Calls to anybody that the message may make.
+    pub free_callbacks: usize,
     /// Number given to the next callback that the message registers.
     pub next_callback_id: CallbackId,
     /// Next index in the canister log and bytes that a record may take.

@@ -99,6 +99,17 @@ fn too_few_cycles_or_no_room_answer_2_and_cost_nothing() {
 }
 
 #[test]
+fn a_message_makes_as_many_calls_as_callbacks_are_free() {
+    for (free, answer) in [(0usize, 2u32), (1, 2), (2, 0)] {
+        let mut canister = canister("(call $new) (drop (call $perform)) (call $new) (call $answer (call $perform))");
+        canister.view.free_callbacks = free;
+        let done = canister.update("go", b"");
+        assert_eq!(reply(&done), answer.to_le_bytes());
+        assert_eq!(done.changes.calls.len(), free);
+    }
+}
+
+#[test]
 fn cycles_beyond_the_balance_end_the_message() {
     let mut canister =
         canister("(call $new) (call $cycles (i64.const 1) (i64.const 0)) (call $answer (call $perform))");

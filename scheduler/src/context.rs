@@ -1,5 +1,6 @@
 //! What is the same for every message of a round.
 
+use crate::limits;
 use crate::state::ReplicatedState;
 use replicore_types::limits::{
     MESSAGE_INSTRUCTIONS_MAX, QUERY_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX, SUBNET_MEMORY_BYTES_MAX,
@@ -28,6 +29,8 @@ pub struct RoundContext {
     pub root_key: Arc<[u8]>,
     /// Memory used by or allocated to all canisters when the iteration began.
     pub subnet_memory_taken: NumBytes,
+    /// Open calls that a canister may hold.
+    pub callbacks_allowed: usize,
     /// Shared by the canisters without open calls: all their response slots are free.
     pub(crate) all_slots_free: Arc<BTreeMap<CanisterId, usize>>,
 }
@@ -44,6 +47,7 @@ impl RoundContext {
             subnet: metadata.subnet,
             root_key: metadata.root_key.clone(),
             subnet_memory_taken: metadata.memory_taken,
+            callbacks_allowed: limits::callbacks_allowed(state.activity.callbacks()),
             all_slots_free: Arc::default(),
         }
     }

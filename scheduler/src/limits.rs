@@ -6,7 +6,9 @@
 //! Two measures bound a round. Its *path* is the longest turn of every iteration, one after the other: what the round
 //! takes however many cores there are. Its *total* is the work of all canisters: what it takes on the cores there are.
 
-use replicore_types::limits::{ROUND_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX};
+use replicore_types::limits::{
+    CALLBACK_SHARES, CALLBACKS_GUARANTEED_PER_CANISTER, CALLBACKS_MAX, ROUND_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX,
+};
 
 /// Instructions on the path of a round beyond which nothing more is started. A message that began before may add a
 /// slice.
@@ -39,6 +41,11 @@ pub fn next_wave(last: usize, heaviest_instructions: u64, left_instructions: u64
     (last * 4).min(affordable).max(FIRST_WAVE_CANISTERS / 2)
 }
 
+/// Open calls that one canister may hold where all canisters together hold `open` when the round begins.
+pub fn callbacks_allowed(open: usize) -> usize {
+    (CALLBACKS_MAX.saturating_sub(open) / CALLBACK_SHARES).max(CALLBACKS_GUARANTEED_PER_CANISTER)
+}
+
 /// Instructions that management calls may use in one iteration; the call that exceeds it is the last one.
 pub const MANAGEMENT_ITERATION_INSTRUCTIONS_MAX: u64 = 500_000_000;
 
@@ -68,5 +75,13 @@ mod tests {
         assert_eq!(next_wave(8, 1_000, ROUND_TOTAL_INSTRUCTIONS_MAX), 32);
         assert_eq!(next_wave(1_024, 1_000_000_000, 3_000_000_000), 4);
         assert_eq!(next_wave(8, u64::MAX, 0), 4);
+    }
+
+    #[test]
+    fn open_calls_are_shared_and_some_are_everybodys() {
+        assert_eq!(callbacks_allowed(0), 250_000);
+        assert_eq!(callbacks_allowed(600_000), 100_000);
+        assert_eq!(callbacks_allowed(1_000_000), 50);
+        assert_eq!(callbacks_allowed(usize::MAX), 50);
     }
 }

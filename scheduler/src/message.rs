@@ -65,6 +65,7 @@ pub(crate) fn starting_point(
         reserved_balance: canister.system.reserved_balance,
         message_bytes: canister.message_memory_usage(),
         subnet_memory_taken: context.subnet_memory_taken,
+        callbacks_allowed: context.callbacks_allowed,
         prepaid,
     }
 }
@@ -232,6 +233,7 @@ pub(crate) fn system_view(canister: &CanisterState, start: &StartingPoint, conte
         } else {
             Arc::new(slots)
         },
+        free_callbacks: start.callbacks_allowed.saturating_sub(system.calls.callbacks.len()),
         next_callback_id: CallbackId(system.calls.last_callback + 1),
         log_next_index: system.log.next_index(),
         log_bytes_max: usize::try_from(system.settings.log_memory_limit.0).unwrap_or(usize::MAX),

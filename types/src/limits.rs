@@ -58,6 +58,13 @@ pub const QUERY_REPLY_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub const METHOD_NAME_BYTES_MAX: usize = 20_000;
 /// Requests waiting from one canister to another, and as many reserved response slots.
 pub const QUEUE_CAPACITY: usize = 500;
+/// Open calls of all canisters that a subnet means to hold: each holds a callback in the state. What is left of it when a
+/// round begins bounds what its messages may open, so a round may go beyond it, once.
+pub const CALLBACKS_MAX: usize = 1_000_000;
+/// A canister may hold this part of the open calls that are left.
+pub const CALLBACK_SHARES: usize = 4;
+/// Open calls that a canister may hold whatever the others do.
+pub const CALLBACKS_GUARANTEED_PER_CANISTER: usize = 50;
 /// Messages kept for one other subnet; above it calls to its canisters are rejected. Responses always find room: the slots
 /// of their calls bound them.
 pub const STREAM_MESSAGES_MAX: usize = 10_000;
@@ -89,6 +96,7 @@ pub const HTTP_OUTCALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const STOP_CANISTER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 const _: () = assert!(STORAGE_RESERVATION_THRESHOLD_BYTES < SUBNET_MEMORY_BYTES_MAX - SUBNET_MEMORY_RESERVED_BYTES);
+const _: () = assert!(CALLBACKS_GUARANTEED_PER_CANISTER <= QUEUE_CAPACITY);
 const _: () = assert!(REPLY_BYTES_MAX <= LOCAL_REQUEST_BYTES_MAX);
 const _: () = assert!(INGRESS_TTL.as_secs() <= INGRESS_HISTORY_TTL.as_secs());
 

@@ -165,7 +165,9 @@ fn price(message: &MessageState, call: &CallInPreparation) -> Option<Price> {
         .get(&receiver)
         .copied()
         .unwrap_or(QUEUE_CAPACITY);
-    (message.slots_used.get(&receiver).copied().unwrap_or(0) < free).then_some(price)
+    let has_slot = message.slots_used.get(&receiver).copied().unwrap_or(0) < free;
+    let has_callback = message.calls.len() < message.view.free_callbacks;
+    (has_slot && has_callback).then_some(price)
 }
 
 fn hand_over(message: &mut MessageState, call: CallInPreparation, price: Price) {

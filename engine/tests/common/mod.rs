@@ -61,6 +61,7 @@ pub fn view() -> SystemView {
         global_timer: None,
         environment_variables: Arc::new(BTreeMap::new()),
         free_slots: Arc::new(BTreeMap::new()),
+        free_callbacks: usize::MAX,
         next_callback_id: CallbackId(1),
         log_next_index: 0,
         log_bytes_max: LOG_BYTES_DEFAULT,

@@ -165,6 +165,10 @@ impl Generator {
         if number < 2 && self.one_of(2) {
             actions.push(Action::Call(Box::new(self.call(0))));
         }
+        if number == 1 {
+            // A timer that leads to a timer would go on for ever.
+            actions.iter_mut().for_each(without_timers);
+        }
         actions
     }
 
@@ -276,6 +280,28 @@ impl Generator {
             method,
             Argument::Bytes(argument.expect("encodes")),
         )
+    }
+}
+
+/// Takes the timers out of an action and of all that it leads to.
+fn without_timers(action: &mut Action) {
+    match action {
+        Action::Timer(_)
+        | Action::Any {
+            function: "global_timer_set",
+            ..
+        } => *action = Action::Count,
+        Action::Hook { actions, .. } => actions.iter_mut().for_each(without_timers),
+        Action::Call(call) => {
+            if let Argument::Program(actions) = &mut call.argument {
+                actions.iter_mut().for_each(without_timers);
+            }
+            let callbacks = [&mut call.on_reply, &mut call.on_reject]
+                .into_iter()
+                .chain(&mut call.on_cleanup);
+            callbacks.flatten().for_each(without_timers);
+        }
+        _ => {}
     }
 }
 

@@ -157,6 +157,8 @@ impl Hooks {
             global_timer: system.global_timer,
             environment_variables: settings.environment_variables.clone(),
             free_slots: Arc::default(),
+            // Hooks make no calls.
+            free_callbacks: 0,
             next_callback_id: CallbackId(system.calls.last_callback + 1),
             log_next_index: system.log.next_index(),
             log_bytes_max: usize::try_from(settings.log_memory_limit.0).unwrap_or(usize::MAX),

@@ -18,6 +18,7 @@ struct Entry {
     memory_taken: NumBytes,
     compute_allocation: u64,
     consumed: Cycles,
+    callbacks: usize,
 }
 
 impl Entry {
@@ -41,6 +42,7 @@ impl Entry {
             memory_taken: canister.memory_taken(),
             compute_allocation: system.settings.compute_allocation,
             consumed: system.consumed.total(),
+            callbacks: system.calls.callbacks.len(),
         }
     }
 }
@@ -58,6 +60,7 @@ pub struct Activity {
     memory_taken: NumBytes,
     compute_allocation: u64,
     consumed: Cycles,
+    callbacks: usize,
 }
 
 impl Activity {
@@ -109,6 +112,7 @@ impl Activity {
         self.memory_taken -= old.memory_taken;
         self.compute_allocation -= old.compute_allocation;
         self.consumed -= old.consumed;
+        self.callbacks -= old.callbacks;
     }
 
     fn insert(&mut self, id: CanisterId, old: Option<&Entry>, new: &Entry) {
@@ -138,6 +142,7 @@ impl Activity {
         self.memory_taken += new.memory_taken;
         self.compute_allocation += new.compute_allocation;
         self.consumed += new.consumed;
+        self.callbacks += new.callbacks;
     }
 
     /// Canisters with a paused message, a task or input, by id.
@@ -194,6 +199,11 @@ impl Activity {
     /// Cycles that all canisters consumed.
     pub fn consumed(&self) -> Cycles {
         self.consumed
+    }
+
+    /// Open calls of all canisters.
+    pub fn callbacks(&self) -> usize {
+        self.callbacks
     }
 
     /// Number of canisters.

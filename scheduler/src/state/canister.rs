@@ -76,6 +76,8 @@ pub struct StartingPoint {
     pub message_bytes: NumBytes,
     /// Subnet memory taken.
     pub subnet_memory_taken: NumBytes,
+    /// Open calls that the canister may hold.
+    pub callbacks_allowed: usize,
     /// Cycles taken from the balance for the largest possible execution; zero for responses, whose call has prepaid.
     pub prepaid: Cycles,
 }

@@ -307,6 +307,9 @@ impl<'a> Run<'a> {
         if made >= self.view.free_slots.get(&receiver).copied().unwrap_or(QUEUE_CAPACITY) {
             return;
         }
+        if self.changes.calls.len() >= self.view.free_callbacks {
+            return;
+        }
         let subnet = self.view.subnet;
         let bytes = NumBytes((call.method.len() + call.argument.len()) as u64);
         let fee = subnet.call_fee() + subnet.transmission_cost(bytes);
