@@ -6,7 +6,7 @@
 use crate::admission::{AdmissionConfig, AdmissionPolicy};
 use crate::commit::UNPUBLISHED_ROUNDS_MAX;
 use replicore_engine::{Tiers, WriteTracking};
-use replicore_netstack::{NetBackend, NetLimits};
+use replicore_netstack::{NetBackend, NetLimits, SignatureCacheConfig};
 use replicore_types::{SubnetConfig, limits};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -51,6 +51,8 @@ pub struct Config {
     pub outcalls: OutcallsConfig,
     /// The public HTTP interface.
     pub http: NetLimits,
+    /// What is remembered of verified signatures.
+    pub signature_cache: SignatureCacheConfig,
     /// Metrics and the dashboard.
     pub observation: ObservationConfig,
 }
@@ -221,6 +223,7 @@ impl Default for Config {
             engine: EngineSettings::default(),
             outcalls: OutcallsConfig::default(),
             http: NetLimits::default(),
+            signature_cache: SignatureCacheConfig::default(),
             observation: ObservationConfig::default(),
         }
     }
@@ -395,6 +398,7 @@ impl Config {
         )?;
         at_least("queries.waiting_ms_max", self.queries.waiting_ms_max as usize, 1)?;
         at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
+        at_most("signature_cache.entries", self.signature_cache.entries, SIGNATURES_MAX)?;
         at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_most("engine.warm_instances_max", self.engine.warm_instances_max, KEPT_MAX)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
@@ -446,6 +450,8 @@ const THREADS_MAX: usize = 1_024;
 const LOG_BYTES_MIN: usize = 1024 * 1024;
 /// Smallest bound on changed pages in memory: what a few messages may write.
 const DIRTY_BYTES_MIN: usize = 16 * 1024 * 1024;
+/// More signatures than this are a slip of the pen: they take 40 bytes each from the start.
+const SIGNATURES_MAX: usize = 1 << 30;
 /// More waiting queries than this are a slip of the pen: they hold their arguments.
 const QUERIES_WAITING_MAX: usize = 1_000_000;
 

@@ -23,9 +23,7 @@ use crate::rounds::{Rounds, wall_clock};
 use crate::service::{Calls, SHUTTING_DOWN, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::waiters::Waiters;
-use replicore_netstack::{
-    CallReply, NetLimits, ReplicaService, Server, ServerConfig, ServerHandle, SignatureCacheConfig,
-};
+use replicore_netstack::{CallReply, NetLimits, ReplicaService, Server, ServerConfig, ServerHandle};
 use replicore_persistence::StateDirectory;
 use replicore_types::SubnetId;
 use std::collections::VecDeque;
@@ -495,6 +493,7 @@ pub(crate) fn server_config(config: &Config) -> ServerConfig {
             connections_max: open_files::connections_max(config.http.connections_max),
             ..config.http.clone()
         },
-        signature_cache: SignatureCacheConfig::default(),
+        signature_cache: config.signature_cache.clone(),
+        ..ServerConfig::default()
     }
 }

@@ -224,4 +224,6 @@ impl Entry {
 }
 
 #[cfg(test)]
+mod survey;
+#[cfg(test)]
 mod tests;

@@ -3,5 +3,6 @@
 mod commit;
 mod corruption;
 mod determinism;
+mod queries;
 mod recovery;
 mod script;

@@ -63,16 +63,16 @@ fn it_can_be_switched_off() {
     assert!(SignatureCache::new(&config).unwrap().is_none());
 }
 
-/// The share of 1,000 sessions that are still there after an attacker has inserted `times` the capacity, if each session
-/// is used `uses` times in between and the attacker uses each of his own entries `repeats` times.
-fn survivors(times: usize, uses: usize, repeats: usize) -> f64 {
+/// The share of 1,000 sessions that are still there after an attacker has inserted so many eighths of the capacity, if
+/// each session is used `uses` times in between and the attacker uses each of his own entries `repeats` times.
+pub(super) fn survivors(eighths: usize, uses: usize, repeats: usize) -> f64 {
     let capacity = 16 * 1024;
     let cache = cache(capacity);
     let sessions: Vec<_> = (0..1_000).map(|number| numbered(&cache, b"session", number)).collect();
     sessions
         .iter()
         .for_each(|key| cache.insert(key, Time(1_000_000_000_000), Time(1)));
-    let attacks = (times * capacity) as u32;
+    let attacks = (eighths * capacity / 8) as u32;
     let every = attacks.checked_div(uses as u32).unwrap_or(0);
     for number in 0..attacks {
         let now = Time(2 + u64::from(number));
@@ -95,19 +95,19 @@ fn survivors(times: usize, uses: usize, repeats: usize) -> f64 {
     found as f64 / sessions.len() as f64
 }
 
-/// The table of `docs/network.md`; `REPLICORE_SURVEY=1` prints it.
+/// The table and the plot of `docs/network.md`: `REPLICORE_SURVEY=FILE` prints the one and writes the other.
 #[test]
 fn sessions_survive_a_flood_of_signatures_that_are_seen_once() {
-    let survey = std::env::var_os("REPLICORE_SURVEY").is_some();
-    if survey {
+    if let Some(file) = std::env::var_os("REPLICORE_SURVEY") {
         for (uses, repeats) in [(0, 0), (1, 0), (8, 0), (1, 1), (8, 1), (64, 1)] {
-            let shares: Vec<_> = [1, 2, 4, 8].map(|times| survivors(times, uses, repeats)).into();
+            let shares: Vec<_> = [8, 16, 32, 64].map(|eighths| survivors(eighths, uses, repeats)).into();
             println!("session used {uses:2} times, attacker's entries {repeats} times: {shares:.3?}");
         }
+        std::fs::write(file, super::survey::plot()).unwrap();
     }
-    assert!(survivors(4, 0, 0) < 0.1, "what is of no use gives way");
-    assert!(survivors(4, 1, 0) > 0.9, "what was of use once stays");
+    assert!(survivors(32, 0, 0) < 0.1, "what is of no use gives way");
+    assert!(survivors(32, 1, 0) > 0.9, "what was of use once stays");
     // An attacker who repeats each of his signatures competes by recency.
-    assert!(survivors(4, 1, 1) < 0.5);
-    assert!(survivors(4, 32, 1) > 0.8);
+    assert!(survivors(32, 1, 1) < 0.5);
+    assert!(survivors(32, 32, 1) > 0.8);
 }
