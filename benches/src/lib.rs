@@ -35,13 +35,17 @@ use std::time::{Duration, Instant};
 pub enum BenchError {
     /// Something went wrong: the suite ends.
     Failed(String),
-    /// What the figure compares with is not installed here: the suite goes on without the figure and says so.
+    /// What the figure needs or compares with is not there on this machine: the suite goes on without the figure and says so.
     LeftOut(String),
 }
 
 impl BenchError {
     fn new(what: impl fmt::Display) -> Self {
         Self::Failed(what.to_string())
+    }
+
+    fn left_out(why: impl fmt::Display) -> Self {
+        Self::LeftOut(why.to_string())
     }
 }
 
@@ -120,6 +124,14 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     ),
     (&["netstack.http_rps", "netstack.http_vs_axum"], netstack::plain),
     (&["netstack.http_pipelined_rps"], netstack::pipelined),
+    (
+        &["netstack.server_ns", "netstack.server_pipelined_ns"],
+        netstack::ladder,
+    ),
+    (
+        &["netstack.idle_connections_ratio", "netstack.idle_connection_kib"],
+        netstack::idle_connections,
+    ),
     (
         &[
             "netstack.signed_update_rps",

@@ -3,11 +3,13 @@
 mod cache;
 mod deploy;
 mod http;
+mod ladder;
 mod sessions;
 mod signed;
 
 pub use cache::cache_hit;
 pub use http::{pipelined, plain};
+pub use ladder::{idle_connections, ladder};
 pub use signed::{signed_update_load, signed_updates};
 
 use crate::BenchError;

@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Which backend moves the bytes.
     pub backend: NetBackend,
+    /// What of io_uring is used.
+    pub ring: RingFeatures,
     /// Bounds on what clients may do.
     pub limits: NetLimits,
     /// The signature cache.
@@ -40,8 +42,35 @@ impl Default for ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             threads: 0,
             backend: NetBackend::Auto,
+            ring: RingFeatures::default(),
             limits: NetLimits::default(),
             signature_cache: SignatureCacheConfig::default(),
+        }
+    }
+}
+
+/// What of io_uring is used beyond the least that serves. The default is what has been measured to be of use; what the
+/// kernel does not know is left out by itself. The answers are the same in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RingFeatures {
+    /// One request to the kernel accepts every client, and one for each connection receives all that it sends.
+    pub multishot: bool,
+    /// Completions are worked off when the loop waits for them, instead of interrupting it.
+    pub deferred: bool,
+    /// A receive buffer is filled by several receives, one behind the other, instead of being used up by one.
+    pub incremental_buffers: bool,
+    /// Sockets are registered with the ring, so that operations need not look them up.
+    pub registered_files: bool,
+}
+
+impl Default for RingFeatures {
+    fn default() -> Self {
+        Self {
+            multishot: true,
+            deferred: true,
+            incremental_buffers: false,
+            registered_files: false,
         }
     }
 }

@@ -44,7 +44,7 @@ pub mod service;
 mod simulation;
 pub mod verify;
 
-pub use config::{NetBackend, NetLimits, ServerConfig, SignatureCacheConfig};
+pub use config::{NetBackend, NetLimits, RingFeatures, ServerConfig, SignatureCacheConfig};
 pub use plain::{HttpRequest, HttpResponse, HttpService};
 pub use server::{NetStats, Server, ServerHandle, ServerObserver};
 pub use service::{

@@ -5,7 +5,7 @@
 //! request was due, so that a server that stalls does not hide it by stalling the client too.
 //! The client parses no more of an answer than its status and its length, so that it costs less than what it measures.
 
-use crate::config::{NetBackend, NetLimits};
+use crate::config::{NetBackend, NetLimits, RingFeatures};
 use crate::ring::{self, Event, Incoming, Ring, Slot, sys};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -76,7 +76,12 @@ pub fn drive(plan: &LoadPlan, next: &mut dyn FnMut(&mut Vec<u8>) -> bool) -> io:
     let wake = Arc::new(sys::WakeFd::new()?);
     // A ring comes with a listener; nobody knows the address of this one.
     let listener = sys::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false)?;
-    let ring = ring::open(plan.backend, listener, wake, &NetLimits::default())?;
+    let ring = ring::open(
+        (plan.backend, RingFeatures::default()),
+        listener,
+        wake,
+        &NetLimits::default(),
+    )?;
     let mut client = Client {
         ring,
         connections: Vec::with_capacity(plan.connections),

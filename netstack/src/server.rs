@@ -135,12 +135,12 @@ impl ServerHandle {
         let wake = Arc::new(sys::WakeFd::new()?);
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let (ready, started) = mpsc::channel();
-        let (backend, limits) = (config.backend, config.limits.clone());
+        let (backend, features, limits) = (config.backend, config.ring, config.limits.clone());
         let (handler, open, its_mailbox) = (self.handler.clone(), self.open.clone(), mailbox.clone());
         let peers = self.peers.clone();
         let thread = thread::Builder::new().name(format!("net-{index}")).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match ring::open(backend, listener, wake, &limits) {
+            match ring::open((backend, features), listener, wake, &limits) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(ring.name()));
                     EventLoop::new(ring, handler, limits, its_mailbox, open, peers).run()

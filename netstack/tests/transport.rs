@@ -472,3 +472,50 @@ fn the_port_is_not_shared_with_another_server() {
         assert_eq!(Client::connect(v6.local_addr()).get("/api/v2/status").status, 200);
     }
 }
+
+/// Whatever is used of io_uring, the answers are the same; small buffers make pieces of everything.
+#[test]
+fn the_features_of_the_ring_change_no_answer() {
+    let combinations = (0..8).map(|bits| replicore_netstack::RingFeatures {
+        multishot: bits & 1 != 0,
+        incremental_buffers: bits & 2 != 0,
+        registered_files: bits & 4 != 0,
+        deferred: bits % 3 == 0,
+    });
+    for ring in combinations {
+        let stub = Stub::new(Mode::AtOnce);
+        let mut config = replicore_netstack::ServerConfig {
+            backend: replicore_netstack::NetBackend::Uring,
+            ring,
+            threads: 1,
+            ..Default::default()
+        };
+        config.limits.receive_buffers = 4;
+        config.limits.receive_buffer_bytes = 1000;
+        let server = match replicore_netstack::Server::start(config, stub) {
+            Ok(server) => server,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        // Slots are used again and again, with bytes unread on some.
+        for round in 0..3 {
+            let mut clients: Vec<_> = (0..12).map(|_| Client::connect(server.local_addr())).collect();
+            clients
+                .iter_mut()
+                .for_each(|client| client.send(&queries(round, round + 20)));
+            clients
+                .iter_mut()
+                .skip(3)
+                .for_each(|client| expect_queries(client, round, round + 20));
+            drop(clients);
+            wait_until("all are gone", || server.stats().connections == 0);
+        }
+        let mut client = Client::connect(server.local_addr());
+        let argument: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
+        let response = client.post(&path("v3", "query"), &query(&argument));
+        assert!(response.contains(&argument), "{ring:?}");
+        // The client learns of the end.
+        client.send(b"GET /api/v2/status HTTP/1.1\r\nconnection: close\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+        assert!(client.at_end(), "{ring:?}");
+    }
+}

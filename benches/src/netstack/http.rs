@@ -3,13 +3,16 @@
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
 use replicore_netstack::load::{LoadPlan, LoadReport, drive};
-use replicore_netstack::{HttpRequest, HttpResponse, HttpService, NetBackend, Server, ServerConfig, ServerHandle};
+use replicore_netstack::{
+    HttpRequest, HttpResponse, HttpService, NetBackend, RingFeatures, Server, ServerConfig, ServerHandle,
+    ServerObserver,
+};
 use replicore_types::Payload;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const REQUEST_BODY_BYTES: usize = 400;
 const ANSWER_BODY_BYTES: usize = 300;
@@ -17,8 +20,8 @@ const ANSWER_BODY_BYTES: usize = 300;
 /// `netstack.http_rps` and `netstack.http_vs_axum`: POST of 400 bytes, answered with 300, on 256 connections; the
 /// server on one core, the client on the other, axum (single-threaded runtime, HTTP/1 only) in the same run.
 pub fn plain(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let ours = Peer::replicore(NetBackend::Auto)?;
-    let epoll = Peer::replicore(NetBackend::Epoll)?;
+    let ours = Peer::replicore(NetBackend::Auto, RingFeatures::default())?;
+    let epoll = Peer::replicore(NetBackend::Epoll, RingFeatures::default())?;
     let axum = Peer::axum()?;
     let load = Load {
         connections: 256,
@@ -54,7 +57,7 @@ pub fn plain(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 
 /// `netstack.http_pipelined_rps`: the same on 64 connections that each have 16 requests unanswered.
 pub fn pipelined(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let ours = Peer::replicore(NetBackend::Auto)?;
+    let ours = Peer::replicore(NetBackend::Auto, RingFeatures::default())?;
     let axum = Peer::axum()?;
     let load = Load {
         connections: 64,
@@ -78,14 +81,14 @@ fn root_of(report: &LoadReport) -> String {
     hex::encode(Sha256::digest(&report.last_body))
 }
 
-struct Load {
-    connections: usize,
-    pipeline: usize,
-    duration: Duration,
+pub(super) struct Load {
+    pub(super) connections: usize,
+    pub(super) pipeline: usize,
+    pub(super) duration: Duration,
 }
 
 impl Load {
-    fn drive(&self, peer: &Peer) -> Result<LoadReport, BenchError> {
+    pub(super) fn drive(&self, peer: &Peer) -> Result<LoadReport, BenchError> {
         let plan = LoadPlan {
             address: peer.address,
             backend: NetBackend::Auto,
@@ -132,9 +135,11 @@ fn pin(core: usize) {
 type Started = Result<(SocketAddr, Box<dyn Send>), String>;
 
 /// A server on the first core.
-struct Peer {
+pub(super) struct Peer {
     name: &'static str,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
+    /// What moves its bytes, and its statistics, if it is ours.
+    ours: Option<(&'static str, ServerObserver)>,
     /// Dropping it ends the server.
     stop: Option<Box<dyn Send>>,
     thread: Option<JoinHandle<()>>,
@@ -157,15 +162,18 @@ impl Peer {
         Ok(Self {
             name,
             address,
+            ours: None,
             stop: Some(stop),
             thread: Some(thread),
         })
     }
 
-    fn replicore(backend: NetBackend) -> Result<Self, BenchError> {
-        Self::start("replicore", move |ready| {
+    pub(super) fn replicore(backend: NetBackend, ring: RingFeatures) -> Result<Self, BenchError> {
+        let (tell, told) = mpsc::channel();
+        let mut peer = Self::start("replicore", move |ready| {
             let config = ServerConfig {
                 backend,
+                ring,
                 threads: 1,
                 ..ServerConfig::default()
             };
@@ -175,9 +183,36 @@ impl Peer {
                 body: Payload::from(vec![9; ANSWER_BODY_BYTES]),
             };
             let server = Server::start_plain(config, Arc::new(Same(answer)));
+            if let Ok(server) = &server {
+                let _ = tell.send((server.backend(), server.observer()));
+            }
             let started = server.map(|server: ServerHandle| (server.local_addr(), Box::new(server) as Box<dyn Send>));
             let _ = ready.send(started.map_err(|error| error.to_string()));
-        })
+        })?;
+        peer.ours = told.recv().ok();
+        Ok(peer)
+    }
+
+    /// What moves its bytes, if it is ours.
+    pub(super) fn backend(&self) -> Option<&'static str> {
+        self.ours.as_ref().map(|(backend, _)| *backend)
+    }
+
+    /// Waits until so many connections are open.
+    pub(super) fn wait_for_connections(&self, count: usize) -> Result<(), BenchError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let open = || {
+            self.ours
+                .as_ref()
+                .map_or(count, |(_, observer)| observer.stats().connections)
+        };
+        while open() < count {
+            if Instant::now() > deadline {
+                return Err(BenchError::new(format!("{} of {count} connections are open", open())));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn axum() -> Result<Self, BenchError> {

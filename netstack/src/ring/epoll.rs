@@ -145,7 +145,7 @@ impl Epoll {
                 Ok(length) => {
                     events.push(Event::Received {
                         slot,
-                        buffer: BufferId(index),
+                        buffer: BufferId::whole(index),
                         length,
                     });
                     return;
@@ -285,11 +285,11 @@ impl Ring for Epoll {
     }
 
     fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8] {
-        &self.buffers[usize::from(buffer.0)][..length]
+        &self.buffers[usize::from(buffer.index)][..length]
     }
 
     fn recycle(&mut self, buffer: BufferId) {
-        self.free_buffers.push(buffer.0);
+        self.free_buffers.push(buffer.index);
     }
 
     fn send(&mut self, slot: Slot, bytes: Vec<u8>) {

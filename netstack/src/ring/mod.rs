@@ -17,7 +17,7 @@ pub(crate) mod sim;
 pub(crate) mod sys;
 mod uring;
 
-use crate::config::{NetBackend, NetLimits};
+use crate::config::{NetBackend, NetLimits, RingFeatures};
 use std::io::{self, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -27,9 +27,20 @@ use sys::WakeFd;
 /// The number under which a loop knows a connection.
 pub(crate) type Slot = u32;
 
-/// Names a receive buffer until it is given back by [`Ring::recycle`].
+/// Names a receive buffer, or a part of one, until it is given back by [`Ring::recycle`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BufferId(u16);
+pub(crate) struct BufferId {
+    index: u16,
+    /// Where the part begins.
+    offset: u32,
+}
+
+impl BufferId {
+    /// A buffer from its beginning.
+    fn whole(index: u16) -> Self {
+        Self { index, offset: 0 }
+    }
+}
 
 /// A client that has connected.
 #[derive(Debug)]
@@ -148,21 +159,21 @@ pub(crate) trait Ring {
 
 /// Opens the ring that `backend` asks for. Must be called on the thread that is going to use it.
 pub(crate) fn open(
-    backend: NetBackend,
+    (backend, features): (NetBackend, RingFeatures),
     listener: TcpListener,
     wake: Arc<WakeFd>,
     limits: &NetLimits,
 ) -> io::Result<Box<dyn Ring>> {
     match backend {
         NetBackend::Epoll => Ok(Box::new(epoll::Epoll::open(listener, wake, limits)?)),
-        NetBackend::Uring => match uring::Uring::open(listener, wake, limits) {
+        NetBackend::Uring => match uring::Uring::open(features, listener, wake, limits) {
             Ok(ring) => Ok(Box::new(ring)),
             Err((error, _)) => Err(io::Error::new(
                 error.kind(),
                 format!("io_uring is required (backend = \"uring\") but not available: {error}"),
             )),
         },
-        NetBackend::Auto => match uring::Uring::open(listener, wake.clone(), limits) {
+        NetBackend::Auto => match uring::Uring::open(features, listener, wake.clone(), limits) {
             Ok(ring) => Ok(Box::new(ring)),
             Err((_, listener)) => Ok(Box::new(epoll::Epoll::open(listener, wake, limits)?)),
         },

@@ -149,7 +149,7 @@ impl Pipe {
         buffers[usize::from(buffer)] = self.to_server.drain(..length).collect();
         Some(Event::Received {
             slot,
-            buffer: BufferId(buffer),
+            buffer: BufferId::whole(buffer),
             length,
         })
     }
@@ -208,12 +208,12 @@ impl Ring for SimulatedRing {
     }
 
     fn bytes(&self, buffer: &BufferId, length: usize) -> &[u8] {
-        &self.buffers[usize::from(buffer.0)][..length]
+        &self.buffers[usize::from(buffer.index)][..length]
     }
 
     fn recycle(&mut self, buffer: BufferId) {
-        assert!(!self.free.contains(&buffer.0), "a buffer was given back twice");
-        self.free.push(buffer.0);
+        assert!(!self.free.contains(&buffer.index), "a buffer was given back twice");
+        self.free.push(buffer.index);
     }
 
     fn send(&mut self, slot: Slot, bytes: Vec<u8>) {

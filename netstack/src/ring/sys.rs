@@ -58,6 +58,17 @@ pub(super) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// Descriptors that this process may have open.
+pub(super) fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` lives across the call, which writes to it. On failure it stays zero.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// A non-blocking listener. With `shared` several of them may listen on the same port and the kernel spreads the
 /// clients among them; that also allows a stranger of the same user to join in, so callers first make sure with an
 /// unshared one that the port is free.

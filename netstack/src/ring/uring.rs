@@ -8,8 +8,8 @@
 use super::buffers::{BUFFER_GROUP, BufferRing};
 use super::sys::{self, WakeFd};
 use super::{BufferId, Event, Incoming, Ring, Slot};
-use crate::config::NetLimits;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use crate::config::{NetLimits, RingFeatures};
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -41,6 +41,9 @@ pub(super) struct Uring {
     /// First, so that it is dropped first: with it the kernel gives up all it was using of the fields below.
     ring: IoUring,
     buffers: BufferRing,
+    features: RingFeatures,
+    /// Slots whose sockets can be registered with the ring.
+    registered_max: Slot,
     connections: Vec<Option<Connection>>,
     listener: Option<TcpListener>,
     accepting: bool,
@@ -53,6 +56,8 @@ pub(super) struct Uring {
 
 struct Connection {
     socket: TcpStream,
+    /// The ring knows the socket by the number of its slot.
+    registered: bool,
     /// A multishot receive is with the kernel.
     armed: bool,
     /// Receiving is wanted.
@@ -74,21 +79,29 @@ impl Connection {
 impl Uring {
     /// Opens the ring, or says why not and returns the listener.
     pub(super) fn open(
+        features: RingFeatures,
         listener: TcpListener,
         wake: Arc<WakeFd>,
         limits: &NetLimits,
     ) -> Result<Self, (io::Error, TcpListener)> {
-        let parts = build().and_then(|ring| {
-            let buffers = BufferRing::register(&ring, limits.receive_buffers, limits.receive_buffer_bytes)?;
+        let parts = build(features.deferred).and_then(|ring| {
+            let (count, bytes) = (limits.receive_buffers, limits.receive_buffer_bytes);
+            let buffers = BufferRing::register(&ring, count, bytes, features.incremental_buffers)?;
             Ok((ring, buffers))
         });
         let (ring, buffers) = match parts {
             Ok(parts) => parts,
             Err(error) => return Err((error, listener)),
         };
+        let registered_max = match features.registered_files {
+            true => register_files(&ring, limits.connections_max),
+            false => 0,
+        };
         let mut uring = Self {
             ring,
             buffers,
+            features,
+            registered_max,
             connections: Vec::new(),
             listener: Some(listener),
             accepting: false,
@@ -116,10 +129,15 @@ impl Uring {
 
     fn arm_accept(&mut self) {
         let Some(listener) = &self.listener else { return };
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-            .flags(libc::SOCK_CLOEXEC)
-            .build()
-            .user_data(user_data(Operation::Accept, 0));
+        let fd = Fd(listener.as_raw_fd());
+        let entry = if self.features.multishot {
+            opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+        };
+        let entry = entry.user_data(user_data(Operation::Accept, 0));
         self.accepting = true;
         self.submit(&entry);
     }
@@ -140,10 +158,14 @@ impl Uring {
             return;
         }
         connection.armed = true;
-        let entry = opcode::RecvMulti::new(Fd(connection.socket.as_raw_fd()), BUFFER_GROUP)
-            .build()
-            .user_data(user_data(Operation::Receive, slot));
-        self.submit(&entry);
+        let fd = Fd(connection.socket.as_raw_fd());
+        let entry = match (self.features.multishot, connection.registered) {
+            (true, true) => opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP).build(),
+            (true, false) => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+            (false, true) => receive_once(opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)),
+            (false, false) => receive_once(opcode::Recv::new(fd, std::ptr::null_mut(), 0)),
+        };
+        self.submit(&entry.user_data(user_data(Operation::Receive, slot)));
     }
 
     fn arm_send(&mut self, slot: Slot) {
@@ -154,7 +176,12 @@ impl Uring {
             return;
         };
         let rest = &bytes[*sent..];
-        let entry = opcode::Send::new(Fd(connection.socket.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+        let (start, length) = (rest.as_ptr(), rest.len() as u32);
+        let send = match connection.registered {
+            true => opcode::Send::new(Fixed(slot), start, length),
+            false => opcode::Send::new(Fd(connection.socket.as_raw_fd()), start, length),
+        };
+        let entry = send
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build()
             .user_data(user_data(Operation::Send, slot));
@@ -195,8 +222,10 @@ impl Uring {
     }
 
     fn received(&mut self, slot: Slot, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        let buffer = cqueue::buffer_select(completion.flags()).map(BufferId);
         let result = completion.result();
+        let more = cqueue::buffer_more(completion.flags());
+        let buffer = cqueue::buffer_select(completion.flags())
+            .map(|index| self.buffers.take(index, result.max(0) as usize, more));
         let Some(Some(connection)) = self.connections.get_mut(slot as usize) else {
             unreachable!("slot {slot} was freed while a receive was with the kernel");
         };
@@ -258,7 +287,7 @@ impl Uring {
         };
         if connection.closing {
             if connection.quiet() {
-                self.connections[slot as usize] = None;
+                self.forget(slot);
                 events.push(Event::Closed { slot });
             }
         } else if receive_again {
@@ -267,9 +296,33 @@ impl Uring {
     }
 }
 
-/// A ring with the best of the flags that the kernel knows. Multishot receive came with 6.0, the same release as
-/// `SINGLE_ISSUER`, so that the latter stands for the former.
-fn build() -> io::Result<IoUring> {
+/// A receive of one piece, into a buffer of the kernel's choice.
+fn receive_once(receive: opcode::Recv) -> squeue::Entry {
+    receive
+        .buf_group(BUFFER_GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
+/// Makes room for the sockets of so many slots; how many there is room for.
+fn register_files(ring: &IoUring, connections_max: usize) -> Slot {
+    let count = (connections_max as u64).min(sys::open_files_max()).min(1 << 20) as Slot;
+    match ring.submitter().register_files_sparse(count) {
+        Ok(()) => count,
+        // Sockets are looked up for each operation then, nothing else.
+        Err(_) => 0,
+    }
+}
+
+/// A ring with the best of the flags that the kernel knows, or without those that defer completions. Multishot receive
+/// came with 6.0, the same release as `SINGLE_ISSUER`, so that the latter stands for the former.
+fn build(deferred: bool) -> io::Result<IoUring> {
+    if !deferred {
+        return IoUring::builder()
+            .setup_single_issuer()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS);
+    }
     let deferred = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -285,6 +338,25 @@ fn build() -> io::Result<IoUring> {
     }
 }
 
+impl Uring {
+    /// Lets go of a connection that is quiet, which closes its socket.
+    fn forget(&mut self, slot: Slot) {
+        let connection = self.connections[slot as usize].take();
+        if let Some(Connection {
+            registered: true,
+            socket,
+            ..
+        }) = connection
+        {
+            // A registered socket stays open until its place in the table is empty, so that is seen to first. Should it
+            // fail the client has to learn all the same that this is the end.
+            if self.ring.submitter().register_files_update(slot, &[-1]).is_err() {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
 impl Ring for Uring {
     fn watch(&mut self, slot: Slot, client: Incoming) {
         let socket = client.into_socket();
@@ -293,8 +365,13 @@ impl Ring for Uring {
             self.connections.resize_with(index + 1, || None);
         }
         assert!(self.connections[index].is_none(), "slot {slot} is in use");
+        let registered = slot < self.registered_max && {
+            let fd = [socket.as_raw_fd()];
+            self.ring.submitter().register_files_update(slot, &fd).is_ok()
+        };
         self.connections[index] = Some(Connection {
             socket,
+            registered,
             armed: false,
             receiving: true,
             ended: false,
@@ -390,7 +467,7 @@ impl Ring for Uring {
         }
         connection.closing = true;
         if connection.quiet() {
-            self.connections[slot as usize] = None;
+            self.forget(slot);
             self.waiting_events.push(Event::Closed { slot });
         } else {
             // Ends the operations under way; their completions end the connection.
