@@ -16,6 +16,7 @@
 
 use super::floats::FloatResult;
 use super::frames::Frame;
+use super::helpers::counter_test;
 use super::loops::TightLoop;
 use super::metering::{Charge, Meter};
 use replicore_types::fees::WasmWidth;
@@ -31,6 +32,10 @@ pub(super) const OS_PAGE_BITS: i32 = 12;
 
 /// Parameters and locals of one function that Wasm engines accept.
 const LOCALS_MAX: usize = 50_000;
+
+/// Room for all locals that instrumentation may add. A function without it keeps the counter in its global and does
+/// without what makes loops fast, so that it is refused only where it cannot do without a local.
+const LOCALS_ADDED_MAX: usize = 32;
 
 /// A function has no room for the locals that it needs.
 #[derive(Debug)]
@@ -148,6 +153,8 @@ pub(super) struct Rewriter<'a> {
     types: Vec<ValType>,
     /// Stores in steps, with the number of the page that each remembers.
     stepped: BTreeMap<usize, u8>,
+    /// There is room for locals of ours.
+    roomy: bool,
     /// The global holds what the local counter holds, on every way to where the code ends now.
     stored: bool,
     /// Positions in `code` of `if`s whose branch is almost never taken.
@@ -167,6 +174,7 @@ impl<'a> Rewriter<'a> {
             added: Vec::new(),
             types: Vec::new(),
             stepped: BTreeMap::new(),
+            roomy: true,
             stored: false,
             rare: Vec::new(),
         }
@@ -190,6 +198,10 @@ impl<'a> Rewriter<'a> {
             self.types.resize(self.types.len() + *count as usize, *ty);
         }
         self.locals = self.types.len() as u32;
+        self.roomy = self.types.len() + LOCALS_ADDED_MAX <= LOCALS_MAX;
+        if !self.roomy {
+            self.source.tight_loops.clear();
+        }
         self.operators(body)?;
         if self.locals as usize + self.added.len() > LOCALS_MAX {
             return Err(Error::UserError(TooManyLocals));
@@ -274,6 +286,9 @@ impl<'a> Rewriter<'a> {
     }
 
     fn charge(&mut self, charge: Charge) {
+        if !self.roomy {
+            return self.charge_global(charge);
+        }
         let counter = self.local(Role::Counter, ValType::I64);
         if charge.cost > 0 {
             self.emit(&[
@@ -295,6 +310,21 @@ impl<'a> Rewriter<'a> {
         }
     }
 
+    /// The same without a local.
+    fn charge_global(&mut self, charge: Charge) {
+        if charge.cost > 0 {
+            self.emit(&[
+                Instruction::GlobalGet(self.layout.counter),
+                Instruction::I64Const(charge.cost as i64),
+                Instruction::I64Sub,
+                Instruction::GlobalSet(self.layout.counter),
+            ]);
+        }
+        if charge.reentrant {
+            self.emit(&counter_test(self.layout));
+        }
+    }
+
     /// `if`, of which compilers are told to keep the branch out of the way.
     fn rarely(&mut self) {
         self.rare.push(self.code.len() as u32);
@@ -303,7 +333,7 @@ impl<'a> Rewriter<'a> {
 
     /// Lets others see the counter.
     fn store_counter(&mut self) {
-        if !self.stored {
+        if !self.stored && self.roomy {
             let counter = self.local(Role::Counter, ValType::I64);
             self.emit(&[
                 Instruction::LocalGet(counter),
@@ -315,6 +345,9 @@ impl<'a> Rewriter<'a> {
 
     /// Takes the counter back from who may have changed it.
     fn load_counter(&mut self) {
+        if !self.roomy {
+            return;
+        }
         let counter = self.local(Role::Counter, ValType::I64);
         self.emit(&[
             Instruction::GlobalGet(self.layout.counter),

@@ -141,17 +141,19 @@ fn backtraces_use_names_or_production_indices() {
 
 #[test]
 fn functions_without_room_for_more_locals_are_refused() {
-    let with_locals = |count: usize| {
+    let store = "(i32.store (i32.const 0) (i32.const 0))";
+    let turns = "(loop (br_if 0 (i32.const 0)))";
+    let with_locals = |count: usize, code: &str| {
         let locals = "i32 ".repeat(count);
-        let store = "(i32.store (i32.const 0) (i32.const 0))";
-        let wasm = wat::parse_str(format!("(module (memory 1) (func (local {locals}) {store}))")).unwrap();
+        let wasm = wat::parse_str(format!("(module (memory 1) (func (local {locals}) {code}))")).unwrap();
         instrument(&validate(&wasm).unwrap(), WriteTracking::Barrier)
             .map(|_| ())
             .map_err(|error| error.error.code)
     };
-    assert_eq!(with_locals(49_997), Ok(()));
+    assert_eq!(with_locals(49_998, store), Ok(()));
+    assert_eq!(with_locals(50_000, turns), Ok(()));
     assert_eq!(
-        with_locals(49_998),
+        with_locals(49_999, store),
         Err(replicore_types::ErrorCode::CanisterWasmEngineError)
     );
 }
