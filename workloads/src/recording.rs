@@ -5,9 +5,9 @@
 //! endpoint that was empty when the recording began gives the same ids to the same calls.
 //!
 //! Open loop: requests are due at the recorded times, divided by the speed. Causes keep preceding effects: what had been
-//! answered when a request arrived in the recording, of the same sender or for the management canister, is answered before
-//! the request is sent again. A slower endpoint delays what depends on its answers, and that shows as latency, which counts
-//! from when a request was due.
+//! answered when a request arrived in the recording, requests of the same sender and calls to the same canister or to the
+//! management canister, is answered before the request is sent again. A slower endpoint delays what depends on its answers,
+//! and that shows as latency, which counts from when a request was due.
 
 use crate::agent::{Agent, AgentError, CallOutcome};
 use crate::certificate::Verifier;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 /// Numbers of the users that stand for recorded senders begin here, apart from those of the models.
 const FIRST_USER: u64 = 1 << 40;
-/// Earlier requests of one sender that are looked at for causes; a sender with more of them at once does not wait for answers.
+/// Earlier requests of one sender, or to one canister, that are looked at for causes: more are not under way at once.
 const CAUSES_MAX: usize = 1_000;
 
 /// A recording, in the order of arrival.
@@ -124,18 +124,23 @@ impl Recording {
                 replace(&mut argument, *recorded, recording.senders[*number].principal());
             }
             let sender = numbers[&line.sender];
-            let is_management = line.canister == Principal::management_canister();
+            let kind = if line.kind == "query" { Kind::Query } else { Kind::Call };
             recording.requests.push(Request {
                 at: Duration::from_micros(line.at_us),
-                kind: if line.kind == "query" { Kind::Query } else { Kind::Call },
+                kind,
                 sender,
                 canister: line.canister,
                 effective: line.effective.unwrap_or(line.canister),
                 method: line.method,
                 argument,
-                causes: causes.of(sender, line.at_us),
+                causes: causes.of(sender, line.canister, line.at_us),
             });
-            causes.add(sender, is_management, (line.at_us, line.done_us, index));
+            let times = (line.at_us, line.done_us, index);
+            causes.senders.entry(sender).or_default().push(times);
+            // Queries change nothing that others could see.
+            if kind == Kind::Call {
+                causes.canisters.entry(line.canister).or_default().push(times);
+            }
         }
         recording
     }
@@ -211,26 +216,26 @@ fn replace(argument: &mut [u8], recorded: Principal, ours: Principal) {
 /// What was answered before what.
 #[derive(Default)]
 struct Causes {
-    /// Arrival, answer and index of requests: by sender, and those for the management canister.
+    /// Arrival, answer and index of requests by sender, and of calls by canister.
     senders: BTreeMap<usize, Vec<(u64, u64, usize)>>,
-    management: Vec<(u64, u64, usize)>,
+    canisters: BTreeMap<Principal, Vec<(u64, u64, usize)>>,
 }
 
 impl Causes {
-    fn of(&self, sender: usize, at: u64) -> Vec<usize> {
-        let own = self.senders.get(&sender).map_or(&[][..], Vec::as_slice);
-        let mut causes = last_answered(own, at);
-        causes.extend(last_answered(&self.management, at));
+    fn of(&self, sender: usize, canister: Principal, at: u64) -> Vec<usize> {
+        let groups = [
+            self.senders.get(&sender),
+            self.canisters.get(&canister),
+            self.canisters.get(&Principal::management_canister()),
+        ];
+        let mut causes: Vec<usize> = groups
+            .into_iter()
+            .flatten()
+            .flat_map(|group| last_answered(group, at))
+            .collect();
         causes.sort_unstable();
         causes.dedup();
         causes
-    }
-
-    fn add(&mut self, sender: usize, is_management: bool, request: (u64, u64, usize)) {
-        self.senders.entry(sender).or_default().push(request);
-        if is_management {
-            self.management.push(request);
-        }
     }
 }
 
@@ -358,7 +363,7 @@ mod tests {
             .map(|request| request.causes.clone())
             .collect();
         // By arrival: management, second's early one, two of first at once, one after both, second's late one.
-        let expected: [&[usize]; 6] = [&[], &[], &[0], &[0], &[0, 2, 3], &[0, 1]];
+        let expected: [&[usize]; 6] = [&[], &[], &[0, 1], &[0, 1], &[0, 2, 3], &[0, 1, 2, 3]];
         assert_eq!(causes, expected);
     }
 
