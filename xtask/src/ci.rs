@@ -29,7 +29,10 @@ struct Stage {
     run: fn() -> Result<()>,
 }
 
-const STAGES: [Stage; 11] = [
+/// How long a replica is killed and recovered.
+const TORTURE_SECONDS: u64 = 20;
+
+const STAGES: [Stage; 12] = [
     Stage {
         name: "format",
         network: false,
@@ -49,6 +52,11 @@ const STAGES: [Stage; 11] = [
         name: "seeds",
         network: false,
         run: seeds,
+    },
+    Stage {
+        name: "torture",
+        network: false,
+        run: torture,
     },
     Stage {
         name: "lint",
@@ -146,6 +154,14 @@ fn format() -> Result<()> {
     shell::run_shown(&mut cargo(&["fmt", "--all", "--check"]))?;
     let client = shell::root().join("xtask/e2e/ic-agent-client");
     shell::run_shown(cargo(&["fmt", "--check"]).current_dir(client))
+}
+
+/// More kills than the test by itself makes.
+fn torture() -> Result<()> {
+    crate::torture::run(&crate::torture::Options {
+        seconds: TORTURE_SECONDS,
+        seed: 2,
+    })
 }
 
 /// The README's command.

@@ -1,7 +1,7 @@
 //! The workbench: everything around the code that is more than `cargo test`.
 //!
 //! `cargo xtask canisters` compiles the workload canisters, `e2e` drives a started replica with third-party clients,
-//! `layers` checks the architecture rules, `bench-compare` measures two
+//! `layers` checks the architecture rules, `torture` kills a replica under load, `bench-compare` measures two
 //! revisions in turn, `peers` installs what the benchmarks compare with, and `ci` runs all of it in the order of `.ci/run`.
 //! What the commands download (npm, PyPI, Debian packages) stays in `.e2e/`, outside version control.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod e2e;
 mod layers;
 mod peers;
 mod shell;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     E2e(e2e::Options),
     /// Check the dependency direction and what the inner crates may use.
     Layers,
+    /// Kill a replica under load at random moments and check what it recovers, again and again.
+    Torture(torture::Options),
     /// Measure this tree against another revision, in turn.
     BenchCompare(bench_compare::Options),
     /// Install the databases that the ledger is compared with.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Canisters(options) => canisters::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Layers => layers::run(),
+        Command::Torture(options) => torture::run(&options),
         Command::BenchCompare(options) => bench_compare::run(&options),
         Command::Peers => peers::run(),
         Command::Ci(options) => ci::run(&options),

@@ -178,6 +178,9 @@ impl Follower {
         if directory.path().join(ROOT_KEY_FILE).exists() {
             return Err(FollowError::NotAFollower);
         }
+        if let Some(path) = &config.port_file {
+            PortFile::remove_stale(path).map_err(|error| FollowError::Io("remove the old port file".into(), error))?;
+        }
         let connect = || format!("reach the replica to follow at {}", options.peer);
         let mut peer = Peer::connect(options.peer).map_err(|error| FollowError::Io(connect(), error))?;
         let root_key_der = pin_key(directory.path(), &peer, options.root_key_der.as_deref())?;

@@ -1,0 +1,234 @@
+//! The `replicore` program under SIGKILL: what was acknowledged is there, once.
+//!
+//! `cargo xtask torture --seconds N` runs the same for as long as one likes.
+
+mod process;
+mod users;
+
+use process::{Process, command, offline, stderr_of, stdout_of};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use replicore_workloads::agent::fetch_root_key;
+use replicore_workloads::certificate::Verifier;
+use replicore_workloads::http::Connection;
+use replicore_workloads::{Agent, Identity, ledger};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use users::{USERS, User, expected_balances, opening_balance, settle};
+
+/// Kills of a run of which nobody said how long it should take.
+const KILLS: u64 = 6;
+/// From the first acknowledged transfers to the kill, at most.
+const MOMENT_MILLISECONDS_MAX: u64 = 400;
+
+/// How long a run goes on, and the moments of its kills.
+struct Plan {
+    rng: ChaCha8Rng,
+    end: Option<Instant>,
+    kills: u64,
+}
+
+impl Plan {
+    /// `REPLICORE_TORTURE_SECONDS` and `REPLICORE_TORTURE_SEED` of the environment. Moments repeat with a seed, what
+    /// the replica is doing then does not.
+    fn from_environment() -> Self {
+        let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seed = number("REPLICORE_TORTURE_SEED").unwrap_or(1);
+        println!("moments of seed {seed}");
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            end: number("REPLICORE_TORTURE_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            kills: 0,
+        }
+    }
+
+    /// When the replica under load is to be killed next; `None` where there were enough kills.
+    fn next(&mut self) -> Option<Duration> {
+        let is_over = match self.end {
+            Some(end) => Instant::now() >= end,
+            None => self.kills >= KILLS,
+        };
+        if is_over {
+            return None;
+        }
+        self.kills += 1;
+        Some(Duration::from_millis(self.rng.random_range(0..MOMENT_MILLISECONDS_MAX)))
+    }
+
+    /// Moments to kill the replica while it starts again: mostly none.
+    fn at_start(&mut self) -> Option<Duration> {
+        let is_killed = self.rng.random_bool(0.3);
+        is_killed.then(|| Duration::from_micros(self.rng.random_range(0..150_000)))
+    }
+}
+
+#[test]
+fn acknowledged_transfers_survive_sigkill_and_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::start(folder.path());
+    let verifier = Arc::new(Verifier::new(&fetch_root_key(process.address).unwrap()).unwrap());
+    let mut deployer = Agent::new(process.address, Identity::numbered(0), Arc::clone(&verifier));
+    let ledger = ledger::deploy(&mut deployer).unwrap();
+    let opening = opening_balance(process.address, ledger, &verifier);
+    let mut users: Vec<User> = (0..USERS).map(User::new).collect();
+    let (count, mut plan) = (AtomicU64::new(0), Plan::from_environment());
+    let (mut replayed, mut killed_at_start) = (0, 0);
+    loop {
+        let moment = plan.next();
+        let (address, stop, before) = (process.address, AtomicBool::new(false), count.load(Ordering::Relaxed));
+        let mut running = Some(process);
+        std::thread::scope(|scope| {
+            for user in &mut users {
+                let (verifier, stop, count) = (&verifier, &stop, &count);
+                scope.spawn(move || user.run(address, ledger, verifier, stop, count));
+            }
+            // Not before the load has begun: then at any moment.
+            let begun = Instant::now();
+            while count.load(Ordering::Relaxed) < before + 20 && begun.elapsed() < Duration::from_secs(30) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            match moment {
+                Some(moment) => {
+                    std::thread::sleep(moment);
+                    running.take().unwrap().kill();
+                }
+                // At the end every open transfer is certified before the users stop.
+                None => stop.store(true, Ordering::Relaxed),
+            }
+        });
+        process = match running {
+            Some(process) => process,
+            None => {
+                replayed += replay(&folder.path().join("state"));
+                while let Some(moment) = plan.at_start() {
+                    Process::kill_at_start(folder.path(), moment);
+                    killed_at_start += 1;
+                }
+                Process::start(folder.path())
+            }
+        };
+        // Transfers whose answers were lost are settled, so that the balances are known to the last token.
+        for user in users.iter_mut().filter(|user| user.open.is_some()) {
+            settle(user, process.address, ledger, &verifier, &count);
+        }
+        ledger::check(process.address, ledger, &verifier, &expected_balances(&users, opening)).unwrap();
+        if moment.is_none() {
+            break;
+        }
+    }
+    let (transfers, kills) = (count.load(Ordering::Relaxed), plan.kills);
+    println!(
+        "{kills} kills under load and {killed_at_start} during starts, {transfers} transfers acknowledged, \
+         {replayed} batches replayed"
+    );
+    assert!(transfers > 20 * kills);
+    let (code, took) = process.terminate();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    look_at_what_is_left(&folder.path().join("state"), ledger);
+}
+
+/// Executes what the killed replica has logged again, on one core, and compares every root, and the state with that of
+/// the newest checkpoint. Returns the number of batches.
+fn replay(state: &Path) -> u64 {
+    let replayed = offline(&["replay", "--cores", "1"], state);
+    assert_eq!(replayed.status.code(), Some(0), "{replayed:?}");
+    let text = stdout_of(&replayed);
+    assert!(text.contains("every root as recorded"), "{text}");
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The commands for a directory at rest: all of them agree, and damage is named.
+fn look_at_what_is_left(state: &Path, ledger: candid::Principal) {
+    let verified = offline(&["verify"], state);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    assert!(stdout_of(&verified).contains("everything is whole"));
+
+    let inspected = offline(&["inspect", "--json"], state);
+    let facts: serde_json::Value = serde_json::from_str(&stdout_of(&inspected)).unwrap();
+    assert_eq!(facts["canisters"][0]["id"], ledger.to_text());
+    assert!(facts["canisters"][0]["heap_bytes"].as_u64().unwrap() > 0);
+    let (height, last) = (
+        facts["checkpoint_height"].as_u64(),
+        facts["log"]["last_height"].as_u64(),
+    );
+    assert!(
+        height.is_some() && height == last,
+        "a stopped replica has a checkpoint of its last batch: {facts}"
+    );
+    assert!(stdout_of(&offline(&["inspect"], state)).contains(&ledger.to_text()));
+
+    let replayed = offline(&["replay", "--cores", "1"], state);
+    assert_eq!(replayed.status.code(), Some(0), "{replayed:?}");
+    let text = stdout_of(&replayed);
+    assert!(
+        text.contains("every root as recorded") && text.contains("has the state that execution came to"),
+        "{text}"
+    );
+    let first = facts["previous_checkpoint_height"].as_u64().unwrap() + 1;
+    let part = stdout_of(&offline(&["replay", "--to", &first.to_string()], state));
+    assert!(part.starts_with("1 batches"), "{part}");
+    let refused = offline(&["replay", "--from", "0"], state);
+    assert!(stderr_of(&refused).contains("nothing can be replayed"), "{refused:?}");
+
+    // Every page of the files belongs, or belonged, to the only canister.
+    let checkpoints = std::fs::read_dir(state.join("checkpoints")).unwrap();
+    let mut pages = checkpoints.map(|entry| entry.unwrap().path());
+    let pages = pages.find(|path| path.to_string_lossy().contains("pages-")).unwrap();
+    let mut bytes = std::fs::read(&pages).unwrap();
+    bytes.iter_mut().skip(100).step_by(4096).for_each(|byte| *byte ^= 1);
+    std::fs::write(&pages, bytes).unwrap();
+    let verified = offline(&["verify"], state);
+    assert_eq!(verified.status.code(), Some(1));
+    let text = stdout_of(&verified);
+    let file = pages.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(
+        text.contains(&file) && text.contains("at byte") && text.contains(&ledger.to_text()),
+        "{text}"
+    );
+    let nothing = offline(&["verify"], &state.join("nothing-here"));
+    assert!(stderr_of(&nothing).contains("no state directory"), "{nothing:?}");
+}
+
+#[test]
+fn a_second_start_is_refused_and_a_stopped_replica_leaves_no_port_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path());
+    let second = command(folder.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let text = stderr_of(&second);
+    assert!(
+        text.contains("in use") && text.contains(&process.child.id().to_string()),
+        "{text}"
+    );
+    // A connection that stays open does not hold it up.
+    let mut kept = Connection::new(process.address);
+    assert_eq!(kept.request("GET", "/api/v2/status", b"").unwrap().status, 200);
+    let (code, took) = process.terminate();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(!folder.path().join("port").exists());
+}
+
+#[test]
+fn configuration_errors_name_the_key_and_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file: PathBuf = folder.path().join("replicore.toml");
+    for (text, expected) in [
+        ("no_such_key = 1", "no_such_key"),
+        ("[pool]\nmessages_max = 0", "pool.messages_max"),
+        ("[http]\nreceive_buffers = 3", "receive_buffers"),
+        ("[rounds]\nfreshness_ms = 1", "rounds.freshness_ms"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = command(folder.path()).arg("--config").arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(stderr_of(&output).contains(expected), "{text}: {}", stderr_of(&output));
+    }
+    assert!(
+        !folder.path().join("state").exists(),
+        "nothing is created for a configuration that is wrong"
+    );
+}
