@@ -132,7 +132,7 @@ pub struct NetLimits {
 impl Default for NetLimits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
+            connections_max: 16_000,
             connections_per_peer_max: 10_000,
             header_bytes_max: 16 * 1024,
             body_bytes_max: 5 * 1024 * 1024,

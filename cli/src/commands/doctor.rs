@@ -260,7 +260,7 @@ fn clock(source: &str) -> Check {
 }
 
 /// The default of `http.connections_max`, and files of the replica itself.
-const OPEN_FILES_GOOD: u64 = 20_000 + 1_000;
+const OPEN_FILES_GOOD: u64 = 16_000 + 1_000;
 
 fn open_files(limits: &str) -> Check {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));

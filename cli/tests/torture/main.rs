@@ -5,7 +5,7 @@
 mod process;
 mod users;
 
-use process::{Process, command, offline, stderr_of, stdout_of};
+use process::{Process, command, command_with, offline, stderr_of, stdout_of};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use replicore_workloads::agent::fetch_root_key;
@@ -223,7 +223,7 @@ fn configuration_errors_name_the_key_and_the_file() {
         ("[rounds]\nfreshness_ms = 1", "rounds.freshness_ms"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let output = command(folder.path()).arg("--config").arg(&file).output().unwrap();
+        let output = command_with(folder.path(), &file).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(stderr_of(&output).contains(expected), "{text}: {}", stderr_of(&output));
     }

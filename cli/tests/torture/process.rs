@@ -71,10 +71,15 @@ impl Drop for Process {
     }
 }
 
-/// `replicore start` on the state directory in `folder`.
+/// `replicore start` on the state directory in `folder`, with the configuration of this test.
 pub fn command(folder: &Path) -> Command {
     let configuration = folder.join("torture.toml");
     std::fs::write(&configuration, CONFIGURATION).unwrap();
+    command_with(folder, &configuration)
+}
+
+/// The same with another configuration.
+pub fn command_with(folder: &Path, configuration: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_replicore"));
     command
         .args(["start", "--listen", "127.0.0.1:0", "--cores", "2", "--config"])
