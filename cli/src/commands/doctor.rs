@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn limits_and_switches_are_read() {
         assert_eq!(
-            open_files("Max open files            1024                 20000     files\n").verdict,
+            open_files("Max open files            1024                 4096      files\n").verdict,
             Verdict::Weak
         );
         assert_eq!(
