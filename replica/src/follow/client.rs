@@ -1,6 +1,6 @@
 //! The follower's end of a connection.
 
-use super::wire::{Answer, Ask, WIRE_VERSION, WireEntry, is_genuine, receive, send};
+use super::wire::{Answer, Ask, WIRE_VERSION, WireEntry, is_genuine, receive_answer, send};
 use replicore_persistence::sync::{SyncError, SyncManifest, SyncPiece, SyncSource};
 use std::io::{self, BufReader, BufWriter};
 use std::net::{SocketAddr, TcpStream};
@@ -88,7 +88,7 @@ impl Peer {
     /// # Errors
     /// The connection.
     pub fn next_entry(&mut self) -> io::Result<Option<WireEntry>> {
-        match receive(&mut self.reader)? {
+        match receive_answer(&mut self.reader)? {
             Answer::Entry(entry) => Ok(Some(entry)),
             Answer::Refused(_) => Ok(None),
             _ => Err(unexpected()),
@@ -101,7 +101,7 @@ impl Peer {
     }
 
     fn answer(&mut self) -> io::Result<Answer> {
-        match receive(&mut self.reader)? {
+        match receive_answer(&mut self.reader)? {
             Answer::Refused(why) => Err(io::Error::other(why)),
             answer => Ok(answer),
         }

@@ -46,6 +46,8 @@ const STAGING: &str = "sync";
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(500);
 /// Batches that are executed before those that wait are made visible.
 const UNPUBLISHED_MAX: u32 = 64;
+/// Bytes of those batches: they reach the disk together, and the log bounds what may.
+const UNPUBLISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long open requests are given on shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -234,6 +236,7 @@ impl Follower {
             published: Arc::clone(&published),
             link: Arc::clone(&link),
             unpublished: 0,
+            unpublished_bytes: 0,
         };
         let watched = Arc::clone(&failure);
         let spawned = std::thread::Builder::new().name("follow".into()).spawn(move || {
@@ -417,6 +420,8 @@ struct Following {
     link: Arc<Link>,
     /// Batches since the last state that is visible.
     unpublished: u32,
+    /// Their bytes.
+    unpublished_bytes: usize,
 }
 
 /// How a connection ended.
@@ -489,7 +494,9 @@ impl Following {
             };
             self.execute(&entry)?;
             self.unpublished += 1;
-            if !peer.has_more() || self.unpublished >= UNPUBLISHED_MAX {
+            self.unpublished_bytes += entry.record.len();
+            let are_many = self.unpublished >= UNPUBLISHED_MAX || self.unpublished_bytes >= UNPUBLISHED_BYTES_MAX;
+            if !peer.has_more() || are_many {
                 self.publish(&entry)?;
             }
         }
@@ -536,7 +543,7 @@ impl Following {
         self.checkpoints.offer(&state, self.log_bytes);
         let root = CertifiedRoot::signed(entry.root, signature);
         self.published.store(CertifiedSnapshot::with_root(state, root));
-        self.unpublished = 0;
+        (self.unpublished, self.unpublished_bytes) = (0, 0);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The side that is followed: a listener, and a thread for each follower.
 
 use super::feed::{Feed, Next};
-use super::wire::{Answer, Ask, WIRE_VERSION, WireEntry, receive, send, sign_checkpoint};
+use super::wire::{Answer, Ask, WIRE_VERSION, WireEntry, receive_ask, send, sign_checkpoint};
 use crate::certification::RootKey;
 use crate::checkpoints::CheckpointWriter;
 use crate::dirty_memory::DirtyMemory;
@@ -9,7 +9,7 @@ use replicore_persistence::sync::CheckpointSource;
 use std::io::{self, BufReader, BufWriter};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -79,24 +79,22 @@ impl Drop for SyncServer {
 }
 
 fn accept(listener: &TcpListener, state: &Arc<SyncState>, is_stopping: &Arc<AtomicBool>) {
-    let (mut threads, open): (Vec<JoinHandle<()>>, _) = (Vec::new(), Arc::new(AtomicUsize::new(0)));
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
     while !is_stopping.load(Ordering::Relaxed) {
         threads.retain(|thread| !thread.is_finished());
         let Ok((stream, peer)) = listener.accept() else {
             std::thread::sleep(LOOK_INTERVAL / 10);
             continue;
         };
-        if open.load(Ordering::Relaxed) >= FOLLOWERS_MAX {
+        if threads.len() >= FOLLOWERS_MAX {
             warn!(%peer, "one follower too many was turned away");
             continue;
         }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (state, is_stopping, open) = (Arc::clone(state), Arc::clone(is_stopping), Arc::clone(&open));
+        let (state, is_stopping) = (Arc::clone(state), Arc::clone(is_stopping));
         let serve = move || {
             info!(%peer, "a follower has come");
             let ended = Connection::new(stream, &state, &is_stopping).and_then(|mut connection| connection.serve());
             info!(%peer, ?ended, "a follower has gone");
-            open.fetch_sub(1, Ordering::Relaxed);
         };
         if let Ok(thread) = std::thread::Builder::new().name("follower".into()).spawn(serve) {
             threads.push(thread);
@@ -166,7 +164,7 @@ impl<'a> Connection<'a> {
             // A follower sends its messages whole; where one is late, waiting is between messages.
             match std::io::BufRead::fill_buf(&mut self.reader) {
                 Ok([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return receive(&mut self.reader).map(Some),
+                Ok(_) => return receive_ask(&mut self.reader).map(Some),
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(error),
             }

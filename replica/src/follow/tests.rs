@@ -1,11 +1,12 @@
 //! What a follower believes, and what arrives in pieces or not at all.
 
 use super::feed::{Entry, Feed, Next};
-use super::wire::{Answer, Ask, is_genuine, receive, send, sign_checkpoint};
+use super::wire::{Ask, is_genuine, receive_answer, receive_ask, send, sign_checkpoint};
 use crate::certification::RootKey;
 use replicore_persistence::sync::{SyncItem, SyncManifest};
 use replicore_scheduler::state::{canister_digest, state_hash_of_digests};
 use replicore_types::CanisterId;
+use std::io::{self, Read};
 use std::time::Duration;
 
 fn manifest() -> SyncManifest {
@@ -64,14 +65,33 @@ fn a_manifest_is_believed_only_as_the_subnet_signed_it() {
 fn messages_survive_the_wire_and_broken_ones_are_errors() {
     let mut bytes = Vec::new();
     send(&mut bytes, &Ask::Follow(300)).unwrap();
-    assert!(matches!(receive(&mut &bytes[..]).unwrap(), Ask::Follow(300)));
+    assert!(matches!(receive_ask(&mut &bytes[..]).unwrap(), Ask::Follow(300)));
     for len in 0..bytes.len() {
-        assert!(receive::<Ask>(&mut &bytes[..len]).is_err(), "{len} bytes");
+        assert!(receive_ask(&mut &bytes[..len]).is_err(), "{len} bytes");
     }
     let too_long = [0xff; 8];
-    assert!(receive::<Answer>(&mut &too_long[..]).is_err());
+    assert!(receive_answer(&mut &too_long[..]).is_err());
     let announced = [&(1_u32 << 29).to_le_bytes()[..], b"short"].concat();
-    assert!(receive::<Answer>(&mut &announced[..]).is_err());
+    assert!(receive_answer(&mut &announced[..]).is_err());
+}
+
+#[test]
+fn questions_of_strangers_are_short() {
+    let mut endless = Counting(io::repeat(0xff).take(u64::MAX), 0);
+    let announced = (1_u32 << 21).to_le_bytes();
+    assert!(receive_ask(&mut (&announced[..]).chain(&mut endless)).is_err());
+    assert_eq!(endless.1, 0, "nothing is read of what is too long");
+}
+
+/// Counts the bytes that are read.
+struct Counting<R>(R, usize);
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(bytes)?;
+        self.1 += read;
+        Ok(read)
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use std::io::{self, Read, Write};
 pub const WIRE_VERSION: u32 = 1;
 /// The longest frame: a piece is a blob at most, and the store holds none above a gibibyte.
 const FRAME_BYTES_MAX: u32 = (1 << 30) + (1 << 20);
+/// The longest question. Who asks may be anybody: a stranger must not make the other side hold more.
+const ASK_BYTES_MAX: u32 = 1 << 20;
 /// Domain of signatures on checkpoints.
 const CHECKPOINT_DOMAIN: &[u8; 21] = b"\x14replicore-checkpoint";
 
@@ -72,16 +74,29 @@ pub fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()>
     stream.flush()
 }
 
-/// Receives one message. Memory is taken as bytes arrive, not as they are announced.
+/// Receives a question.
 ///
 /// # Errors
-/// The connection, or bytes that are no message.
-pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
+/// The connection, or bytes that are no question.
+pub fn receive_ask(stream: &mut impl Read) -> io::Result<Ask> {
+    receive(stream, ASK_BYTES_MAX)
+}
+
+/// Receives an answer.
+///
+/// # Errors
+/// The connection, or bytes that are no answer.
+pub fn receive_answer(stream: &mut impl Read) -> io::Result<Answer> {
+    receive(stream, FRAME_BYTES_MAX)
+}
+
+/// Memory is taken as bytes arrive, not as they are announced.
+fn receive<T: DeserializeOwned>(stream: &mut impl Read, bytes_max: u32) -> io::Result<T> {
     let mut len = [0; 4];
     stream.read_exact(&mut len)?;
     let len = u32::from_le_bytes(len);
     let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    if len > FRAME_BYTES_MAX {
+    if len > bytes_max {
         return Err(broken("a message that is too long"));
     }
     let mut bytes = Vec::new();
