@@ -95,8 +95,8 @@ pub struct NetLimits {
     /// Answer bytes waiting for one connection's socket above which its next request is not read. Above 64 MiB the
     /// answers to those that were read are 503.
     pub output_bytes_max: usize,
-    /// Bytes of incomplete requests and unread answers that one network thread holds over all its connections; more is
-    /// 503.
+    /// Bytes of incomplete requests that one network thread holds over all its connections; more is 503. As many bytes of
+    /// unread answers: for more, the connection that leaves the most unread is closed.
     pub buffered_bytes_max: usize,
     /// Unanswered calls of the whole server; more is 429.
     pub calls_in_flight_max: usize,

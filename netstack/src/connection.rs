@@ -19,6 +19,23 @@ const INPUT_BYTES_PAUSE: usize = 64 * 1024;
 /// answered whole as long as they stay below.
 const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes that are held for one connection, or for many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Requests that are not whole.
+    pub input: usize,
+    /// Answers that the client has not taken.
+    pub unread: usize,
+}
+
+impl Held {
+    /// One connection of the many holds `after` instead of `before`.
+    pub(crate) fn change(&mut self, before: Self, after: Self) {
+        self.input = self.input + after.input - before.input;
+        self.unread = self.unread + after.unread - before.unread;
+    }
+}
+
 /// How far a connection's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -110,14 +127,12 @@ impl Connection {
         self.input.len()
     }
 
-    /// Bytes that are held for it: requests that are not whole, and answers that it has not taken.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.input.len() + self.unread_bytes()
-    }
-
-    /// Bytes of answers that wait for the client.
-    fn unread_bytes(&self) -> usize {
-        self.answer_bytes + self.output.len() + self.sending_bytes
+    /// What is held for it.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            input: self.input.len(),
+            unread: self.answer_bytes + self.output.len() + self.sending_bytes,
+        }
     }
 
     /// True while no further request may be read because of those that are unanswered.
@@ -229,7 +244,7 @@ impl Connection {
     /// Takes the answer to request `sequence`. Where the client leaves its answers unread and this one would make too
     /// many of them, it is told so instead.
     pub(crate) fn answer(&mut self, sequence: u64, answer: Answer) {
-        let unread = self.unread_bytes();
+        let unread = self.held().unread;
         let answer = match unread > 0 && unread + answer.bytes() > UNREAD_BYTES_MAX {
             true => Answer::overloaded(503, "Too many answers of this connection are unread."),
             false => answer,

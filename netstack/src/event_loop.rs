@@ -10,7 +10,7 @@
 
 use crate::api::{Answer, Work};
 use crate::config::NetLimits;
-use crate::connection::{Connection, Phase, Waiting};
+use crate::connection::{Connection, Held, Phase, Waiting};
 use crate::crowd::{Crowd, Place, peer_name};
 use crate::handler::Handler;
 use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
@@ -43,8 +43,8 @@ pub(crate) struct EventLoop {
     next_id: u64,
     /// Connections that something has happened to.
     listed: Vec<Slot>,
-    /// Unparsed bytes over all connections.
-    buffered_bytes: usize,
+    /// Bytes over all connections.
+    held: Held,
     scratch: Vec<u8>,
     spare: Vec<Vec<u8>>,
     /// Empty between turns; kept for their memory.
@@ -87,7 +87,7 @@ impl EventLoop {
             free: Vec::new(),
             next_id: 0,
             listed: Vec::new(),
-            buffered_bytes: 0,
+            held: Held::default(),
             scratch: Vec::new(),
             spare: Vec::new(),
             clock: real_clock(),
@@ -107,8 +107,8 @@ impl EventLoop {
 
     /// Bytes of incomplete requests that are held.
     #[cfg(test)]
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.buffered_bytes
+    pub(crate) fn held(&self) -> Held {
+        self.held
     }
 
     /// Runs until the mailbox says stop.
@@ -167,9 +167,9 @@ impl EventLoop {
             Event::Sent { slot, bytes } => {
                 let now = self.now;
                 if let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) {
-                    let before = connection.held_bytes();
+                    let before = connection.held();
                     connection.note_sent(now);
-                    self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+                    self.held.change(before, connection.held());
                     self.list(slot);
                 }
                 self.keep_spare(bytes);
@@ -228,8 +228,8 @@ impl EventLoop {
         let Some(Some(Tenant { connection, peer, .. })) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let before = connection.held_bytes();
-        if self.buffered_bytes + length > self.limits.buffered_bytes_max && connection.phase == Phase::Open {
+        let before = connection.held();
+        if self.held.input + length > self.limits.buffered_bytes_max && connection.phase == Phase::Open {
             connection.refuse(Answer::overloaded(
                 503,
                 "Too many incomplete requests, try again later.",
@@ -242,7 +242,7 @@ impl EventLoop {
             );
             connection.receive(bytes, &self.limits, &mut handle);
         }
-        self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+        self.held.change(before, connection.held());
         self.list(slot);
     }
 
@@ -254,21 +254,35 @@ impl EventLoop {
             answer,
         } in replies.drain(..)
         {
-            let room = self.limits.buffered_bytes_max.saturating_sub(self.buffered_bytes);
+            let answer = self.made_room_for(slot, answer);
             let Some(Some(Tenant { connection, .. })) = self.slots.get_mut(slot as usize) else {
                 continue;
             };
             if connection.id != id {
                 continue;
             }
-            let answer = match answer.bytes() > room {
-                true => Answer::overloaded(503, "Too many answers are unread, try again later."),
-                false => answer,
-            };
-            let before = connection.held_bytes();
+            let before = connection.held();
             connection.answer(sequence, answer);
-            self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+            self.held.change(before, connection.held());
             self.list(slot);
+        }
+    }
+
+    /// The answer, if it has room among those that nobody has read yet. Where it has none, the connection with the most
+    /// of them is closed, unless that would be this one: then the client is told to come again.
+    fn made_room_for(&mut self, slot: Slot, answer: Answer) -> Answer {
+        if self.held.unread + answer.bytes() <= self.limits.buffered_bytes_max {
+            return answer;
+        }
+        let unread = |tenant: &Option<Tenant>| tenant.as_ref().map_or(0, |tenant| tenant.connection.held().unread);
+        let own = self.slots.get(slot as usize).map_or(0, unread);
+        let most = (0..self.slots.len()).max_by_key(|other| unread(&self.slots[*other]));
+        match most.filter(|other| unread(&self.slots[*other]) > own + answer.bytes()) {
+            Some(other) => {
+                self.close(other as Slot);
+                answer
+            }
+            None => Answer::overloaded(503, "Too many answers are unread, try again later."),
         }
     }
 
@@ -290,7 +304,7 @@ impl EventLoop {
         if connection.phase == Phase::Closed {
             return;
         }
-        let before = connection.held_bytes();
+        let before = connection.held();
         loop {
             if connection.output.capacity() == 0 {
                 connection.output = self.spare.pop().unwrap_or_default();
@@ -312,7 +326,7 @@ impl EventLoop {
             }
         }
         connection.end_if_due(&self.limits);
-        self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+        self.held.change(before, connection.held());
         connection.note_waiting(self.now);
         self.settle_reading(slot);
     }
@@ -354,7 +368,7 @@ impl EventLoop {
         if connection.phase == Phase::Closed {
             return;
         }
-        self.buffered_bytes -= connection.held_bytes();
+        self.held.change(connection.held(), Held::default());
         connection.retire();
         self.ring.close(slot);
     }
@@ -381,7 +395,7 @@ impl EventLoop {
             let Some(waiting) = connection.overdue(self.now, &self.limits) else {
                 continue;
             };
-            let before = connection.held_bytes();
+            let before = connection.held();
             match waiting {
                 Waiting::Headers | Waiting::Body => {
                     connection.refuse(Answer::text(408, "The request took too long to arrive."));
@@ -392,7 +406,7 @@ impl EventLoop {
                     continue;
                 }
             }
-            self.buffered_bytes = self.buffered_bytes + connection.held_bytes() - before;
+            self.held.change(before, connection.held());
             self.settle(slot);
         }
     }

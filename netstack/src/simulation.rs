@@ -323,8 +323,8 @@ impl Simulation {
                 self.seed
             );
             assert_eq!(
-                self.event_loop.buffered_bytes(),
-                0,
+                self.event_loop.held(),
+                crate::connection::Held::default(),
                 "seed {}: bytes are still counted",
                 self.seed
             );
