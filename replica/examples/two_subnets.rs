@@ -3,7 +3,9 @@
 //!
 //! Run it with `cargo run -p replicore --example two_subnets`.
 
-use candid::{CandidType, Encode, Principal};
+mod messages;
+
+use messages::{START, call, create, install};
 use replicore::StateMachine;
 use replicore_engine::{Engine, EngineConfig};
 use replicore_scheduler::certified_state::read_stream_slice;
@@ -11,10 +13,8 @@ use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::limits::STREAM_SLICE_BYTES_MAX;
 use replicore_types::{
-    Batch, CanisterId, Ingress, IngressState, MessageId, Payload, PrincipalId, Randomness, StreamSlice, SubnetConfig,
-    SubnetId, Time,
+    Batch, CanisterId, Ingress, IngressState, PrincipalId, Randomness, StreamSlice, SubnetConfig, SubnetId,
 };
-use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
@@ -46,7 +46,6 @@ const MODULE: &str = r#"
     (drop (call $call_perform))))
 "#;
 
-const START: Time = Time(1_700_000_000_000_000_000);
 /// Canister ids of a subnet.
 const IDS: u64 = 1 << 20;
 
@@ -64,26 +63,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A canister on each subnet.
     let (here, there) = (CanisterId::from_index(0), CanisterId::from_index(IDS));
     for (machine, canister) in [(&mut one, here), (&mut other, there)] {
-        let create = call(
-            1,
-            CanisterId::MANAGEMENT,
-            "provisional_create_canister_with_cycles",
-            create()?,
-        );
-        round(machine, vec![create], Vec::new());
-        let install = Ingress {
-            effective_canister_id: Some(canister),
-            ..call(2, CanisterId::MANAGEMENT, "install_code", install(canister)?)
-        };
-        round(machine, vec![install], Vec::new());
+        round(machine, vec![create(1)?], Vec::new());
+        round(machine, vec![install(2, canister, MODULE)?], Vec::new());
     }
 
     // Calls from one to the other; rounds on both until all are answered.
-    let calls = 3..8;
-    let messages = calls
-        .clone()
-        .map(|number| call(number, here, "relay", there.as_slice().to_vec()));
-    round(&mut one, messages.collect(), Vec::new());
+    let calls = [3, 4, 5, 6, 7];
+    let messages = calls.map(|number| call(number, here, "relay", there.as_slice().to_vec()));
+    let ids = messages.each_ref().map(|message| message.message_id);
+    round(&mut one, messages.into(), Vec::new());
     for _ in 0..3 {
         let (to_other, to_one) = (slice(&one, &other)?, slice(&other, &one)?);
         println!(
@@ -94,12 +82,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         round(&mut other, Vec::new(), vec![to_other]);
         round(&mut one, Vec::new(), vec![to_one]);
     }
-    for number in calls {
-        let status = one
-            .state()
-            .ingress_history
-            .get(&message_id(number))
-            .map(|status| &status.state);
+    for (number, id) in calls.into_iter().zip(ids) {
+        let status = one.state().ingress_history.get(&id).map(|status| &status.state);
         let Some(IngressState::Completed(count)) = status else {
             return Err(format!("call {number} was not replied to: {status:?}").into());
         };
@@ -146,59 +130,6 @@ fn round(machine: &mut StateMachine, messages: Vec<Ingress>, stream_slices: Vec<
         stream_slices,
         ..Batch::default()
     });
-}
-
-fn call(number: u64, receiver: CanisterId, method: &str, argument: Vec<u8>) -> Ingress {
-    Ingress {
-        message_id: message_id(number),
-        source: PrincipalId::self_authenticating(b"the public key of a user"),
-        receiver,
-        effective_canister_id: (receiver != CanisterId::MANAGEMENT).then_some(receiver),
-        method_name: method.into(),
-        envelope_bytes: argument.len() as u32,
-        method_payload: Payload::from(argument),
-        expiry: START.plus(Duration::from_secs(60)),
-        sender_info: None,
-    }
-}
-
-fn message_id(number: u64) -> MessageId {
-    let mut id = [0; 32];
-    id[..8].copy_from_slice(&number.to_be_bytes());
-    MessageId(id)
-}
-
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-fn create() -> candid::Result<Vec<u8>> {
-    let amount = Some(10_000_000_000_000_u64.into());
-    Encode!(&Create { amount })
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
-}
-
-fn install(canister: CanisterId) -> Result<Vec<u8>, Box<dyn Error>> {
-    Ok(Encode!(&Install {
-        mode: Mode::install,
-        canister_id: Principal::from_slice(canister.as_slice()),
-        wasm_module: ByteBuf::from(wat::parse_str(MODULE)?),
-        arg: ByteBuf::new(),
-    })?)
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! What the examples feed to their machines: batches drawn from a seed, as a sequencer would order real messages.
 
-use candid::{CandidType, Encode, Principal};
+#[path = "../messages/mod.rs"]
+mod messages;
+
+use messages::{START, call, create, install};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use replicore_types::{
-    Batch, CanisterId, Height, Ingress, MessageId, Payload, PrincipalId, Randomness, SubnetConfig, Time,
-};
-use serde_bytes::ByteBuf;
+use replicore_types::{Batch, CanisterId, Height, Ingress, Randomness, SubnetConfig};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::time::Duration;
@@ -37,8 +37,6 @@ const MODULE: &str = r#"
     (if (call $call_perform) (then (call $answer)))))
 "#;
 
-/// Time of the first batch. A sequencer agrees on time and randomness; here they are made up.
-const START: Time = Time(1_700_000_000_000_000_000);
 const CANISTERS: u64 = 6;
 const MESSAGES_PER_BATCH: u64 = 40;
 
@@ -57,9 +55,11 @@ pub fn batches(seed: u64, count: u64) -> Result<Vec<Batch>, Box<dyn Error>> {
     heights
         .map(|height| {
             let messages = match height {
-                1 => (0..CANISTERS).map(|_| source.create()).collect::<Result<_, _>>()?,
+                1 => (0..CANISTERS)
+                    .map(|_| create(source.next()))
+                    .collect::<Result<_, _>>()?,
                 2 => (0..CANISTERS)
-                    .map(|index| source.install(index))
+                    .map(|index| install(source.next(), CanisterId::from_index(index), MODULE))
                     .collect::<Result<_, _>>()?,
                 _ => (0..MESSAGES_PER_BATCH).map(|_| source.any_call()).collect(),
             };
@@ -82,72 +82,17 @@ struct Source {
 }
 
 impl Source {
-    fn create(&mut self) -> Result<Ingress, Box<dyn Error>> {
-        let amount = Some(10_000_000_000_000_u64.into());
-        let argument = Encode!(&Create { amount })?;
-        Ok(self.message(
-            CanisterId::MANAGEMENT,
-            "provisional_create_canister_with_cycles",
-            argument,
-        ))
-    }
-
-    fn install(&mut self, index: u64) -> Result<Ingress, Box<dyn Error>> {
-        let canister = CanisterId::from_index(index);
-        let argument = Encode!(&Install {
-            mode: Mode::install,
-            canister_id: Principal::from_slice(canister.as_slice()),
-            wasm_module: ByteBuf::from(wat::parse_str(MODULE)?),
-            arg: ByteBuf::new(),
-        })?;
-        let message = self.message(CanisterId::MANAGEMENT, "install_code", argument);
-        Ok(Ingress {
-            effective_canister_id: Some(canister),
-            ..message
-        })
+    fn next(&mut self) -> u64 {
+        self.messages += 1;
+        self.messages
     }
 
     fn any_call(&mut self) -> Ingress {
         let mut canister = || CanisterId::from_index(self.choices.random_range(0..CANISTERS));
         let (receiver, other) = (canister(), canister());
         match self.choices.random_bool(0.5) {
-            true => self.message(receiver, "inc", Vec::new()),
-            false => self.message(receiver, "relay", other.as_slice().to_vec()),
+            true => call(self.next(), receiver, "inc", Vec::new()),
+            false => call(self.next(), receiver, "relay", other.as_slice().to_vec()),
         }
     }
-
-    /// A message as the network stack hands it over once it is verified. Here nothing is signed.
-    fn message(&mut self, receiver: CanisterId, method: &str, argument: Vec<u8>) -> Ingress {
-        self.messages += 1;
-        Ingress {
-            message_id: MessageId(Sha256::digest(self.messages.to_be_bytes()).into()),
-            source: PrincipalId::self_authenticating(b"the public key of a user"),
-            receiver,
-            effective_canister_id: (receiver != CanisterId::MANAGEMENT).then_some(receiver),
-            method_name: method.into(),
-            envelope_bytes: argument.len() as u32,
-            method_payload: Payload::from(argument),
-            expiry: START.plus(Duration::from_secs(60)),
-            sender_info: None,
-        }
-    }
-}
-
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
 }
