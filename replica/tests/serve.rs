@@ -10,6 +10,7 @@ use replicore_workloads::agent::{AgentError, fetch_state_root};
 use replicore_workloads::certificate::RequestStatus;
 use replicore_workloads::http::Connection;
 use replicore_workloads::ledger::{self, LoadOptions, Progress};
+use replicore_workloads::request::Kind;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -411,5 +412,68 @@ fn the_operator_says_which_calls_come_in() {
     );
     let metrics = replica.metrics_text();
     assert!(metrics.contains("replicore_admission_total{rule=\"closed\",decision=\"denied\"} 1"));
+    replica.stop().unwrap();
+}
+
+#[test]
+fn calls_are_turned_away_before_the_ingress_history_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), NetBackend::Auto);
+    config.rounds.batch_messages_max = 1;
+    // Ten messages may be in batches whose rounds nobody has seen.
+    config.pool.statuses_max = 24;
+    config.validate().unwrap();
+    let replica = Replica::start(&config).unwrap();
+    let mut client = Client::new(&replica, 8);
+    let canister = client.install(&counter());
+    let mut acknowledged: Vec<_> = (0..12)
+        .map(|_| {
+            let signed = client.sign(canister, "inc", b"");
+            let response = client.send("v3", canister, &signed);
+            assert!(matches!(
+                client.status_in(&response, &signed),
+                RequestStatus::Replied(_)
+            ));
+            signed
+        })
+        .collect();
+    // Two calls made and installed the canister.
+    let refused = client.sign(canister, "inc", b"");
+    for version in ["v2", "v3", "v4"] {
+        let response = client.send(version, canister, &refused);
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!(response.status, 503, "{text}");
+        assert!(text.contains("pool.statuses_max"), "{text}");
+    }
+    // What is known already is answered all the same, and nothing of it counts twice.
+    let known = acknowledged.pop().unwrap();
+    let response = client.send("v3", canister, &known);
+    assert!(matches!(client.status_in(&response, &known), RequestStatus::Replied(_)));
+    assert_eq!(
+        count(&replied(client.agent().query(canister, "read", b"").unwrap())),
+        12
+    );
+    replica.stop().unwrap();
+}
+
+#[test]
+fn queries_for_another_subnet_are_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
+    let mut client = Client::new(&replica, 9);
+    let other = Principal::self_authenticating(b"the key of another subnet");
+    let signed = client.sign_as(
+        Kind::Query,
+        Principal::management_canister(),
+        "list_canisters",
+        b"DIDL\0\0",
+    );
+    let response = client.post(&format!("/api/v3/subnet/{other}/query"), &signed);
+    assert_eq!(response.status, 200);
+    let text = String::from_utf8_lossy(&response.body).into_owned();
+    assert!(text.contains("rejected") && text.contains("hosts no subnet"), "{text}");
+    let own = format!("/api/v3/subnet/{}/query", replica.subnet_id());
+    let text = String::from_utf8_lossy(&client.post(&own, &signed).body).into_owned();
+    assert!(!text.contains("hosts no subnet"), "{text}");
     replica.stop().unwrap();
 }

@@ -12,6 +12,7 @@ use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::http::Connection;
 use replicore_workloads::{Agent, Identity, ledger};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -208,7 +209,7 @@ fn a_second_start_is_refused_and_a_stopped_replica_leaves_no_port_file() {
     assert_eq!(kept.request("GET", "/api/v2/status", b"").unwrap().status, 200);
     let (code, took) = process.terminate();
     assert_eq!(code, Some(0));
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(!folder.path().join("port").exists());
 }
 
@@ -231,4 +232,37 @@ fn configuration_errors_name_the_key_and_the_file() {
         !folder.path().join("state").exists(),
         "nothing is created for a configuration that is wrong"
     );
+}
+
+#[test]
+fn a_replica_whose_output_nobody_reads_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let port_file = folder.path().join("port");
+    let (mut start, full) = (
+        command(folder.path()),
+        std::fs::File::options().write(true).open("/dev/full").unwrap(),
+    );
+    start.arg("--port-file").arg(&port_file).env("RUST_LOG", "info");
+    let mut child = start.stdout(full.try_clone().unwrap()).stderr(full).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let port = loop {
+        assert!(Instant::now() < deadline, "not ready within a minute");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the replica ended while it started"
+        );
+        match std::fs::read_to_string(&port_file)
+            .ok()
+            .and_then(|text| text.trim().parse::<u16>().ok())
+        {
+            Some(port) => break port,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(fetch_root_key(SocketAddr::from(([127, 0, 0, 1], port))).is_ok());
+    let process = Process {
+        child,
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+    };
+    assert_eq!(process.terminate().0, Some(0));
 }

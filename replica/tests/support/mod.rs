@@ -56,9 +56,14 @@ impl Client {
 
     /// A signed call that no other equals.
     pub fn sign(&self, canister: Principal, method: &str, argument: &[u8]) -> Signed {
+        self.sign_as(Kind::Call, canister, method, argument)
+    }
+
+    /// A signed call or query that no other equals.
+    pub fn sign_as(&self, kind: Kind, canister: Principal, method: &str, argument: &[u8]) -> Signed {
         static NONCE: AtomicU64 = AtomicU64::new(1);
         let content = Content {
-            kind: Kind::Call,
+            kind,
             canister,
             method,
             argument,
@@ -71,6 +76,10 @@ impl Client {
     pub fn send(&mut self, version: &str, canister: Principal, signed: &Signed) -> HttpResponse {
         let path = format!("/api/{version}/canister/{canister}/call");
         self.connection.request("POST", &path, &signed.envelope).unwrap()
+    }
+
+    pub fn post(&mut self, path: &str, signed: &Signed) -> HttpResponse {
+        self.connection.request("POST", path, &signed.envelope).unwrap()
     }
 
     /// The status that the certificate of an answered call shows.
