@@ -201,16 +201,8 @@ fn conformance() -> Result<()> {
         println!("no reference transcripts beside the repository: skipped");
         return Ok(());
     };
-    let mut command = cargo(&[
-        "run",
-        "--quiet",
-        "--package",
-        "replicore-cli",
-        "--bin",
-        "replicore",
-        "--",
-        "conformance",
-    ]);
+    let mut command = Command::new(shell::replica()?);
+    command.arg("conformance");
     let known = shell::root().join("xtask/conformance-known-failures.txt");
     shell::run_shown(command.arg(transcripts).arg("--known").arg(known))
 }
@@ -245,16 +237,5 @@ fn end_to_end() -> Result<()> {
 
 /// Every measurement once, with small parameters: figures are printed, none is judged.
 fn benches() -> Result<()> {
-    let arguments = [
-        "run",
-        "--quiet",
-        "--package",
-        "replicore-cli",
-        "--bin",
-        "replicore",
-        "--",
-        "bench",
-        "--smoke",
-    ];
-    shell::run_shown(&mut cargo(&arguments))
+    shell::run_shown(Command::new(shell::replica()?).args(["bench", "--smoke"]))
 }

@@ -70,7 +70,10 @@ pub fn run(options: &Options) -> Result<()> {
     let replica = match &options.replica {
         Some(path) => path.clone(),
         None if options.install_only => PathBuf::new(),
-        None => build_replica()?,
+        None => {
+            println!("building the replica");
+            shell::replica()?
+        }
     };
     let mut clients = Vec::new();
     for which in &chosen {
@@ -95,28 +98,6 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         Err("end-to-end steps failed".to_owned())
     }
-}
-
-/// Builds the replica as the tests do and gives the path of the executable.
-fn build_replica() -> Result<PathBuf> {
-    println!("building the replica");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args([
-        "build",
-        "--package",
-        "replicore-cli",
-        "--bin",
-        "replicore",
-        "--message-format=json",
-    ]);
-    let messages = shell::capture(build.current_dir(shell::root()))?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .next_back()
-        .ok_or_else(|| "cargo named no executable".to_owned())
 }
 
 /// Makes one client ready to run.

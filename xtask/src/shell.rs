@@ -21,6 +21,27 @@ pub fn scratch(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds the replica as the tests do and gives the path of the executable. By way of a test that runs it, and with the
+/// whole workspace: then its dependencies have the features that they have in `cargo test`, and nothing compiles twice.
+pub fn replica() -> Result<PathBuf> {
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--test",
+        "torture",
+        "--message-format=json",
+    ]);
+    let messages = capture(build.current_dir(root()))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "replicore" && message["target"]["kind"][0] == "bin")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or_else(|| "cargo named no executable of the replica".to_owned())
+}
+
 /// Runs a command that must succeed. Its output is shown only when it does not.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = describe(command);

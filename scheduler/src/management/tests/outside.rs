@@ -3,14 +3,20 @@
 use super::stub::*;
 use crate::management::types::{
     EcdsaCurve, EcdsaKeyId, HttpHeader, HttpMethod, HttpRequestArgs, SchnorrAlgorithm, SchnorrAux, SchnorrKeyId,
-    SignWithEcdsaArgs, SignWithSchnorrArgs, VetKdCurve, VetKdDeriveKeyArgs, VetKdKeyId,
+    SignWithEcdsaArgs, SignWithSchnorrArgs, VetKdCurve, VetKdDeriveKeyArgs, VetKdKeyId, VetKdPublicKeyArgs,
 };
 use crate::management::{types, unroutable};
 use crate::outcall::HttpMethod as Method;
 use crate::state::{CyclesUseCase, SubnetCallKind};
-use crate::threshold::ThresholdOperation;
-use replicore_types::{CanisterId, Cycles, RejectCode, SubnetConfig, ThresholdKeys};
+use crate::threshold::{ThresholdOperation, vetkd};
+use group::Group;
+use group::prime::PrimeCurveAffine;
+use replicore_types::{
+    CanisterId, Cycles, KeyName, PrincipalId, RejectCode, SubnetConfig, ThresholdAlgorithm, ThresholdKeyId,
+    ThresholdKeys,
+};
 use serde_bytes::ByteBuf;
+use std::sync::Arc;
 
 const FEE: Cycles = Cycles(10_000_000_000);
 
@@ -235,20 +241,85 @@ fn outcalls_beyond_a_bound_are_refused_with_it() {
     refused(with(vec![header(1, 1)], Some(ByteBuf::from(vec![0; 1_999_999]))), text);
 }
 
+/// The master key whose secret is one: the generator.
+fn hold_a_vetkd_key(subnet: &mut Subnet) -> [u8; vetkd::PUBLIC_KEY_BYTES] {
+    let master = blstrs::G2Affine::generator().to_compressed();
+    let key = ThresholdKeyId {
+        algorithm: ThresholdAlgorithm::VetKdBls12381G2,
+        name: KeyName::from_bytes(b"key_1").unwrap(),
+    };
+    let keys = [(key, master[..].into())].into_iter().collect();
+    subnet.state.metadata.threshold_public_keys = Arc::new(keys);
+    master
+}
+
+#[test]
+fn a_vetkd_public_key_follows_from_master_key_canister_and_context() {
+    let mut subnet = Subnet::new();
+    let (a, b) = (subnet.create(), subnet.create());
+    let master = hold_a_vetkd_key(&mut subnet);
+    let args = |canister: Option<CanisterId>, context: &str, name: &str| VetKdPublicKeyArgs {
+        canister_id: canister.map(|canister| canister.0),
+        context: ByteBuf::from(context),
+        key_id: VetKdKeyId {
+            curve: VetKdCurve::Bls12381G2,
+            name: name.into(),
+        },
+    };
+    let mut ask = |args| own_answer(subnet.ask_as(a, Cycles::ZERO, "vetkd_public_key", args)).result;
+    let mut key_of = |canister, context| {
+        let reply = ask(args(canister, context, "key_1")).unwrap();
+        let result: types::VetKdPublicKeyResult = candid::decode_one(&reply).unwrap();
+        result.public_key.into_vec()
+    };
+    let own = key_of(None, "context");
+    assert_eq!(key_of(Some(a), "context"), own);
+    assert_ne!(key_of(Some(b), "context"), own);
+    assert_ne!(key_of(Some(a), ""), own);
+    let derived = vetkd::derive(&master, a.as_slice(), b"context").unwrap();
+    assert_eq!(own, derived.public_key.to_compressed());
+    let point: [u8; vetkd::PUBLIC_KEY_BYTES] = own.try_into().unwrap();
+    assert!(!bool::from(
+        blstrs::G2Projective::from(blstrs::G2Affine::from_compressed(&point).unwrap()).is_identity()
+    ));
+    let unknown = ask(args(None, "context", "key_2"));
+    let text = format!(
+        "Subnet {} does not hold threshold key vetkd:Bls12_381_G2:key_2.",
+        subnet.state.metadata.subnet_id
+    );
+    assert_refused(unknown, 406, &text);
+}
+
+#[derive(candid::CandidType)]
+struct AboutSubnet {
+    subnet_id: PrincipalId,
+}
+
+#[test]
+fn a_canister_learns_which_replica_runs_the_subnet() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let subnet_id = subnet.state.metadata.subnet_id.0;
+    let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "subnet_info", AboutSubnet { subnet_id })).result;
+    let info: types::SubnetInfoResult = candid::decode_one(&reply.unwrap()).unwrap();
+    assert_eq!(info.replica_version, concat!("replicore-", env!("CARGO_PKG_VERSION")));
+    let elsewhere = AboutSubnet { subnet_id: a.0 };
+    let refused = own_answer(subnet.ask_as(a, Cycles::ZERO, "subnet_info", elsewhere)).result;
+    assert_eq!(refused.unwrap_err().code.number(), 404);
+    let of_a_user = subnet.ask_with("subnet_info", AboutSubnet { subnet_id });
+    assert_refused(of_a_user, 406, "Only canisters can call ic00 method subnet_info");
+}
+
 #[test]
 fn a_canister_reads_the_counters_of_the_subnet() {
-    #[derive(candid::CandidType)]
-    struct Args {
-        subnet_id: replicore_types::PrincipalId,
-    }
     let mut subnet = Subnet::new();
     let a = subnet.create();
     subnet.state.metadata.metrics.update_transactions = 7;
     let subnet_id = subnet.state.metadata.subnet_id.0;
-    let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "subnet_metrics", Args { subnet_id })).result;
+    let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "subnet_metrics", AboutSubnet { subnet_id })).result;
     let metrics: types::SubnetMetricsResult = candid::decode_one(&reply.unwrap()).unwrap();
     assert_eq!(metrics.update_transactions_total, candid::Nat::from(7_u64));
-    let elsewhere = Args { subnet_id: a.0 };
+    let elsewhere = AboutSubnet { subnet_id: a.0 };
     let refused = own_answer(subnet.ask_as(a, Cycles::ZERO, "subnet_metrics", elsewhere)).result;
     assert_eq!(refused.unwrap_err().code.number(), 404);
 }
