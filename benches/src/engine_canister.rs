@@ -284,6 +284,7 @@ pub fn view() -> SystemView {
         compute_allocation_percent: 0,
         memory: MemoryView {
             subnet_available_memory: NumBytes(1 << 40),
+            message_memory_free: NumBytes(1 << 40),
             ..MemoryView::default()
         },
         certified_data: Payload::default(),

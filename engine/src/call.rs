@@ -170,6 +170,8 @@ pub struct MemoryView {
     pub memory_usage: NumBytes,
     /// Memory of the canister's messages in queues (charged for the freezing threshold).
     pub message_memory_usage: NumBytes,
+    /// Memory that the messages of the canister may take beyond that: a call that needs more is not performed.
+    pub message_memory_free: NumBytes,
     /// Subnet memory that is still free.
     pub subnet_available_memory: NumBytes,
     /// Subnet memory in use; growth above the reservation threshold reserves cycles.

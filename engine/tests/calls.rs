@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Canister, TIME, error, reply};
-use replicore_types::{CallbackId, CanisterId, CoarseTime, Cycles, PrincipalId};
+use replicore_types::limits::REPLY_BYTES_MAX;
+use replicore_types::{CallbackId, CanisterId, CoarseTime, Cycles, NumBytes, PrincipalId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -106,6 +107,29 @@ fn a_message_makes_as_many_calls_as_callbacks_are_free() {
         let done = canister.update("go", b"");
         assert_eq!(reply(&done), answer.to_le_bytes());
         assert_eq!(done.changes.calls.len(), free);
+    }
+}
+
+#[test]
+fn a_message_sends_what_has_room_in_message_memory() {
+    let twice = |deadline: &str| {
+        format!("(call $new) {deadline} (drop (call $perform)) (call $new) {deadline} (call $answer (call $perform))")
+    };
+    let guaranteed = twice("");
+    let best_effort = twice("(call $best_effort (i32.const 10))");
+    let room = REPLY_BYTES_MAX as u64;
+    for (body, free, answer) in [
+        (&guaranteed, room - 1, 2u32),
+        (&guaranteed, 2 * room - 1, 2),
+        (&guaranteed, 2 * room, 0),
+        (&best_effort, 2 * room, 0),
+        (&best_effort, 7, 2),
+        (&best_effort, 8, 0),
+    ] {
+        let mut canister = canister(body);
+        canister.view.memory.message_memory_free = NumBytes(free);
+        let done = canister.update("go", b"");
+        assert_eq!(reply(&done), answer.to_le_bytes(), "{free}");
     }
 }
 

@@ -31,6 +31,8 @@ pub struct RoundContext {
     pub subnet_memory_taken: NumBytes,
     /// Open calls that a canister may hold.
     pub callbacks_allowed: usize,
+    /// Memory of messages that a canister may hold.
+    pub message_memory_allowed: NumBytes,
     /// Shared by the canisters without open calls: all their response slots are free.
     pub(crate) all_slots_free: Arc<BTreeMap<CanisterId, usize>>,
 }
@@ -48,6 +50,7 @@ impl RoundContext {
             root_key: metadata.root_key.clone(),
             subnet_memory_taken: metadata.memory_taken,
             callbacks_allowed: limits::callbacks_allowed(state.activity.callbacks()),
+            message_memory_allowed: limits::message_memory_allowed(state.activity.message_memory()),
             all_slots_free: Arc::default(),
         }
     }

@@ -6,8 +6,11 @@
 //! Two measures bound a round. Its *path* is the longest turn of every iteration, one after the other: what the round
 //! takes however many cores there are. Its *total* is the work of all canisters: what it takes on the cores there are.
 
+use replicore_types::NumBytes;
 use replicore_types::limits::{
-    CALLBACK_SHARES, CALLBACKS_GUARANTEED_PER_CANISTER, CALLBACKS_MAX, ROUND_INSTRUCTIONS_MAX, SLICE_INSTRUCTIONS_MAX,
+    CALLBACK_SHARES, CALLBACKS_GUARANTEED_PER_CANISTER, CALLBACKS_MAX, MESSAGE_MEMORY_BYTES_MAX,
+    MESSAGE_MEMORY_GUARANTEED_PER_CANISTER_BYTES, MESSAGE_MEMORY_SHARES, ROUND_INSTRUCTIONS_MAX,
+    SLICE_INSTRUCTIONS_MAX,
 };
 
 /// Instructions on the path of a round beyond which nothing more is started. A message that began before may add a
@@ -44,6 +47,12 @@ pub fn next_wave(last: usize, heaviest_instructions: u64, left_instructions: u64
 /// Open calls that one canister may hold where all canisters together hold `open` when the round begins.
 pub fn callbacks_allowed(open: usize) -> usize {
     (CALLBACKS_MAX.saturating_sub(open) / CALLBACK_SHARES).max(CALLBACKS_GUARANTEED_PER_CANISTER)
+}
+
+/// Message memory that one canister may hold where all canisters together hold `held` when the round begins.
+pub fn message_memory_allowed(held: NumBytes) -> NumBytes {
+    let share = MESSAGE_MEMORY_BYTES_MAX.saturating_sub(held.0) / MESSAGE_MEMORY_SHARES;
+    NumBytes(share.max(MESSAGE_MEMORY_GUARANTEED_PER_CANISTER_BYTES))
 }
 
 /// Instructions that management calls may use in one iteration; the call that exceeds it is the last one.
@@ -83,5 +92,13 @@ mod tests {
         assert_eq!(callbacks_allowed(600_000), 100_000);
         assert_eq!(callbacks_allowed(1_000_000), 50);
         assert_eq!(callbacks_allowed(usize::MAX), 50);
+    }
+
+    #[test]
+    fn message_memory_is_shared_and_some_is_everybodys() {
+        assert_eq!(message_memory_allowed(NumBytes(0)), NumBytes(5 << 30));
+        assert_eq!(message_memory_allowed(NumBytes(16 << 30)), NumBytes(1 << 30));
+        assert_eq!(message_memory_allowed(NumBytes(20 << 30)), NumBytes(100 << 20));
+        assert_eq!(message_memory_allowed(NumBytes(u64::MAX)), NumBytes(100 << 20));
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn starting_point(
         message_bytes: canister.message_memory_usage(),
         subnet_memory_taken: context.subnet_memory_taken,
         callbacks_allowed: context.callbacks_allowed,
+        message_memory_allowed: context.message_memory_allowed,
         prepaid,
     }
 }
@@ -251,6 +252,7 @@ fn memory_view(canister: &CanisterState, start: &StartingPoint) -> MemoryView {
         wasm_memory_threshold: settings.wasm_memory_threshold,
         memory_usage: canister.memory_usage(),
         message_memory_usage: start.message_bytes,
+        message_memory_free: start.message_memory_allowed - start.message_bytes,
         subnet_available_memory: available_share(start.subnet_memory_taken),
         subnet_memory_usage: start.subnet_memory_taken,
     }

@@ -70,6 +70,15 @@ pub const CALLBACKS_GUARANTEED_PER_CANISTER: usize = 50;
 pub const STREAM_MESSAGES_MAX: usize = 10_000;
 /// Bytes of messages in one slice of a stream; one message always fits.
 pub const STREAM_SLICE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Memory of messages that a subnet means to hold: what waits, and room for every guaranteed response that may come (the
+/// production replica's 15 GiB for guaranteed responses and its 5 GiB for best-effort messages, in one). What is left of it
+/// when a round begins bounds what its messages may send, so a round may go beyond it, once.
+pub const MESSAGE_MEMORY_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
+/// A canister may hold this part of the message memory that is left.
+pub const MESSAGE_MEMORY_SHARES: u64 = 4;
+/// Message memory that a canister may hold whatever the others do: fifty guaranteed responses.
+pub const MESSAGE_MEMORY_GUARANTEED_PER_CANISTER_BYTES: u64 =
+    CALLBACKS_GUARANTEED_PER_CANISTER as u64 * REPLY_BYTES_MAX as u64;
 /// Ingress messages in one batch: bounds what one round inducts before any of it is executed.
 pub const BATCH_MESSAGES_MAX: usize = 100_000;
 /// Payload bytes in one batch.

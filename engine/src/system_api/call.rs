@@ -167,13 +167,24 @@ fn price(message: &MessageState, call: &CallInPreparation) -> Option<Price> {
         .unwrap_or(QUEUE_CAPACITY);
     let has_slot = message.slots_used.get(&receiver).copied().unwrap_or(0) < free;
     let has_callback = message.calls.len() < message.view.free_callbacks;
-    (has_slot && has_callback).then_some(price)
+    let has_memory = message.message_memory_growth + message_memory(call) <= message.view.memory.message_memory_free;
+    (has_slot && has_callback && has_memory).then_some(price)
+}
+
+/// Memory that a call takes until it is answered: a guaranteed response has its room from the beginning.
+fn message_memory(call: &CallInPreparation) -> NumBytes {
+    let room = match call.timeout_seconds {
+        None => REPLY_BYTES_MAX,
+        Some(_) => 0,
+    };
+    NumBytes(call.payload_bytes().max(room) as u64)
 }
 
 fn hand_over(message: &mut MessageState, call: CallInPreparation, price: Price) {
     let deadline = call
         .timeout_seconds
         .map(|seconds| CoarseTime::floor(message.view.time.plus(Duration::from_secs(u64::from(seconds)))));
+    message.message_memory_growth += message_memory(&call);
     let callback_id = message.next_callback_id();
     let callback = call.callback(deadline, (price.response_execution, price.response_transmission));
     message.cycles_taken = message.cycles_taken + price.fees() + call.cycles;

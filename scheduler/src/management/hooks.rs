@@ -150,6 +150,7 @@ impl Hooks {
                 wasm_memory_threshold: settings.wasm_memory_threshold,
                 memory_usage: Footprint::of(canister).total(),
                 message_memory_usage: NumBytes(system.queues.message_bytes()),
+                message_memory_free: NumBytes::ZERO,
                 subnet_available_memory: available_share(self.metadata.memory_taken),
                 subnet_memory_usage: self.metadata.memory_taken,
             },

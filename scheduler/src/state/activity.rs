@@ -19,6 +19,7 @@ struct Entry {
     compute_allocation: u64,
     consumed: Cycles,
     callbacks: usize,
+    message_bytes: u64,
 }
 
 impl Entry {
@@ -43,6 +44,7 @@ impl Entry {
             compute_allocation: system.settings.compute_allocation,
             consumed: system.consumed.total(),
             callbacks: system.calls.callbacks.len(),
+            message_bytes: system.queues.message_bytes(),
         }
     }
 }
@@ -61,6 +63,7 @@ pub struct Activity {
     compute_allocation: u64,
     consumed: Cycles,
     callbacks: usize,
+    message_bytes: u64,
 }
 
 impl Activity {
@@ -113,6 +116,7 @@ impl Activity {
         self.compute_allocation -= old.compute_allocation;
         self.consumed -= old.consumed;
         self.callbacks -= old.callbacks;
+        self.message_bytes -= old.message_bytes;
     }
 
     fn insert(&mut self, id: CanisterId, old: Option<&Entry>, new: &Entry) {
@@ -143,6 +147,7 @@ impl Activity {
         self.compute_allocation += new.compute_allocation;
         self.consumed += new.consumed;
         self.callbacks += new.callbacks;
+        self.message_bytes += new.message_bytes;
     }
 
     /// Canisters with a paused message, a task or input, by id.
@@ -204,6 +209,11 @@ impl Activity {
     /// Open calls of all canisters.
     pub fn callbacks(&self) -> usize {
         self.callbacks
+    }
+
+    /// Memory of the messages of all canisters.
+    pub fn message_memory(&self) -> NumBytes {
+        NumBytes(self.message_bytes)
     }
 
     /// Number of canisters.

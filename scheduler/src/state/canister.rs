@@ -78,6 +78,8 @@ pub struct StartingPoint {
     pub subnet_memory_taken: NumBytes,
     /// Open calls that the canister may hold.
     pub callbacks_allowed: usize,
+    /// Memory of messages that the canister may hold.
+    pub message_memory_allowed: NumBytes,
     /// Cycles taken from the balance for the largest possible execution; zero for responses, whose call has prepaid.
     pub prepaid: Cycles,
 }
