@@ -72,6 +72,7 @@ impl<'a, E: Execute> Round<'a, E> {
     fn begin(mut state: ReplicatedState, batch: &Batch, engine: &'a E, cores: SchedulerCores) -> Self {
         state.metadata.height = batch.height;
         state.metadata.time = batch.time;
+        state.metadata.daily_blocks.note(batch.time, batch.height);
         let nobody = SystemState::new(
             CanisterId::MANAGEMENT,
             Default::default(),

@@ -7,7 +7,7 @@ use super::types::{
 };
 use super::work::{Reply, Work};
 use crate::state::ReplicatedState;
-use replicore_types::{CanisterId, ErrorCode, PrincipalId, SubnetId, SubnetType, UserError};
+use replicore_types::{CanisterId, ErrorCode, Height, PrincipalId, SubnetId, SubnetType, Time, UserError};
 
 /// `list_canisters`: the canisters of the subnet as ranges of neighbouring ids. For the users of a rented subnet.
 pub(crate) fn list_canisters(state: &ReplicatedState) -> Result<Vec<u8>, UserError> {
@@ -52,28 +52,30 @@ pub(crate) fn subnet_metrics<E>(work: &mut Work<'_, E>, args: &SubnetInfoArgs) -
     .map(Reply::Now)
 }
 
-/// `node_metrics_history`: one entry, of now. Blocks are made by one sequencer, so every node counts every batch and
-/// none fails.
+/// `node_metrics_history`: the blocks of every node at the end of each of the last sixty days, and today so far. Blocks
+/// are made by one sequencer, so every node counts every batch and none fails.
 pub(crate) fn node_metrics_history<E>(
     work: &mut Work<'_, E>,
     args: &NodeMetricsHistoryArgs,
 ) -> Result<Reply, UserError> {
     check_subnet(work, args.subnet_id)?;
     let metadata = &work.state.metadata;
-    let timestamp_nanos = metadata.time.as_nanos();
-    let mut history = Vec::new();
-    if args.start_at_timestamp_nanos <= timestamp_nanos {
-        let node_metrics = metadata.nodes.keys().map(|node| NodeMetrics {
-            node_id: node.0,
-            num_blocks_proposed_total: metadata.height.0,
-            num_block_failures_total: 0,
-        });
-        history.push(NodeMetricsEntry {
-            timestamp_nanos,
-            node_metrics: node_metrics.collect(),
-        });
-    }
+    let days = metadata.daily_blocks.since(Time(args.start_at_timestamp_nanos));
+    let history: Vec<NodeMetricsEntry> = days
+        .map(|(time, height)| NodeMetricsEntry {
+            timestamp_nanos: time.as_nanos(),
+            node_metrics: metadata.nodes.keys().map(|node| made(node.0, height)).collect(),
+        })
+        .collect();
     types::encode(history).map(Reply::Now)
+}
+
+fn made(node_id: PrincipalId, height: Height) -> NodeMetrics {
+    NodeMetrics {
+        node_id,
+        num_blocks_proposed_total: height.0,
+        num_block_failures_total: 0,
+    }
 }
 
 fn check_subnet<E>(work: &Work<'_, E>, subnet: PrincipalId) -> Result<(), UserError> {

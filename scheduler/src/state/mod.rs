@@ -5,6 +5,7 @@ mod audit;
 mod call_context;
 mod canister;
 mod codec;
+mod daily_blocks;
 mod ingress_history;
 mod paused_install;
 mod queues;
@@ -18,6 +19,7 @@ pub use call_context::{
 };
 pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
 pub use codec::{CanisterParts, CodecError, canister_digest, state_hash, state_hash_of_digests};
+pub use daily_blocks::DailyBlocks;
 pub use ingress_history::IngressHistory;
 pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;
@@ -107,6 +109,8 @@ pub struct SystemMetadata {
     pub threshold_public_keys: Arc<MasterPublicKeys>,
     /// Counters for `/subnet/<id>/metrics`.
     pub metrics: SubnetMetrics,
+    /// How far the subnet had come at the end of each day.
+    pub daily_blocks: DailyBlocks,
 }
 
 /// Counters of the subnet.
@@ -250,6 +254,7 @@ impl ReplicatedState {
             heartbeats_at: Time(0),
             threshold_public_keys: Arc::new(genesis.threshold_public_keys),
             metrics: SubnetMetrics::default(),
+            daily_blocks: DailyBlocks::default(),
         };
         let mut state = Self::empty(metadata, IngressHistory::default(), SubnetState::default());
         state.certified = CertifiedState::rebuild(&state);

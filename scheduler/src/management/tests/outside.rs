@@ -2,8 +2,9 @@
 
 use super::stub::*;
 use crate::management::types::{
-    EcdsaCurve, EcdsaKeyId, HttpHeader, HttpMethod, HttpRequestArgs, SchnorrAlgorithm, SchnorrAux, SchnorrKeyId,
-    SignWithEcdsaArgs, SignWithSchnorrArgs, VetKdCurve, VetKdDeriveKeyArgs, VetKdKeyId, VetKdPublicKeyArgs,
+    EcdsaCurve, EcdsaKeyId, HttpHeader, HttpMethod, HttpRequestArgs, NodeMetricsHistoryArgs, SchnorrAlgorithm,
+    SchnorrAux, SchnorrKeyId, SignWithEcdsaArgs, SignWithSchnorrArgs, VetKdCurve, VetKdDeriveKeyArgs, VetKdKeyId,
+    VetKdPublicKeyArgs,
 };
 use crate::management::{types, unroutable};
 use crate::outcall::HttpMethod as Method;
@@ -12,8 +13,8 @@ use crate::threshold::{ThresholdOperation, vetkd};
 use group::Group;
 use group::prime::PrimeCurveAffine;
 use replicore_types::{
-    CanisterId, Cycles, KeyName, PrincipalId, RejectCode, SubnetConfig, ThresholdAlgorithm, ThresholdKeyId,
-    ThresholdKeys,
+    CanisterId, Cycles, Height, KeyName, NodeId, PrincipalId, RejectCode, SubnetConfig, ThresholdAlgorithm,
+    ThresholdKeyId, ThresholdKeys, Time,
 };
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
@@ -308,6 +309,39 @@ fn a_canister_learns_which_replica_runs_the_subnet() {
     assert_eq!(refused.unwrap_err().code.number(), 404);
     let of_a_user = subnet.ask_with("subnet_info", AboutSubnet { subnet_id });
     assert_refused(of_a_user, 406, "Only canisters can call ic00 method subnet_info");
+}
+
+#[test]
+fn a_canister_reads_the_blocks_of_the_last_days() {
+    const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let node = PrincipalId::self_authenticating([2; 32]);
+    let nodes = [(NodeId(node), Arc::from([2; 44]))];
+    subnet.state.metadata.nodes = Arc::new(nodes.into_iter().collect());
+    for (time, height) in [(DAY, 5), (DAY + 7, 6), (2 * DAY, 9)] {
+        subnet.state.metadata.daily_blocks.note(Time(time), Height(height));
+    }
+    let subnet_id = subnet.state.metadata.subnet_id.0;
+    let mut since = |start_at_timestamp_nanos| {
+        let args = NodeMetricsHistoryArgs {
+            subnet_id,
+            start_at_timestamp_nanos,
+        };
+        let reply = own_answer(subnet.ask_as(a, Cycles::ZERO, "node_metrics_history", args)).result;
+        let history: Vec<types::NodeMetricsEntry> = candid::decode_one(&reply.unwrap()).unwrap();
+        let blocks = history.iter().map(|entry| {
+            let [metrics] = &entry.node_metrics[..] else {
+                panic!("one node")
+            };
+            assert_eq!((metrics.node_id, metrics.num_block_failures_total), (node, 0));
+            (entry.timestamp_nanos, metrics.num_blocks_proposed_total)
+        });
+        blocks.collect::<Vec<_>>()
+    };
+    assert_eq!(since(0), [(DAY + 7, 6), (2 * DAY, 9)]);
+    assert_eq!(since(DAY + 8), [(2 * DAY, 9)]);
+    assert_eq!(since(3 * DAY), []);
 }
 
 #[test]
