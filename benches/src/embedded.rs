@@ -204,6 +204,10 @@ impl Embedded for Shared {
             QueryResponse::Rejected(error) => rejected(&error),
         })
     }
+
+    fn root_key(&self) -> Vec<u8> {
+        self.lock().key.public_key_der().to_vec()
+    }
 }
 
 fn canister_id(principal: Principal) -> CanisterId {

@@ -1,7 +1,8 @@
 //! Every modelled application at small scale on a real replica: deployed, driven by several users at once, checked.
 
 use replicore::Replica;
-use replicore::config::Config;
+use replicore::config::{Config, EngineSettings};
+use replicore_engine::Tiers;
 use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::arrival::Arrivals;
 use replicore_workloads::certificate::Verifier;
@@ -76,6 +77,11 @@ fn on_recorded_replica(record: Option<PathBuf>, test: impl FnOnce(SocketAddr)) {
         record,
         state_dir: directory.path().join("state"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        // Optimised code of thirty modules would not be ready before they are done with.
+        engine: EngineSettings {
+            tiers: Tiers::Baseline,
+            ..EngineSettings::default()
+        },
         ..Config::default()
     };
     let replica = Replica::start(&config).unwrap();

@@ -101,6 +101,9 @@ pub trait Embedded: Send {
         method: &str,
         argument: &[u8],
     ) -> Result<CallOutcome, AgentError>;
+
+    /// The key that its certificates are signed with, in DER.
+    fn root_key(&self) -> Vec<u8>;
 }
 
 /// One user on one connection.
@@ -204,6 +207,22 @@ impl Agent {
             Route::Http(http) => http.update(&self.identity, canister, effective, method, argument),
             Route::Embedded(replica) => replica.update(sender, canister, effective, method, argument),
         }
+    }
+
+    /// Checks a certificate that came in a reply and returns the root that it signs.
+    ///
+    /// # Errors
+    /// The certificate does not decode or its signature does not verify.
+    pub fn verify_root(&self, certificate: &[u8]) -> Result<[u8; 32], AgentError> {
+        Ok(match &self.route {
+            Route::Http(http) => http.verifier.root(certificate)?,
+            Route::Embedded(replica) => Verifier::new(&replica.root_key())?.root(certificate)?,
+        })
+    }
+
+    /// Whether the replica is in the same process: its time goes on with its rounds alone.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.route, Route::Embedded(_))
     }
 
     /// Signs what follows as another user, on the same connection.

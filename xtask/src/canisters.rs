@@ -14,7 +14,8 @@ use std::process::Command;
 pub struct Options {
     /// Names of the canisters to compile; all when absent.
     names: Vec<String>,
-    /// Write nothing: compile the canisters of the quick toolchains and compare them with the committed modules.
+    /// Write nothing: compile the canisters that are named, otherwise those of the quick toolchains, and compare them with the
+    /// committed modules.
     #[arg(long)]
     check: bool,
 }
@@ -41,7 +42,7 @@ enum Toolchain {
     Azle,
 }
 
-const RECIPES: [Recipe; 16] = [
+const RECIPES: [Recipe; 25] = [
     Recipe {
         name: "c",
         toolchain: Toolchain::C,
@@ -99,6 +100,18 @@ const RECIPES: [Recipe; 16] = [
         module: "azle/azle.wasm.gz",
     },
     model(
+        "analytics",
+        "models/analytics",
+        "models/analytics/analytics.did",
+        "models/analytics.wasm.gz",
+    ),
+    model(
+        "archive",
+        "models/archive",
+        "models/archive/archive.did",
+        "models/archive.wasm.gz",
+    ),
+    model(
         "assets",
         "models/assets",
         "models/assets/assets.did",
@@ -128,7 +141,38 @@ const RECIPES: [Recipe; 16] = [
         "models/explorer/explorer.did",
         "models/explorer.wasm.gz",
     ),
+    model(
+        "fleet",
+        "models/fleet",
+        "models/fleet/fleet.did",
+        "models/fleet.wasm.gz",
+    ),
     model("game", "models/game", "models/game/game.did", "models/game.wasm.gz"),
+    model(
+        "governance",
+        "models/governance",
+        "models/governance/governance.did",
+        "models/governance.wasm.gz",
+    ),
+    model(
+        "inference",
+        "models/inference",
+        "models/inference/inference.did",
+        "models/inference.wasm.gz",
+    ),
+    model(
+        "issuer",
+        "models/issuer",
+        "models/issuer/issuer.did",
+        "models/issuer.wasm.gz",
+    ),
+    model(
+        "member",
+        "models/member",
+        "models/member/member.did",
+        "models/member.wasm",
+    ),
+    model("nft", "models/nft", "models/nft/nft.did", "models/nft.wasm.gz"),
     model(
         "social",
         "models/social",
@@ -140,6 +184,12 @@ const RECIPES: [Recipe; 16] = [
         "models/store",
         "models/store/store.did",
         "models/store.wasm.gz",
+    ),
+    model(
+        "token",
+        "models/token",
+        "models/token/token.did",
+        "models/token.wasm.gz",
     ),
 ];
 
@@ -169,7 +219,7 @@ pub fn run(options: &Options) -> Result<()> {
     for recipe in RECIPES
         .iter()
         .filter(asked)
-        .filter(|recipe| !options.check || quick(recipe))
+        .filter(|recipe| !options.check || !options.names.is_empty() || quick(recipe))
     {
         let interface = shell::read(&folder.join(recipe.interface))?;
         let module = with_interface(compile(recipe, &folder)?, &interface);

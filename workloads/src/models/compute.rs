@@ -1,6 +1,9 @@
-//! Work for the processor: hash chains, matrices in f64 as machine learning multiplies them, pictures.
+//! Work for the processor: hash chains, QR codes, thumbnails, pictures drawn by formula.
 //!
-//! Every result is computed by the client as well, to the last bit.
+//! Stands for what canisters compute between reading and writing: proofs of work and Merkle trees (500 hashes are a branch of
+//! a large tree, or a small proof), QR codes as wallets and tickets show them (the text is a payment request of some sixty
+//! characters, error correction M), thumbnails of uploads (halved), and drawings. Every result is computed by the client as well, to the
+//! last bit. Machine learning is a model of its own.
 
 use crate::agent::Agent;
 use crate::canisters;
@@ -9,21 +12,25 @@ use crate::management::deploy;
 use crate::request::Kind;
 use crate::workload::{Deployed, Operation, Scale, Workload};
 use candid::Principal;
+use qrcodegen::{QrCode, QrCodeEcc};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
 const ROUNDS: u32 = 500;
-const SIZE: u32 = 48;
-const PICTURE: (u32, u32) = (64, 48);
+/// Of the Mandelbrot drawing.
+const DRAWING: (u32, u32) = (64, 48);
+/// Of uploads: three bytes a pixel.
+const PICTURE: (usize, usize) = (160, 120);
+const FACTOR: usize = 2;
 
 /// The model.
 pub struct Compute;
 
 struct Kernels {
     canister: Principal,
-    picture: u64,
+    drawing: u64,
 }
 
 impl Workload for Compute {
@@ -32,13 +39,13 @@ impl Workload for Compute {
     }
 
     fn about(&self) -> &'static str {
-        "hash chains, f64 matrices and pictures"
+        "hash chains, QR codes, thumbnails, drawings"
     }
 
     fn deploy(&self, agent: &mut Agent, _scale: &Scale) -> Result<Box<dyn Deployed>, WorkloadError> {
         let canister = deploy(agent, canisters::COMPUTE, &[])?;
-        let picture = mandelbrot(PICTURE.0, PICTURE.1);
-        Ok(Box::new(Kernels { canister, picture }))
+        let drawing = mandelbrot(DRAWING.0, DRAWING.1);
+        Ok(Box::new(Kernels { canister, drawing }))
     }
 }
 
@@ -47,19 +54,38 @@ fn hash_chain(seed: u64) -> [u8; 32] {
     (0..ROUNDS).fold(first, |digest, _| Sha256::digest(digest).into())
 }
 
-fn entry(index: usize, seed: u32) -> f64 {
-    let mixed = (index as u32).wrapping_mul(2_654_435_761).wrapping_add(seed);
-    f64::from(mixed >> 8) / f64::from(1_u32 << 24) - 0.5
+/// What a wallet shows.
+fn payment_request(seed: u64) -> String {
+    format!("icp:{seed:016x}{:016x}?amount={}", seed.rotate_left(23), seed % 100_000)
 }
 
-/// The sum along the diagonal of a matrix times itself, each element's sum in the canister's order.
-fn matrix_trace(size: usize, seed: u32) -> f64 {
-    let element = |place: usize| {
-        (0..size).fold(0.0, |sum, middle| {
-            sum + entry(place * size + middle, seed) * entry(middle * size + place, seed)
-        })
-    };
-    (0..size).map(element).sum()
+/// Side and modules of a QR code, row by row.
+fn qr_code(text: &str) -> Option<(u32, Vec<u8>)> {
+    let code = QrCode::encode_text(text, QrCodeEcc::Medium).ok()?;
+    let side = code.size();
+    let modules = (0..side).flat_map(|row| (0..side).map(move |column| (column, row)));
+    let modules = modules
+        .map(|(column, row)| u8::from(code.get_module(column, row)))
+        .collect();
+    Some((side as u32, modules))
+}
+
+fn picture(seed: u64) -> Vec<u8> {
+    (0..PICTURE.0 * PICTURE.1 * 3)
+        .map(|place| ((place as u64 * (seed | 1)) >> 7) as u8)
+        .collect()
+}
+
+/// Every pixel is the average of a square of pixels, rounded down.
+fn thumbnail(picture: &[u8]) -> Vec<u8> {
+    let (width, height) = PICTURE;
+    let mut sums = vec![0_u32; width / FACTOR * (height / FACTOR) * 3];
+    for (place, byte) in picture.iter().enumerate() {
+        let (pixel, channel) = (place / 3, place % 3);
+        let (row, column) = (pixel / width / FACTOR, pixel % width / FACTOR);
+        sums[(row * (width / FACTOR) + column) * 3 + channel] += u32::from(*byte);
+    }
+    sums.iter().map(|sum| (sum / (FACTOR * FACTOR) as u32) as u8).collect()
 }
 
 fn mandelbrot(width: u32, height: u32) -> u64 {
@@ -86,10 +112,15 @@ impl Deployed for Kernels {
     fn next(&self, _user: usize, choices: &mut ChaCha8Rng) -> Result<Operation, WorkloadError> {
         let seed: u32 = choices.random();
         let bytes = ByteBuf::from(u64::from(seed).to_le_bytes());
-        let (kind, method, argument) = match choices.random_range(0..3) {
+        let (kind, method, argument) = match choices.random_range(0..4) {
             0 => (Kind::Call, "hash_chain", arguments_of((bytes, ROUNDS))?),
-            1 => (Kind::Call, "matrix_trace", arguments_of((SIZE, seed))?),
-            _ => (Kind::Query, "mandelbrot", arguments_of(PICTURE)?),
+            1 => {
+                let picture = ByteBuf::from(picture(seed.into()));
+                let argument = arguments_of((picture, PICTURE.0 as u32, FACTOR as u32))?;
+                (Kind::Call, "thumbnail", argument)
+            }
+            2 => (Kind::Query, "qr_code", arguments_of((payment_request(seed.into()),))?),
+            _ => (Kind::Query, "mandelbrot", arguments_of(DRAWING)?),
         };
         Ok(Operation {
             kind,
@@ -103,11 +134,13 @@ impl Deployed for Kernels {
     fn completed(&self, operation: &Operation, reply: &[u8]) -> Result<(), WorkloadError> {
         let is_right = match operation.method {
             "hash_chain" => reply_of::<(ByteBuf,)>(reply)?.0[..] == hash_chain(operation.expected),
-            "matrix_trace" => {
-                let expected = matrix_trace(SIZE as usize, operation.expected as u32);
-                reply_of::<(f64,)>(reply)?.0.to_bits() == expected.to_bits()
+            "thumbnail" => reply_of::<(ByteBuf,)>(reply)?.0[..] == thumbnail(&picture(operation.expected)),
+            "qr_code" => {
+                let (code,) = reply_of::<(Result<(u32, ByteBuf), String>,)>(reply)?;
+                let code = code.ok().map(|(side, modules)| (side, modules.into_vec()));
+                code.is_some() && code == qr_code(&payment_request(operation.expected))
             }
-            _ => reply_of::<(u64,)>(reply)?.0 == self.picture,
+            _ => reply_of::<(u64,)>(reply)?.0 == self.drawing,
         };
         if is_right {
             return Ok(());

@@ -1,33 +1,44 @@
 //! The modelled applications.
 //!
-//! Where their parameters come from: sizes of messages and arguments are those of the real interfaces that each names;
-//! shares of reads and writes and the skew are round numbers near published ones of such sites, and every model says which.
+//! Each says in its documentation what real traffic it stands for and where its parameters come from: sizes of messages and
+//! arguments are those of the real interfaces that it names, shares of reads and writes and the skew are published ones where
+//! it cites them and round guesses where it says so.
 
+mod analytics;
 mod assets;
 mod chain;
 mod compute;
 mod exchange;
 mod explorer;
 mod game;
+mod governance;
 mod idle;
+mod inference;
+mod nft;
 mod social;
 mod store;
-mod tokens;
+mod token;
+mod upgrades;
 
 use crate::workload::Workload;
 
 /// Every model.
-pub const ALL: [&dyn Workload; 10] = [
-    &tokens::Tokens,
+pub const ALL: [&dyn Workload; 15] = [
+    &token::Token,
     &exchange::Exchange,
     &social::Social,
     &assets::Assets,
-    &store::Store,
+    &nft::Nft,
     &game::Game,
-    &chain::Chain,
+    &governance::Governance,
+    &store::Store,
+    &analytics::Analytics,
+    &inference::Inference,
     &compute::Compute,
-    &explorer::Explorer,
+    &chain::Chain,
+    &upgrades::Upgrades,
     &idle::Idle,
+    &explorer::Explorer,
 ];
 
 /// The model of that name.

@@ -1,6 +1,6 @@
 //! A web site: uploads in chunks, certified answers to HTTP requests as gateways check them. Interface: `assets.did`.
 
-use candid::{CandidType, Deserialize};
+use candid::{CandidType, Deserialize, Nat, define_function};
 use ic_certified_map::{AsHashTree, Hash, RbTree, labeled, labeled_hash};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
@@ -8,6 +8,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 const LABEL: &[u8] = b"http_assets";
+
+/// Of an asset in one answer: with its certificate it stays below the two megabytes that an answer may have.
+const BODY_BYTES_MAX: usize = 1_900_000;
 
 #[derive(CandidType, Deserialize)]
 struct HttpRequest {
@@ -22,6 +25,29 @@ struct HttpResponse {
     status_code: u16,
     headers: Vec<(String, String)>,
     body: ByteBuf,
+    streaming_strategy: Option<StreamingStrategy>,
+}
+
+/// Where the rest of a large asset is to be had.
+#[derive(CandidType, Deserialize)]
+enum StreamingStrategy {
+    Callback { callback: StreamingCallback, token: StreamingToken },
+}
+
+define_function!(StreamingCallback : (StreamingToken) -> (Option<StreamingResponse>) query);
+
+#[derive(CandidType, Deserialize)]
+struct StreamingToken {
+    key: String,
+    content_encoding: String,
+    index: Nat,
+    sha256: Option<ByteBuf>,
+}
+
+#[derive(CandidType, Deserialize)]
+struct StreamingResponse {
+    body: ByteBuf,
+    token: Option<StreamingToken>,
 }
 
 #[derive(Default)]
@@ -63,7 +89,7 @@ fn http_request(request: HttpRequest) -> HttpResponse {
     let path = request.url.split('?').next().unwrap_or_default();
     SITE.with_borrow(|site| {
         let Some(asset) = site.assets.get(path) else {
-            return HttpResponse { status_code: 404, headers: Vec::new(), body: ByteBuf::new() };
+            return HttpResponse { status_code: 404, headers: Vec::new(), body: ByteBuf::new(), streaming_strategy: None };
         };
         let certificate = ic_cdk::api::data_certificate().unwrap_or_default();
         let witness = labeled(LABEL, site.hashes.witness(path.as_bytes()));
@@ -71,8 +97,33 @@ fn http_request(request: HttpRequest) -> HttpResponse {
         write_tree(&witness, &mut tree);
         let header = format!("certificate=:{}:, tree=:{}:", base64(&certificate), base64(&tree));
         let headers = vec![("IC-Certificate".to_owned(), header)];
-        HttpResponse { status_code: 200, headers, body: ByteBuf::from(asset.clone()) }
+        let (body, token) = part(path, asset, 0);
+        let callback = StreamingCallback::new(ic_cdk::api::canister_self(), "http_request_streaming_callback".to_owned());
+        let streaming_strategy = token.map(|token| StreamingStrategy::Callback { callback, token });
+        HttpResponse { status_code: 200, headers, body, streaming_strategy }
     })
+}
+
+/// The part of a large asset that a token stands for, and the token of the one after it. The certificate came with the first.
+#[ic_cdk::query]
+fn http_request_streaming_callback(token: StreamingToken) -> Option<StreamingResponse> {
+    SITE.with_borrow(|site| {
+        let asset = site.assets.get(&token.key)?;
+        let (body, token) = part(&token.key, asset, usize::try_from(&token.index.0).ok()?);
+        Some(StreamingResponse { body, token })
+    })
+}
+
+fn part(path: &str, asset: &[u8], index: usize) -> (ByteBuf, Option<StreamingToken>) {
+    let mut parts = asset.chunks(BODY_BYTES_MAX).skip(index);
+    let body = ByteBuf::from(parts.next().unwrap_or_default());
+    let next = StreamingToken {
+        key: path.to_owned(),
+        content_encoding: "identity".to_owned(),
+        index: Nat::from(index + 1),
+        sha256: None,
+    };
+    (body, parts.next().map(|_| next))
 }
 
 /// CBOR of a hash tree, as certificates carry it: self-described, arrays of a number and its parts.

@@ -1,5 +1,6 @@
-//! Work for the processor alone: hash chains, matrices in f64, an image. Interface: `compute.did`.
+//! Work for the processor alone: hash chains, QR codes, pictures made smaller, a fractal. Interface: `compute.did`.
 
+use qrcodegen::{QrCode, QrCodeEcc};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
@@ -13,26 +14,29 @@ fn hash_chain(seed: ByteBuf, rounds: u32) -> ByteBuf {
     ByteBuf::from(digest)
 }
 
-/// The trace of `a` times `a`, where `a` is square of this size with entries made from the seed: a dense layer's inner loop.
-#[ic_cdk::update]
-fn matrix_trace(size: u32, seed: u32) -> f64 {
-    let size = size.min(512) as usize;
-    let matrix: Vec<f64> = (0..size * size).map(|index| entry(index, seed)).collect();
-    let mut product = vec![0.0; size * size];
-    for row in 0..size {
-        for middle in 0..size {
-            let factor = matrix[row * size + middle];
-            for column in 0..size {
-                product[row * size + column] += factor * matrix[middle * size + column];
-            }
-        }
-    }
-    (0..size).map(|place| product[place * size + place]).sum()
+/// The QR code of a text at medium error correction: its side, and a byte per module, row by row.
+#[ic_cdk::query]
+fn qr_code(text: String) -> Result<(u32, ByteBuf), String> {
+    let code = QrCode::encode_text(&text, QrCodeEcc::Medium).map_err(|error| error.to_string())?;
+    let side = code.size();
+    let modules: Vec<u8> = (0..side * side).map(|place| u8::from(code.get_module(place % side, place / side))).collect();
+    Ok((side as u32, ByteBuf::from(modules)))
 }
 
-fn entry(index: usize, seed: u32) -> f64 {
-    let mixed = (index as u32).wrapping_mul(2_654_435_761).wrapping_add(seed);
-    f64::from(mixed >> 8) / f64::from(1_u32 << 24) - 0.5
+/// A picture of three bytes a pixel, `width` wide, made smaller by averaging squares of `factor` by `factor` pixels: the
+/// thumbnail of an upload.
+#[ic_cdk::update]
+fn thumbnail(picture: ByteBuf, width: u32, factor: u32) -> ByteBuf {
+    let (width, factor) = (width.max(1) as usize, factor.max(1) as usize);
+    let height = picture.len() / 3 / width;
+    let (across, down) = (width / factor, height / factor);
+    let mut thumbnail = Vec::with_capacity(across * down * 3);
+    for (row, column, channel) in (0..across * down * 3).map(|place| (place / 3 / across, place / 3 % across, place % 3)) {
+        let pixels = (0..factor * factor).map(|place| (row * factor + place / factor, column * factor + place % factor));
+        let sum: u32 = pixels.map(|(y, x)| u32::from(picture[(y * width + x) * 3 + channel])).sum();
+        thumbnail.push((sum / (factor * factor) as u32) as u8);
+    }
+    ByteBuf::from(thumbnail)
 }
 
 /// Iterations that a Mandelbrot picture of this width and height takes altogether, at most 255 a point.
