@@ -145,6 +145,10 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
         netstack::signed_update_load,
     ),
     (&["netstack.cache_hit_ns"], netstack::cache_hit),
+    (
+        &["netstack.validation_us", "netstack.validation_batch_us"],
+        netstack::validation,
+    ),
     (&["ledger.transfers_rps"], ledger::transfers),
     (&["ledger.postgres_ratio"], ledger::postgres_ratio),
     (&["ledger.redis_always_ratio"], ledger::redis_always_ratio),

@@ -6,11 +6,13 @@ mod http;
 mod ladder;
 mod sessions;
 mod signed;
+mod validation;
 
 pub use cache::cache_hit;
 pub use http::{pipelined, plain};
 pub use ladder::{idle_connections, ladder};
 pub use signed::{signed_update_load, signed_updates};
+pub use validation::validation;
 
 use crate::BenchError;
 use crate::measure::{Effort, Figure};

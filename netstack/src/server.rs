@@ -9,7 +9,7 @@ use crate::mailbox::{Gauge, Mailbox};
 use crate::plain::{HttpService, Plain};
 use crate::ring::{self, sys};
 use crate::service::ReplicaService;
-use crate::verify::{BatchStats, CacheStats};
+use crate::verify::{BatchStats, CacheStats, KeyStats};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
@@ -35,6 +35,8 @@ pub struct NetStats {
     pub read_states_in_flight: usize,
     /// How the signature cache has fared; `None` if it is switched off.
     pub signature_cache: Option<CacheStats>,
+    /// How often the curve points of keys were known, by scheme.
+    pub keys: [(&'static str, KeyStats); 2],
     /// Ed25519 signatures that were verified together, and by themselves after that or for lack of company. Those of
     /// requests that came with other schemes' faults are not counted.
     pub signature_batches: BatchStats,

@@ -81,6 +81,17 @@ impl Observed {
             "{outcome=\"taken_apart\"}",
             batches.taken_apart,
         );
+        text.head(
+            "signature_key_lookups_total",
+            "counter",
+            "Look-ups of keys whose curve points are kept.",
+        );
+        for (scheme, keys) in stats.keys {
+            for (outcome, count) in [("hit", keys.hits), ("miss", keys.misses)] {
+                let labels = format!("{{scheme=\"{scheme}\",outcome=\"{outcome}\"}}");
+                text.sample("signature_key_lookups_total", &labels, count);
+            }
+        }
         if let Some(cache) = stats.signature_cache {
             write_signature_cache(text, &cache);
         }

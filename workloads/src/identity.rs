@@ -1,8 +1,8 @@
 //! Who signs.
 
 use crate::request::{hash, hash_of_map, leb128};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use candid::Principal;
-use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::sync::Arc;
 
 /// DER prefix of an Ed25519 public key (RFC 8410).

@@ -77,6 +77,17 @@ impl Session {
 
     /// A whole HTTP request: a call of `noop`.
     pub(super) fn call(&self, canister: CanisterId, nonce: u64) -> Vec<u8> {
+        let body = self.body(canister, nonce);
+        let head = format!(
+            "POST /api/v3/canister/{canister}/call HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cbor\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
+    }
+
+    /// The signed envelope of a call of `noop`.
+    pub(super) fn body(&self, canister: CanisterId, nonce: u64) -> Vec<u8> {
         let content = Content {
             endpoint: Endpoint::Call,
             sender: self.sender,
@@ -89,13 +100,7 @@ impl Session {
             paths: Vec::new(),
         };
         let payload = [b"\x0Aic-request".as_slice(), content.request_id().as_bytes()].concat();
-        let body = self.envelope(&content, &self.signer.sign(&payload));
-        let head = format!(
-            "POST /api/v3/canister/{canister}/call HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cbor\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        [head.as_bytes(), &body].concat()
+        self.envelope(&content, &self.signer.sign(&payload))
     }
 
     fn envelope(&self, content: &Content<'_>, signature: &[u8]) -> Vec<u8> {

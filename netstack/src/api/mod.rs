@@ -180,6 +180,7 @@ impl Handler for Api {
         stats.queries_in_flight += self.queries.count();
         stats.read_states_in_flight += self.read_states.count();
         stats.signature_cache = self.verifier.cache_stats();
+        stats.keys = self.verifier.key_stats();
         stats.signature_batches = self.batches.get();
     }
 }

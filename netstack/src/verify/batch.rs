@@ -8,6 +8,7 @@
 //! each of its signatures does. A batch that does not hold is taken apart and each request is verified by itself.
 
 use super::cache::CacheKey;
+use super::ed25519_keys::{self, Ed25519Keys};
 use super::{VerifyError, schemes};
 use ed25519_zebra::batch::{Item, Verifier as BatchVerifier};
 use ed25519_zebra::{Signature, VerificationKeyBytes};
@@ -34,8 +35,9 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn prove(&self) -> Result<(), VerifyError> {
-        schemes::ed25519(&self.key, &self.payload, &self.signature)
+    fn prove(&self, keys: &Ed25519Keys) -> Result<(), VerifyError> {
+        keys.point(&self.key)
+            .and_then(|key| ed25519_keys::verify(&key, &self.payload, &self.signature))
             .map_err(|reason| (self.failure)(schemes::basic(reason)))
     }
 
@@ -83,13 +85,17 @@ impl<T> Unproven<T> {
     }
 
     /// Verifies by itself what is left to verify; what is to be remembered goes to `remember`.
-    pub(super) fn prove(self, mut remember: impl FnMut((CacheKey, Time))) -> Result<T, VerifyError> {
-        self.outcome(&mut remember)?;
+    pub(super) fn prove(
+        self,
+        keys: &Ed25519Keys,
+        mut remember: impl FnMut((CacheKey, Time)),
+    ) -> Result<T, VerifyError> {
+        self.outcome(keys, &mut remember)?;
         Ok(self.value)
     }
 
-    fn outcome(&self, remember: &mut impl FnMut((CacheKey, Time))) -> Result<(), VerifyError> {
-        prove_each(&self.checks, &mut *remember)?;
+    fn outcome(&self, keys: &Ed25519Keys, remember: &mut impl FnMut((CacheKey, Time))) -> Result<(), VerifyError> {
+        prove_each(&self.checks, keys, &mut *remember)?;
         self.remember.iter().copied().for_each(remember);
         Ok(())
     }
@@ -101,9 +107,13 @@ impl<T> Unproven<T> {
 }
 
 /// Verifies signatures one by one, in order.
-pub(super) fn prove_each(checks: &[Check], mut remember: impl FnMut((CacheKey, Time))) -> Result<(), VerifyError> {
+pub(super) fn prove_each(
+    checks: &[Check],
+    keys: &Ed25519Keys,
+    mut remember: impl FnMut((CacheKey, Time)),
+) -> Result<(), VerifyError> {
     for check in checks {
-        check.prove()?;
+        check.prove(keys)?;
         check.remember.into_iter().for_each(&mut remember);
     }
     Ok(())
@@ -143,8 +153,8 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
-    /// Sets a request aside until [`Batch::prove`].
-    pub(crate) fn push(&mut self, unproven: Unproven<T>) {
+    /// Sets a request aside until `Verifier::prove`.
+    pub fn push(&mut self, unproven: Unproven<T>) {
         self.waiting.push(unproven);
     }
 
@@ -161,6 +171,7 @@ impl<T> Batch<T> {
     /// Verifies all that waits and hands each request to `done` with its outcome, in the order in which they came.
     pub(super) fn prove(
         &mut self,
+        keys: &Ed25519Keys,
         mut remember: impl FnMut((CacheKey, Time)),
         mut done: impl FnMut(T, Result<(), VerifyError>),
     ) {
@@ -181,7 +192,7 @@ impl<T> Batch<T> {
                     unproven.remember_all(&mut remember);
                     Ok(())
                 } else {
-                    unproven.outcome(&mut remember)
+                    unproven.outcome(keys, &mut remember)
                 };
                 done(unproven.value, outcome);
             }

@@ -76,6 +76,15 @@ pub struct KindStats {
     pub evictions: u64,
 }
 
+/// How look-ups of keys have fared whose curve points are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyStats {
+    /// Look-ups that found the point.
+    pub hits: u64,
+    /// Look-ups after which it was computed.
+    pub misses: u64,
+}
+
 /// How the cache has fared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {

@@ -9,6 +9,7 @@ mod batch;
 mod bls_keys;
 mod cache;
 mod canister_signature;
+mod ed25519_keys;
 mod hash_tree;
 mod keys;
 mod schemes;
@@ -16,12 +17,13 @@ mod time;
 mod webauthn;
 
 pub use batch::{Batch, BatchStats, Unproven};
-pub use cache::{CacheKey, CacheKind, CacheStats, KindStats, SignatureCache};
+pub use cache::{CacheKey, CacheKind, CacheStats, KeyStats, KindStats, SignatureCache};
 
 use crate::config::SignatureCacheConfig;
 use crate::envelope::{Content, Endpoint, Envelope, Permissions, SenderInfo, SignedDelegation};
 use batch::{Check, prove_each};
 use bls_keys::BlsKeys;
+use ed25519_keys::Ed25519Keys;
 use keys::PublicKey;
 use replicore_types::limits::{INGRESS_TTL, PERMITTED_DRIFT};
 use replicore_types::{CanisterId, MessageId, PrincipalId, Time};
@@ -157,6 +159,7 @@ pub struct Circumstances<'a> {
 pub struct Verifier {
     cache: Option<SignatureCache>,
     bls_keys: BlsKeys,
+    ed25519_keys: Ed25519Keys,
 }
 
 /// What is left to do before an envelope counts as verified.
@@ -192,12 +195,19 @@ impl Verifier {
         Ok(Self {
             cache: SignatureCache::new(config)?,
             bls_keys: BlsKeys::default(),
+            ed25519_keys: Ed25519Keys::new(config.enabled),
         })
     }
 
     /// How the signature cache has fared; `None` if it is switched off.
     pub fn cache_stats(&self) -> Option<CacheStats> {
         self.cache.as_ref().map(SignatureCache::stats)
+    }
+
+    /// How often the curve points of keys were known: those of Ed25519 keys (of requests that are verified by
+    /// themselves), and the BLS keys of subnets.
+    pub fn key_stats(&self) -> [(&'static str, KeyStats); 2] {
+        [("ed25519", self.ed25519_keys.stats()), ("bls", self.bls_keys.stats())]
     }
 
     /// Verifies `envelope` by itself.
@@ -207,7 +217,7 @@ impl Verifier {
         circumstances: &Circumstances<'_>,
     ) -> Result<VerifiedEnvelope<'a>, VerifyError> {
         self.examine(envelope, circumstances)?
-            .prove(|entry| self.remember(entry, circumstances.now))
+            .prove(&self.ed25519_keys, |entry| self.remember(entry, circumstances.now))
     }
 
     /// Checks all of `envelope` but its Ed25519 signatures, which can be verified together with those of others. The
@@ -224,7 +234,7 @@ impl Verifier {
             Ok(targets) => targets,
             Err(error) => {
                 // Of several faults the first one is told: a signature that was set aside comes before this error.
-                prove_each(&remainder.checks, |_| {})?;
+                prove_each(&remainder.checks, &self.ed25519_keys, |_| {})?;
                 return Err(error);
             }
         };
@@ -238,7 +248,7 @@ impl Verifier {
 
     /// Verifies all that waits in `batch` and hands each request to `done` with its outcome.
     pub fn prove<T>(&self, batch: &mut Batch<T>, now: Time, done: impl FnMut(T, Result<(), VerifyError>)) {
-        batch.prove(|entry| self.remember(entry, now), done);
+        batch.prove(&self.ed25519_keys, |entry| self.remember(entry, now), done);
     }
 
     fn remember(&self, (key, expiry): (CacheKey, Time), now: Time) {
@@ -544,3 +554,5 @@ fn check_delegation_expiry(chain: &[SignedDelegation<'_>], now: Time) -> Result<
 pub(crate) mod tests;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod wycheproof_vectors;

@@ -1,8 +1,7 @@
 //! One signature, one key, one answer.
 
 use super::keys::{CanisterKey, CoseKey, PublicKey};
-use super::webauthn;
-use super::{Certificates, canister_signature};
+use super::{Certificates, canister_signature, ed25519_keys, webauthn};
 use ring::signature as ring_signature;
 use sha2::{Digest, Sha256};
 
@@ -46,9 +45,7 @@ pub(super) fn canister(
 /// By the rules of ZIP 215, whose single and batch verification accept the same signatures.
 pub(super) fn ed25519(key: &[u8; 32], payload: &[u8], signature: &[u8]) -> Result<(), &'static str> {
     let key = ed25519_zebra::VerificationKey::try_from(*key).map_err(|_| "the Ed25519 key is not a curve point")?;
-    let signature = ed25519_zebra::Signature::from_slice(signature).map_err(|_| "an Ed25519 signature has 64 bytes")?;
-    key.verify(&signature, payload)
-        .map_err(|_| "the Ed25519 signature could not be verified")
+    ed25519_keys::verify(&key, payload, signature)
 }
 
 /// Both values of `s` that verify are accepted: older clients do not choose the lower one.

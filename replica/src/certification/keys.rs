@@ -1,9 +1,9 @@
 //! The two keys of a replica: the subnet's BLS key, which signs state roots, and the node's Ed25519 key, which signs
 //! query responses. Both are made at the first start and stay in the state directory.
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use blst::BLST_ERROR;
 use blst::min_sig::{PublicKey, SecretKey, Signature};
-use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use replicore_types::{NodeId, PrincipalId, SubnetId};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -129,7 +129,7 @@ pub(crate) fn verify_subnet_signature(public_key_der: &[u8], message: &[u8], sig
 
 /// The node's key: Ed25519.
 pub struct NodeKey {
-    key: SigningKey,
+    key: Ed25519KeyPair,
     public_key_der: Vec<u8>,
     node_id: NodeId,
 }
@@ -137,10 +137,10 @@ pub struct NodeKey {
 impl NodeKey {
     /// The key of the state directory; made at the first call.
     pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
-        let seed = load_or_create(&state_dir.join(NODE_KEY_FILE), |seed| *seed)?;
-        let key = SigningKey::from(seed);
-        let public_key: [u8; 32] = VerificationKeyBytes::from(&key).into();
-        let public_key_der = [&ED25519_DER_PREFIX[..], &public_key].concat();
+        let path = state_dir.join(NODE_KEY_FILE);
+        let seed = load_or_create(&path, |seed| *seed)?;
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Value(path))?;
+        let public_key_der = [&ED25519_DER_PREFIX[..], key.public_key().as_ref()].concat();
         Ok(Self {
             key,
             node_id: NodeId(PrincipalId::self_authenticating(&public_key_der)),
@@ -158,9 +158,13 @@ impl NodeKey {
         self.node_id
     }
 
-    /// Signs bytes; the caller has put their domain in front.
+    /// Signs bytes; the caller has put their domain in front. About 8 µs, which is half of what a short query costs
+    /// (decision 31).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.key.sign(message).to_bytes()
+        let mut signature = [0; 64];
+        // An Ed25519 signature has 64 bytes.
+        signature.copy_from_slice(self.key.sign(message).as_ref());
+        signature
     }
 }
 

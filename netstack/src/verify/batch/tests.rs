@@ -20,7 +20,11 @@ fn check(seed: u8, message: u8, good: bool) -> Check {
 
 fn prove<T: Copy>(batch: &mut Batch<T>) -> (Vec<(T, bool)>, BatchStats) {
     let mut outcomes = Vec::new();
-    batch.prove(|_| {}, |value, outcome| outcomes.push((value, outcome.is_ok())));
+    batch.prove(
+        &Ed25519Keys::new(true),
+        |_| {},
+        |value, outcome| outcomes.push((value, outcome.is_ok())),
+    );
     (outcomes, batch.take_stats())
 }
 
@@ -125,7 +129,7 @@ fn batches_accept_what_single_verification_accepts() {
                     failure: VerifyError::Signature,
                     remember: None,
                 };
-                let alone = edge.prove().is_ok();
+                let alone = edge.prove(&Ed25519Keys::new(true)).is_ok();
                 let mut batch = Batch::default();
                 for (number, check) in [check(1, 1, true), edge, check(2, 2, true)].into_iter().enumerate() {
                     batch.push(Unproven::new(number, vec![check], Vec::new()));
@@ -153,7 +157,8 @@ fn only_what_was_verified_is_remembered() {
         check.remember = Some((key(number), Time(9)));
         batch.push(Unproven::new(number, vec![check], vec![(key(100 + number), Time(9))]));
     }
-    batch.prove(|(key, expiry)| cache.insert(&key, expiry, Time(1)), |_, _| {});
+    let keys = Ed25519Keys::new(true);
+    batch.prove(&keys, |(key, expiry)| cache.insert(&key, expiry, Time(1)), |_, _| {});
     for number in 0..20 {
         assert_eq!(cache.contains(&key(number), Time(1)), number != 3);
         assert_eq!(cache.contains(&key(100 + number), Time(1)), number != 3);
