@@ -22,6 +22,7 @@ pub mod profile;
 mod queries;
 pub mod report;
 mod scheduler;
+mod scheduler_history;
 mod sizes;
 
 pub use machine::Machine;
@@ -118,6 +119,7 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["scheduler.idle_100k_round_us"], scheduler::idle_round),
     (&["scheduler.active_20k_round_ms"], scheduler::active_round),
     (&["scheduler.state_tree_1000_ms"], scheduler::state_tree),
+    (&["scheduler.checkpoint_history_1000_ms"], scheduler_history::checkpoint),
     (
         &["netstack.update_roundtrip_us", "netstack.query_roundtrip_us"],
         netstack::roundtrips,

@@ -58,6 +58,8 @@ pub(crate) struct Subnet {
     pub(crate) machine: StateMachine,
     next_message: u64,
     canisters: Vec<CanisterId>,
+    /// Batch time from one round to the next, in nanoseconds.
+    pub(crate) round_nanos: u64,
 }
 
 /// `scheduler.empty_round_us` and `scheduler.single_update_round_us`: a round without messages, and with one.
@@ -270,7 +272,7 @@ impl Subnet {
         Err(BenchError::new("one and two cores came to different state roots"))
     }
 
-    fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
+    pub(crate) fn new(canisters: usize, cores: usize) -> Result<Self, BenchError> {
         Self::of_module(MODULE, canisters, cores)
     }
 
@@ -288,6 +290,7 @@ impl Subnet {
             machine,
             next_message: 0,
             canisters: Vec::new(),
+            round_nanos: 1_000_000,
         };
         let wasm = wat::parse_str(module).map_err(BenchError::new)?;
         for index in 0..canisters {
@@ -328,7 +331,7 @@ impl Subnet {
     }
 
     /// Seconds of one round of no-op updates, spread over the canisters.
-    fn noop_round(&mut self, messages: u64) -> f64 {
+    pub(crate) fn noop_round(&mut self, messages: u64) -> f64 {
         let canisters = self.canisters.len() as u64;
         let messages: Vec<_> = (0..messages)
             .map(|number| self.message((number % canisters) as usize, "noop", &[]))
@@ -361,7 +364,7 @@ impl Subnet {
         let metadata = &self.machine.state().metadata;
         self.machine.execute_batch(Batch {
             height: metadata.height.next(),
-            time: Time(metadata.time.0.max(START.0) + 1_000_000),
+            time: Time(metadata.time.0.max(START.0) + self.round_nanos),
             randomness: Randomness([7; 32]),
             messages,
             ..Batch::default()

@@ -10,9 +10,9 @@ use replicore_persistence::{
     Blob, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, Digest, FileDisk,
     LoadedCheckpoint, PersistenceError, StateDirectory, StoredMemory,
 };
-use replicore_scheduler::state::{CanisterParts, CodecError, state_hash};
+use replicore_scheduler::state::{CodecError, HistoryPiece, IngressHistory, ItemKey, ItemParts, state_hash};
 use replicore_scheduler::{CanisterState, ReplicatedState};
-use replicore_types::CanisterId;
+use replicore_types::{CanisterId, Time};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,8 @@ impl fmt::Display for CheckpointError {
             Self::Codec(error) => error.fmt(f),
             Self::StateHash(height) => write!(
                 f,
-                "the checkpoint at height {height} does not have the hash it was written with"
+                "the checkpoint at height {height} does not have the hash it was written with: it is damaged, or of \
+                 another version"
             ),
         }
     }
@@ -119,9 +120,11 @@ pub struct CheckpointWriter {
 #[derive(Default)]
 struct Last {
     height: Option<u64>,
+    /// Its batch time.
+    time: Time,
     /// The versions of the canisters, to be recognised, not to be kept: their pages are let go of.
     canisters: OrdMap<CanisterId, Weak<CanisterState>>,
-    digests: OrdMap<CanisterId, [u8; 32]>,
+    digests: OrdMap<ItemKey, [u8; 32]>,
 }
 
 impl CheckpointWriter {
@@ -141,6 +144,7 @@ impl CheckpointWriter {
                 let (state, digests) = load(loaded)?;
                 let last = Last {
                     height: Some(state.metadata.height.0),
+                    time: state.metadata.time,
                     canisters: versions(&state),
                     digests,
                 };
@@ -193,10 +197,12 @@ impl CheckpointWriter {
         }
         let start = Instant::now();
         let (mut canisters, mut digests) = (last.canisters.clone(), last.digests.clone());
-        let changed = changed_items(&mut canisters, &state.canisters, &mut digests);
+        let mut changed = changed_canisters(&mut canisters, &state.canisters, &mut digests);
         let changed_count = changed.len();
+        let since = last.height.map(|_| last.time);
+        changed.extend(changed_pieces(state, since, &mut digests));
         let system = state.system_bytes();
-        let state_hash = state_hash(&system, digests.iter().map(|(id, digest)| (*id, *digest)));
+        let state_hash = state_hash(&system, digests.iter().map(|(key, digest)| (*key, *digest)));
         let items = match last.height {
             Some(height) => CheckpointItems::Since { height, changed },
             None => CheckpointItems::All(
@@ -215,6 +221,7 @@ impl CheckpointWriter {
         let written = self.store.write_paced(request, pace)?;
         *last = Last {
             height: Some(height),
+            time: state.metadata.time,
             canisters,
             digests,
         };
@@ -239,13 +246,16 @@ fn versions(state: &ReplicatedState) -> OrdMap<CanisterId, Weak<CanisterState>> 
         .collect()
 }
 
+/// Changed items by the bytes of their keys; `None` for those that are gone.
+type Changed = BTreeMap<Vec<u8>, Option<CheckpointItem>>;
+
 /// The canisters that differ between two states, as items; brings the versions in `old` and `digests` up to date.
-fn changed_items(
+fn changed_canisters(
     old: &mut OrdMap<CanisterId, Weak<CanisterState>>,
     new: &OrdMap<CanisterId, Arc<CanisterState>>,
-    digests: &mut OrdMap<CanisterId, [u8; 32]>,
-) -> BTreeMap<Vec<u8>, Option<CheckpointItem>> {
-    let mut changed = BTreeMap::new();
+    digests: &mut OrdMap<ItemKey, [u8; 32]>,
+) -> Changed {
+    let mut changed = Changed::new();
     for (id, canister) in new {
         // As long as there is a weak reference to it, no other version comes to lie at the same address.
         if old
@@ -254,21 +264,56 @@ fn changed_items(
         {
             continue;
         }
-        let parts = canister.to_parts();
-        digests.insert(*id, parts.digest());
         old.insert(*id, Arc::downgrade(canister));
-        changed.insert(id.as_slice().to_vec(), Some(item(parts)));
+        note(ItemKey::Canister(*id), Some(canister.to_parts()), digests, &mut changed);
     }
     let removed: Vec<CanisterId> = old.keys().filter(|id| !new.contains_key(*id)).copied().collect();
     for id in removed {
         old.remove(&id);
-        digests.remove(&id);
-        changed.insert(id.as_slice().to_vec(), None);
+        note(ItemKey::Canister(id), None, digests, &mut changed);
     }
     changed
 }
 
-fn item(parts: CanisterParts) -> CheckpointItem {
+/// The pieces of the ingress history that changed after batch time `since`, as items; brings `digests` up to date.
+fn changed_pieces(state: &ReplicatedState, since: Option<Time>, digests: &mut OrdMap<ItemKey, [u8; 32]>) -> Changed {
+    let mut changed = Changed::new();
+    let pieces = state.ingress_history.pieces();
+    for (piece, _) in pieces
+        .iter()
+        .filter(|(_, time)| since.is_none_or(|since| **time > since))
+    {
+        note(
+            ItemKey::History(*piece),
+            state.history_parts(*piece),
+            digests,
+            &mut changed,
+        );
+    }
+    for key in gone_pieces(&state.ingress_history, digests) {
+        note(key, None, digests, &mut changed);
+    }
+    changed
+}
+
+/// The keys of pieces that `digests` has and the history has not.
+fn gone_pieces(history: &IngressHistory, digests: &OrdMap<ItemKey, [u8; 32]>) -> Vec<ItemKey> {
+    let first = ItemKey::History(HistoryPiece::FIRST);
+    let is_gone = |key: &ItemKey| matches!(key, ItemKey::History(piece) if !history.pieces().contains_key(piece));
+    let pieces = digests.range(first..).map(|(key, _)| *key);
+    pieces.filter(is_gone).collect()
+}
+
+/// Notes what an item is by now, or that it is gone.
+fn note(key: ItemKey, parts: Option<ItemParts>, digests: &mut OrdMap<ItemKey, [u8; 32]>, changed: &mut Changed) {
+    match &parts {
+        Some(parts) => digests.insert(key, parts.digest()),
+        None => digests.remove(&key),
+    };
+    changed.insert(key.to_bytes(), parts.map(item));
+}
+
+fn item(parts: ItemParts) -> CheckpointItem {
     CheckpointItem {
         metadata: Blob::from(parts.metadata),
         blobs: parts.blobs.into_iter().map(Blob::from).collect(),
@@ -276,17 +321,17 @@ fn item(parts: CanisterParts) -> CheckpointItem {
     }
 }
 
-/// The state of a checkpoint and the digests of its canisters.
+/// The state of a checkpoint and the digests of its items.
 ///
 /// # Errors
 /// Damage, or a checkpoint of another version.
-pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<CanisterId, [u8; 32]>), CheckpointError> {
+pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<ItemKey, [u8; 32]>), CheckpointError> {
     let mut digests = OrdMap::new();
     // Canisters share modules, and go on doing so.
     let mut modules: BTreeMap<Digest, Arc<[u8]>> = BTreeMap::new();
     let mut items = Vec::with_capacity(loaded.items.len());
     for (key, item) in loaded.items {
-        let parts = CanisterParts {
+        let parts = ItemParts {
             metadata: item.metadata.bytes().to_vec(),
             blobs: item
                 .blobs
@@ -295,13 +340,13 @@ pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<Caniste
                 .collect(),
             memories: item.memories,
         };
-        if let Ok(id) = replicore_types::PrincipalId::try_from_slice(&key) {
-            digests.insert(CanisterId(id), parts.digest());
+        if let Some(key) = ItemKey::from_bytes(&key) {
+            digests.insert(key, parts.digest());
         }
         items.push((key, parts));
     }
     let system = loaded.system.bytes();
-    if state_hash(system, digests.iter().map(|(id, digest)| (*id, *digest))) != loaded.state_hash {
+    if state_hash(system, digests.iter().map(|(key, digest)| (*key, *digest))) != loaded.state_hash {
         return Err(CheckpointError::StateHash(loaded.height));
     }
     Ok((ReplicatedState::from_parts(system, items)?, digests))

@@ -4,7 +4,7 @@ use super::feed::{Entry, Feed, Next};
 use super::wire::{Ask, is_genuine, receive_answer, receive_ask, send, sign_checkpoint};
 use crate::certification::RootKey;
 use replicore_persistence::sync::{SyncItem, SyncManifest};
-use replicore_scheduler::state::{canister_digest, state_hash_of_digests};
+use replicore_scheduler::state::{ItemKey, item_digest, state_hash_of_digests};
 use replicore_types::CanisterId;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn manifest() -> SyncManifest {
         .collect();
     let digests = items.iter().enumerate().map(|(number, item)| {
         let id = CanisterId::from_index(number as u64);
-        (id, canister_digest(&item.metadata, &item.memories))
+        (ItemKey::Canister(id), item_digest(&item.metadata, &item.memories))
     });
     SyncManifest {
         height: 7,

@@ -5,8 +5,7 @@
 
 use crate::certification::{BLS_SIGNATURE_BYTES, RootKey, verify_subnet_signature};
 use replicore_persistence::sync::{SyncManifest, SyncPiece};
-use replicore_scheduler::state::{canister_digest, state_hash_of_digests};
-use replicore_types::{CanisterId, PrincipalId};
+use replicore_scheduler::state::{ItemKey, item_digest, state_hash_of_digests};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -115,12 +114,13 @@ pub fn sign_checkpoint(key: &RootKey, manifest: &SyncManifest) -> [u8; BLS_SIGNA
 /// True where the manifest lists a state with the hash that it names, and the subnet with this key has signed that.
 pub fn is_genuine(manifest: &SyncManifest, signature: &[u8], root_key_der: &[u8]) -> bool {
     let digests = manifest.items.iter().map(|item| {
-        let id = PrincipalId::try_from_slice(&item.key).ok()?;
-        Some((CanisterId(id), canister_digest(&item.metadata, &item.memories)))
+        let key = ItemKey::from_bytes(&item.key)?;
+        Some((key, item_digest(&item.metadata, &item.memories)))
     });
-    let Some(digests) = digests.collect::<Option<Vec<_>>>() else {
+    let Some(mut digests) = digests.collect::<Option<Vec<_>>>() else {
         return false;
     };
+    digests.sort_unstable_by_key(|(key, _)| *key);
     state_hash_of_digests(&manifest.system, digests) == manifest.state_hash
         && verify_subnet_signature(root_key_der, &checkpoint_message(manifest), signature)
 }

@@ -229,11 +229,8 @@ fn install(canister: u64, mode: Mode, has_heartbeat: bool, argument: Vec<u8>) ->
 
 /// Reads the state back from what a checkpoint holds: indices, tree, live executions and warm instances are gone.
 pub fn read_back(state: &ReplicatedState, engine: &Arc<Engine>) -> ReplicatedState {
-    let canisters = state
-        .canisters
-        .iter()
-        .map(|(id, canister)| (id.as_slice().to_vec(), canister.to_parts()));
-    let state = ReplicatedState::from_parts(&state.system_bytes(), canisters).expect("what was written reads back");
+    let items = state.items().map(|(key, parts)| (key.to_bytes(), parts));
+    let state = ReplicatedState::from_parts(&state.system_bytes(), items).expect("what was written reads back");
     StateMachine::new(state, Arc::clone(engine), SchedulerCores(1))
         .state()
         .clone()

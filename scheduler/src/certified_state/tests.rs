@@ -380,18 +380,14 @@ fn update_and_rebuild_agree() {
     state.canister_mut(&id(6)).unwrap().system.certified_data = Payload::from(&b"other"[..]);
     state.insert_canister(canister(7, user(2), None));
     state.remove_canister(&id(5));
-    let done = IngressStatus {
-        receiver: id(3),
-        source: user(1),
-        time: Time(CREATED),
-        state: IngressState::Done,
-    };
-    state.set_ingress_status(request(1), done);
+    let mut reduced = Vec::new();
+    state.ingress_history.reduce_to(0, state.metadata.time, &mut reduced);
+    assert_eq!(reduced, [request(1), request(2)]);
     let before = tree.root_hash();
     let root_hash = tree.update(
         &state,
         &[id(3), id(5), id(6), id(7)],
-        &[request(1), request(1), request(8)],
+        &[request(1), request(1), request(2), request(8)],
     );
     assert_ne!(root_hash, before);
     assert_eq!(root_hash, CertifiedState::rebuild(&state).root_hash());

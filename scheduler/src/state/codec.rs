@@ -1,12 +1,19 @@
 //! The replicated state as bytes and page maps: what a checkpoint holds and what the state hash covers.
 //!
-//! Per canister there are its metadata (everything small), its blobs (modules) and its memories (heap and stable memory,
-//! then those of its snapshots). What follows from the rest (activity, the certified tree) is rebuilt after loading.
+//! ```text
+//! system bytes   the subnet and its progress, messages of the management canister, streams
+//! items, by key  canisters                     metadata (everything small), blobs (modules), memories (heap and stable
+//!                                              memory, then those of the snapshots)
+//!                pieces of the ingress history  metadata alone
+//! ```
+//! A checkpoint writes the system bytes anew and the items that changed. What follows from the rest (activity, the
+//! certified tree) is rebuilt after loading.
 
+use super::ingress_history::Reduced;
 use crate::certified_state::CertifiedState;
 use crate::state::{
-    CanisterState, IngressHistory, PausedCall, Priority, ReplicatedState, Snapshot, SnapshotId, SubnetState,
-    SystemMetadata, SystemState,
+    CanisterState, HistoryPiece, IngressHistory, PausedCall, Priority, ReplicatedState, Snapshot, SnapshotId,
+    SubnetState, SystemMetadata, SystemState,
 };
 use replicore_engine::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
 use replicore_persistence::PageMap;
@@ -16,9 +23,49 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// One canister in parts.
+/// Which item of a state it is. Canisters come before pieces of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ItemKey {
+    /// A canister.
+    Canister(CanisterId),
+    /// A piece of the ingress history.
+    History(HistoryPiece),
+}
+
+impl ItemKey {
+    /// The key as a checkpoint has it: the bytes of the canister id, or the longer ones of a piece.
+    pub fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Canister(id) => id.as_slice().to_vec(),
+            Self::History(piece) => piece.key().to_vec(),
+        }
+    }
+
+    /// The key with these bytes; `None` where they are none.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match PrincipalId::try_from_slice(bytes) {
+            Ok(id) => Some(Self::Canister(CanisterId(id))),
+            Err(_) => HistoryPiece::from_key(bytes).map(Self::History),
+        }
+    }
+
+    fn hash_into(&self, hash: &mut blake3::Hasher) {
+        let piece;
+        let bytes = match self {
+            Self::Canister(id) => id.as_slice(),
+            Self::History(history) => {
+                piece = history.key();
+                &piece[..]
+            }
+        };
+        hash.update(&[bytes.len() as u8]);
+        hash.update(bytes);
+    }
+}
+
+/// One item of a state in parts: a canister, or a piece of the ingress history, which has metadata alone.
 #[derive(Clone, Debug)]
-pub struct CanisterParts {
+pub struct ItemParts {
     /// Everything but modules and pages.
     pub metadata: Vec<u8>,
     /// The module, then the modules of the snapshots.
@@ -73,8 +120,8 @@ struct SnapshotRecord {
 
 impl CanisterState {
     /// The canister in parts. Deterministic: equal canisters have equal parts.
-    pub fn to_parts(&self) -> CanisterParts {
-        let mut parts = CanisterParts {
+    pub fn to_parts(&self) -> ItemParts {
+        let mut parts = ItemParts {
             metadata: Vec::new(),
             blobs: Vec::new(),
             memories: Vec::new(),
@@ -95,7 +142,7 @@ impl CanisterState {
         parts
     }
 
-    /// The memory at `position` of [`CanisterParts::memories`].
+    /// The memory at `position` of [`ItemParts::memories`].
     fn memory_mut(&mut self, position: usize) -> Option<&mut WasmMemory> {
         let execution = match (position / 2).checked_sub(usize::from(self.execution.is_some())) {
             None => self.execution.as_mut()?,
@@ -114,7 +161,7 @@ impl CanisterState {
     ///
     /// # Errors
     /// The parts do not belong together or do not decode.
-    pub fn from_parts(parts: CanisterParts) -> Result<Self, CodecError> {
+    pub fn from_parts(parts: ItemParts) -> Result<Self, CodecError> {
         let record: CanisterRecord = decode("a canister", &parts.metadata)?;
         let mut pieces = Pieces {
             blobs: parts.blobs.into_iter(),
@@ -139,11 +186,11 @@ impl CanisterState {
     }
 }
 
-impl CanisterParts {
-    /// The digest of the canister: metadata, modules and the content of every page.
+impl ItemParts {
+    /// The digest of the item: metadata, modules and the content of every page.
     pub fn digest(&self) -> [u8; 32] {
         let memories: Vec<[u8; 32]> = self.memories.iter().map(PageMap::digest).collect();
-        canister_digest(blake3::hash(&self.metadata).as_bytes(), &memories)
+        item_digest(blake3::hash(&self.metadata).as_bytes(), &memories)
     }
 
     fn add(&mut self, execution: &ExecutionState) -> ExecutionRecord {
@@ -216,36 +263,66 @@ impl Pieces {
 }
 
 impl ReplicatedState {
-    /// Everything that belongs to no canister.
+    /// Everything that belongs to no item.
     pub fn system_bytes(&self) -> Vec<u8> {
-        encode(&(&self.metadata, &self.ingress_history, &self.subnet))
+        encode(&(&self.metadata, self.ingress_history.reduced(), &self.subnet))
     }
 
-    /// The state that consists of these parts: [`ReplicatedState::system_bytes`] and the canisters by their id's bytes.
+    /// Every item in parts, by ascending key. Costs time for the whole state.
+    pub fn items(&self) -> impl Iterator<Item = (ItemKey, ItemParts)> {
+        let canisters = self.canisters.iter();
+        let pieces = self.ingress_history.pieces().keys();
+        canisters
+            .map(|(id, canister)| (ItemKey::Canister(*id), canister.to_parts()))
+            .chain(pieces.filter_map(|piece| Some((ItemKey::History(*piece), self.history_parts(*piece)?))))
+    }
+
+    /// A piece of the ingress history as an item; `None` where it holds nothing.
+    pub fn history_parts(&self, piece: HistoryPiece) -> Option<ItemParts> {
+        Some(ItemParts {
+            metadata: self.ingress_history.piece_bytes(piece)?,
+            blobs: Vec::new(),
+            memories: Vec::new(),
+        })
+    }
+
+    /// The state that consists of these parts: [`ReplicatedState::system_bytes`] and the items by the bytes of their keys.
     ///
     /// # Errors
     /// The parts do not belong together or do not decode.
     pub fn from_parts(
         system: &[u8],
-        canisters: impl IntoIterator<Item = (Vec<u8>, CanisterParts)>,
+        items: impl IntoIterator<Item = (Vec<u8>, ItemParts)>,
     ) -> Result<Self, CodecError> {
-        let (metadata, ingress_history, subnet): (SystemMetadata, IngressHistory, SubnetState) =
+        let (metadata, reduced, subnet): (SystemMetadata, Reduced, SubnetState) =
             decode("the system metadata", system)?;
-        let mut state = Self::empty(metadata, ingress_history, subnet);
-        for (key, parts) in canisters {
-            let id = PrincipalId::try_from_slice(&key).map_err(|_| CodecError("a key is no canister id".into()))?;
-            let canister = CanisterState::from_parts(parts)?;
-            if canister.system.canister_id != CanisterId(id) {
-                return Err(CodecError(format!("canister {id} holds the state of another one")));
+        let mut state = Self::empty(metadata, IngressHistory::reduced_to(reduced), subnet);
+        for (key, parts) in items {
+            match ItemKey::from_bytes(&key) {
+                Some(ItemKey::Canister(id)) => {
+                    let canister = CanisterState::from_parts(parts)?;
+                    if canister.system.canister_id != id {
+                        return Err(CodecError(format!("canister {id} holds the state of another one")));
+                    }
+                    state.insert_canister(canister);
+                }
+                Some(ItemKey::History(piece)) => state
+                    .ingress_history
+                    .add_piece(piece, &parts.metadata)
+                    .map_err(|error| CodecError(format!("the ingress history, {piece:?}: {error}")))?,
+                None => {
+                    return Err(CodecError(
+                        "a key is neither a canister's nor the ingress history's".into(),
+                    ));
+                }
             }
-            state.insert_canister(canister);
         }
         let _all = state.settle();
         state.certified = CertifiedState::rebuild(&state);
         Ok(state)
     }
 
-    /// Puts memory `position` of a canister (in the order of [`CanisterParts::memories`]) on the files that hold it by
+    /// Puts memory `position` of a canister (in the order of [`ItemParts::memories`]) on the files that hold it by
     /// now. Content, hashes and what counts as changed stay as they are.
     pub fn rebase(&mut self, id: &CanisterId, position: usize, snapshot: &PageMap, stored: &PageMap) {
         let Some(canister) = self.canisters.get_mut(id) else {
@@ -261,25 +338,22 @@ impl ReplicatedState {
     }
 
     /// The hash of everything that the next round depends on. Costs time for the whole state; checkpoints keep the
-    /// digests of unchanged canisters.
+    /// digests of unchanged items.
     pub fn state_hash(&self) -> [u8; 32] {
-        let digests = self
-            .canisters
-            .iter()
-            .map(|(id, canister)| (*id, canister.to_parts().digest()));
+        let digests = self.items().map(|(key, parts)| (key, parts.digest()));
         state_hash(&self.system_bytes(), digests)
     }
 }
 
-/// The state hash of its parts: [`ReplicatedState::system_bytes`] and [`CanisterParts::digest`] in ascending order of ids.
-pub fn state_hash(system: &[u8], canisters: impl IntoIterator<Item = (CanisterId, [u8; 32])>) -> [u8; 32] {
-    state_hash_of_digests(blake3::hash(system).as_bytes(), canisters)
+/// The state hash of its parts: [`ReplicatedState::system_bytes`] and [`ItemParts::digest`] in ascending order of keys.
+pub fn state_hash(system: &[u8], items: impl IntoIterator<Item = (ItemKey, [u8; 32])>) -> [u8; 32] {
+    state_hash_of_digests(blake3::hash(system).as_bytes(), items)
 }
 
-/// [`CanisterParts::digest`] from the BLAKE3 digests of its parts. Modules are covered by their SHA-256 in the metadata.
-pub fn canister_digest(metadata: &[u8; 32], memories: &[[u8; 32]]) -> [u8; 32] {
+/// [`ItemParts::digest`] from the BLAKE3 digests of its parts. Modules are covered by their SHA-256 in the metadata.
+pub fn item_digest(metadata: &[u8; 32], memories: &[[u8; 32]]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
-    hash.update(b"replicore canister\x01");
+    hash.update(b"replicore item\x02");
     hash.update(metadata);
     for memory in memories {
         hash.update(memory);
@@ -288,17 +362,12 @@ pub fn canister_digest(metadata: &[u8; 32], memories: &[[u8; 32]]) -> [u8; 32] {
 }
 
 /// [`state_hash`] from the BLAKE3 digest of the system's bytes.
-pub fn state_hash_of_digests(
-    system: &[u8; 32],
-    canisters: impl IntoIterator<Item = (CanisterId, [u8; 32])>,
-) -> [u8; 32] {
+pub fn state_hash_of_digests(system: &[u8; 32], items: impl IntoIterator<Item = (ItemKey, [u8; 32])>) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
-    hash.update(b"replicore state\x01");
+    hash.update(b"replicore state\x02");
     hash.update(system);
-    for (id, digest) in canisters {
-        let bytes = id.as_slice();
-        hash.update(&[bytes.len() as u8]);
-        hash.update(bytes);
+    for (key, digest) in items {
+        key.hash_into(&mut hash);
         hash.update(&digest);
     }
     *hash.finalize().as_bytes()

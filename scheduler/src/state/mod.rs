@@ -18,9 +18,9 @@ pub use call_context::{
     CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
 };
 pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
-pub use codec::{CanisterParts, CodecError, canister_digest, state_hash, state_hash_of_digests};
+pub use codec::{CodecError, ItemKey, ItemParts, item_digest, state_hash, state_hash_of_digests};
 pub use daily_blocks::DailyBlocks;
-pub use ingress_history::IngressHistory;
+pub use ingress_history::{HistoryPiece, IngressHistory};
 pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};

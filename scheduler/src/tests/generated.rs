@@ -142,11 +142,8 @@ fn start(world: &mut World, index: u64) -> Ingress {
 
 /// Reads the state back from what a checkpoint holds: indices, tree and live executions are gone.
 pub fn read_back(state: &ReplicatedState) -> ReplicatedState {
-    let canisters = state
-        .canisters
-        .iter()
-        .map(|(id, canister)| (id.as_slice().to_vec(), canister.to_parts()));
-    ReplicatedState::from_parts(&state.system_bytes(), canisters).unwrap()
+    let items = state.items().map(|(key, parts)| (key.to_bytes(), parts));
+    ReplicatedState::from_parts(&state.system_bytes(), items).unwrap()
 }
 
 /// What holds after every round.

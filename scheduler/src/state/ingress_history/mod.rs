@@ -1,23 +1,36 @@
 //! What became of every ingress message, kept as long as its sender may ask and as long as it could be sent again.
 
-use imbl::OrdMap;
+mod pieces;
+#[cfg(test)]
+mod tests;
+
+pub use pieces::HistoryPiece;
+
+use imbl::{OrdMap, OrdSet};
 use replicore_types::limits::{INGRESS_HISTORY_BYTES_MAX, INGRESS_HISTORY_ENTRIES_MAX, INGRESS_HISTORY_TTL};
 use replicore_types::{IngressState, IngressStatus, MessageId, Time};
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Statuses by request id. A clone shares everything.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct IngressHistory {
     statuses: OrdMap<MessageId, Arc<IngressStatus>>,
     /// Requests by the batch time at which they got their answer, in the order in which they did. They are forgotten
     /// [`INGRESS_HISTORY_TTL`] later.
     answered: OrdMap<Time, Arc<Vec<MessageId>>>,
+    /// Requests without an answer, by when they were taken up.
+    open: OrdSet<(Time, MessageId)>,
     /// How far answers are reduced to `Done`: those given before this time, and so many of those given at it.
-    reduced: (Time, usize),
+    reduced: Reduced,
     /// Bytes of the answers kept.
     answer_bytes: u64,
+    /// The pieces that a checkpoint holds of this, and when each changed last. Derived.
+    changed_at: OrdMap<HistoryPiece, Time>,
 }
+
+/// A time, and how many of the answers given at it: see [`IngressHistory::next_to_reduce`].
+pub(super) type Reduced = (Time, usize);
 
 /// Bytes that the answer of a status takes.
 fn answer_bytes(state: &IngressState) -> u64 {
@@ -59,20 +72,32 @@ impl IngressHistory {
         self.set_all(&[(id, Arc::new(status))], now);
     }
 
-    /// Records many statuses, in their order.
+    /// Records many statuses, in their order. No request that has its answer is among them.
     pub fn set_all(&mut self, statuses: &[(MessageId, Arc<IngressStatus>)], now: Time) {
         let mut answered = Vec::new();
+        let mut opened = BTreeSet::new();
         for (id, status) in statuses {
             self.answer_bytes += answer_bytes(&status.state);
-            if status.state.is_terminal() {
-                answered.push(*id);
+            let old = self.statuses.insert(*id, Arc::clone(status));
+            if let Some(old) = old {
+                assert!(!old.state.is_terminal(), "request {id} was answered before");
+                self.open.remove(&(old.time, *id));
+                opened.insert(HistoryPiece::open(old.time));
             }
-            if let Some(old) = self.statuses.insert(*id, Arc::clone(status)) {
-                self.answer_bytes -= answer_bytes(&old.state);
+            match status.state.is_terminal() {
+                true => answered.push(*id),
+                false => {
+                    self.open.insert((status.time, *id));
+                    opened.insert(HistoryPiece::open(status.time));
+                }
             }
+        }
+        for piece in opened {
+            self.note_change(piece, now);
         }
         if !answered.is_empty() {
             Arc::make_mut(self.answered.entry(now).or_default()).extend(answered);
+            self.note_change(HistoryPiece::answered(now), now);
         }
     }
 
@@ -91,9 +116,18 @@ impl IngressHistory {
                 }
             }
             changed.extend_from_slice(&forgotten);
+            self.note_change(HistoryPiece::answered(time), now);
         }
-        while self.answer_bytes > INGRESS_HISTORY_BYTES_MAX as u64 {
+        self.reduce_to(INGRESS_HISTORY_BYTES_MAX as u64, now, &mut changed);
+        changed
+    }
+
+    /// Reduces the oldest answers to `Done` while those kept have more than `bytes_max` bytes.
+    pub(crate) fn reduce_to(&mut self, bytes_max: u64, now: Time, changed: &mut Vec<MessageId>) {
+        let mut pieces = BTreeSet::new();
+        while self.answer_bytes > bytes_max {
             let Some(id) = self.next_to_reduce() else { break };
+            pieces.insert(HistoryPiece::answered(self.reduced.0));
             if let Some(old) = self.statuses.get(&id).cloned() {
                 self.answer_bytes -= answer_bytes(&old.state);
                 let state = IngressState::Done;
@@ -107,7 +141,22 @@ impl IngressHistory {
                 changed.push(id);
             }
         }
-        changed
+        for piece in pieces {
+            self.note_change(piece, now);
+        }
+    }
+
+    /// A history without statuses, which has been reduced so far.
+    pub(super) fn reduced_to(reduced: Reduced) -> Self {
+        Self {
+            reduced,
+            ..Self::default()
+        }
+    }
+
+    /// How far answers are reduced: what belongs to no piece.
+    pub(super) fn reduced(&self) -> Reduced {
+        self.reduced
     }
 
     /// The request with the oldest answer that is kept whole; it counts as reduced from now on.
