@@ -15,6 +15,7 @@ mod induct;
 pub mod inspect;
 pub mod limits;
 pub mod management;
+mod management_wave;
 mod message;
 pub mod outcall;
 pub mod query;

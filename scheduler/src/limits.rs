@@ -55,7 +55,10 @@ pub fn message_memory_allowed(held: NumBytes) -> NumBytes {
     NumBytes(share.max(MESSAGE_MEMORY_GUARANTEED_PER_CANISTER_BYTES))
 }
 
-/// Instructions that management calls may use in one iteration; the call that exceeds it is the last one.
+/// Management calls that are executed side by side: as many as the total of a round counts cores.
+pub const MANAGEMENT_WAVE_CALLS: usize = 4;
+
+/// Instructions that management calls may use in one iteration; the wave that exceeds it is the last one.
 pub const MANAGEMENT_ITERATION_INSTRUCTIONS_MAX: u64 = 500_000_000;
 
 /// Instructions of management calls and of the code install under way beyond which a round takes up no further call:

@@ -1,8 +1,6 @@
-//! Calls of the management canister: when they run, and how their answers find their way.
+//! Calls of the management canister: what follows from them, and how answers find their way.
 
-use crate::limits::{
-    MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS, MANAGEMENT_ITERATION_INSTRUCTIONS_MAX, MANAGEMENT_ROUND_INSTRUCTIONS_MAX,
-};
+use crate::limits::MANAGEMENT_CALL_OVERHEAD_INSTRUCTIONS;
 use crate::management::{self, Answer, ManagementWork};
 use crate::round::Round;
 use crate::state::{CallOrigin, CanisterStatus, StopContext, SubnetCallContext, SubnetCallKind, SubnetMessage};
@@ -14,45 +12,21 @@ use replicore_types::{
     CallbackId, CanisterId, ConsensusResponse, ErrorCode, IngressState, IngressStatus, Payload, Randomness, RejectCode,
     RejectContext, Response, ResponsePayload, Time, UserError,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Candid of no values.
 const EMPTY_REPLY: &[u8] = b"DIDL\0\0";
 
 impl<E: Execute> Round<'_, E> {
-    /// Executes management calls in their order until the iteration's share is used up. Calls about a canister with a
-    /// message between slices wait, and those behind them about the same canister too. Returns whether one was executed.
-    pub fn execute_management(&mut self) -> bool {
-        let mut waiting = VecDeque::new();
-        let mut blocked: BTreeSet<CanisterId> = BTreeSet::new();
-        let (mut spent, mut executed) = (0, false);
-        while spent < MANAGEMENT_ITERATION_INSTRUCTIONS_MAX
-            && self.management_instructions < MANAGEMENT_ROUND_INSTRUCTIONS_MAX
-        {
-            let Some(message) = self.state.subnet.inbox.pop_front() else {
-                break;
-            };
-            let installs = self.state.subnet.long_install.is_some() && management::is_install(&message);
-            if let Some(id) = about(&message)
-                && (installs || blocked.contains(&id) || self.state.is_between_slices(&id))
-            {
-                blocked.insert(id);
-                waiting.push_back(message);
-                continue;
-            }
-            spent += self.execute_management_call(&message);
-            executed = true;
-        }
-        waiting.append(&mut self.state.subnet.inbox);
-        self.state.subnet.inbox = waiting;
-        executed
-    }
-
-    fn execute_management_call(&mut self, message: &SubnetMessage) -> u64 {
+    /// What follows from a call that was executed.
+    pub fn finish_management_call(
+        &mut self,
+        message: &SubnetMessage,
+        work: ManagementWork,
+        touched_before: BTreeSet<CanisterId>,
+    ) -> u64 {
         self.stats.management_calls += 1;
-        let touched_before = std::mem::take(&mut self.state.touched);
-        let work = management::execute(message, &mut self.state, self.engine);
         if let SubnetMessage::Ingress(ingress) = message {
             // Where the answer is among those below it replaces this.
             let status = IngressStatus {
@@ -232,13 +206,4 @@ impl<E: Execute> Round<'_, E> {
 fn is_overdue(context: &StopContext, now: Time) -> bool {
     let (StopContext::Ingress { started, .. } | StopContext::Canister { started, .. }) = context;
     now.since(*started) >= STOP_CANISTER_TIMEOUT
-}
-
-/// The canister that a management call is about.
-fn about(message: &SubnetMessage) -> Option<CanisterId> {
-    let (method, payload) = match message {
-        SubnetMessage::Ingress(ingress) => (&ingress.method_name, &ingress.method_payload),
-        SubnetMessage::Request(request) => (&request.method_name, &request.payload),
-    };
-    management::effective_canister_id(method, payload).ok().flatten()
 }

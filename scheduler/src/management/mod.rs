@@ -72,10 +72,7 @@ pub struct ManagementWork {
 
 /// Executes one call. `state.metadata.time` is the time of the batch.
 pub fn execute<E: Execute>(message: &SubnetMessage, state: &mut ReplicatedState, engine: &E) -> ManagementWork {
-    let (name, payload) = match message {
-        SubnetMessage::Ingress(ingress) => (ingress.method_name.as_str(), &ingress.method_payload),
-        SubnetMessage::Request(request) => (request.method_name.as_str(), &request.payload),
-    };
+    let (name, payload) = call_of(message);
     let mut work = Work::new(message, state, engine);
     let result = dispatch(name, payload, &mut work);
     settings::charge_delayed_ingress_fee(message, work.state);
@@ -91,13 +88,57 @@ pub fn resume_install<E: Execute>(state: &mut ReplicatedState, engine: &E) -> Op
     Some(work.finish(result))
 }
 
+/// The name and the argument of a call.
+fn call_of(message: &SubnetMessage) -> (&str, &Payload) {
+    match message {
+        SubnetMessage::Ingress(ingress) => (&ingress.method_name, &ingress.method_payload),
+        SubnetMessage::Request(request) => (&request.method_name, &request.payload),
+    }
+}
+
+/// The canister that a call is about.
+pub(crate) fn about(message: &SubnetMessage) -> Option<CanisterId> {
+    let (name, payload) = call_of(message);
+    effective_canister_id(name, payload).ok().flatten()
+}
+
 /// True for calls that install code: one of them waits while another one is between slices.
 pub(crate) fn is_install(message: &SubnetMessage) -> bool {
-    let name = match message {
-        SubnetMessage::Ingress(ingress) => ingress.method_name.as_str(),
-        SubnetMessage::Request(request) => request.method_name.as_str(),
+    let rule = methods::rule_of(call_of(message).0);
+    rule.is_ok_and(|rule| matches!(rule.method, Method::InstallCode | Method::InstallChunkedCode))
+}
+
+/// True for calls that may take long and change nothing but the canister that they are about, the modules that the
+/// subnet knows and, installs, the install under way. What they read of other canisters [`canisters_read`] says.
+pub(crate) fn keeps_to_its_canister(message: &SubnetMessage) -> bool {
+    let rule = methods::rule_of(call_of(message).0);
+    rule.is_ok_and(|rule| {
+        matches!(
+            rule.method,
+            Method::InstallCode
+                | Method::InstallChunkedCode
+                | Method::LoadCanisterSnapshot
+                | Method::TakeCanisterSnapshot
+                | Method::UploadCanisterSnapshotData
+                | Method::UploadCanisterSnapshotMetadata
+                | Method::UploadChunk
+        )
+    })
+}
+
+/// The canisters that a call of [`keeps_to_its_canister`] looks at.
+pub(crate) fn canisters_read(message: &SubnetMessage) -> Vec<CanisterId> {
+    let (name, payload) = call_of(message);
+    let other = match methods::rule_of(name).map(|rule| rule.method) {
+        Ok(Method::InstallChunkedCode) => types::decode::<types::InstallChunkedCodeArgs>(payload)
+            .ok()
+            .and_then(|args| args.store_canister.map(CanisterId)),
+        Ok(Method::LoadCanisterSnapshot) => types::decode::<types::LoadSnapshotArgs>(payload)
+            .ok()
+            .and_then(|args| snapshots::owner(&args.snapshot_id)),
+        _ => None,
     };
-    methods::rule_of(name).is_ok_and(|rule| matches!(rule.method, Method::InstallCode | Method::InstallChunkedCode))
+    about(message).into_iter().chain(other).collect()
 }
 
 fn dispatch<E: Execute>(name: &str, payload: &Payload, work: &mut Work<'_, E>) -> Result<Reply, UserError> {

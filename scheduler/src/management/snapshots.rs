@@ -145,6 +145,11 @@ pub(crate) fn parse_id(bytes: &[u8]) -> Result<SnapshotId, UserError> {
     parsed.ok_or_else(|| error::invalid_payload("Error decoding candid: the snapshot id is malformed"))
 }
 
+/// The canister whose snapshot these bytes name, if they name one.
+pub(crate) fn owner(bytes: &[u8]) -> Option<CanisterId> {
+    parse_id(bytes).ok().map(|id| id.canister_id)
+}
+
 /// `load_canister_snapshot`: of this canister, or of another one that the caller controls too.
 pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) -> Result<Reply, UserError> {
     let id = CanisterId(args.canister_id);

@@ -4,6 +4,7 @@ mod calls;
 mod fairness;
 mod generated;
 mod installs;
+mod management_waves;
 mod outside;
 mod queries;
 mod rounds;
