@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ablation;
 pub mod baseline;
 pub mod embedded;
 mod engine;
@@ -20,6 +21,7 @@ mod persistence;
 mod persistence_states;
 pub mod profile;
 mod queries;
+pub mod replicas;
 pub mod report;
 mod scheduler;
 mod scheduler_history;

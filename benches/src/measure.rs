@@ -94,6 +94,34 @@ impl Effort {
     }
 }
 
+/// Median and spread of some samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Median.
+    pub value: f64,
+    /// Lower end of the 95 % confidence interval of the median; of the whole range where there are fewer than six.
+    pub low: f64,
+    /// Upper end of it.
+    pub high: f64,
+    /// Number of samples.
+    pub runs: usize,
+}
+
+impl Summary {
+    /// Of these samples, of which there is at least one.
+    pub fn of(mut samples: Vec<f64>) -> Self {
+        assert!(!samples.is_empty(), "a summary needs a sample");
+        samples.sort_by(f64::total_cmp);
+        let (low, high) = median_interval(samples.len());
+        Self {
+            value: median(&samples),
+            low: samples[low],
+            high: samples[high],
+            runs: samples.len(),
+        }
+    }
+}
+
 /// One measured figure.
 #[derive(Clone, Debug)]
 pub struct Figure {
@@ -117,17 +145,15 @@ pub struct Figure {
 
 impl Figure {
     /// The figure of these samples, of which there is at least one.
-    pub fn of(id: &'static str, unit: &'static str, mut samples: Vec<f64>, root: String) -> Self {
-        assert!(!samples.is_empty(), "{id}: a figure needs a run");
-        samples.sort_by(f64::total_cmp);
-        let (low, high) = median_interval(samples.len());
+    pub fn of(id: &'static str, unit: &'static str, samples: Vec<f64>, root: String) -> Self {
+        let Summary { value, low, high, runs } = Summary::of(samples);
         Self {
             id,
-            value: median(&samples),
+            value,
             unit,
-            low: samples[low],
-            high: samples[high],
-            runs: samples.len(),
+            low,
+            high,
+            runs,
             root,
             against: BTreeMap::new(),
         }

@@ -14,15 +14,13 @@ pub use ladder::{idle_connections, ladder};
 pub use signed::{signed_update_load, signed_updates};
 pub use validation::validation;
 
-use crate::BenchError;
 use crate::measure::{Effort, Figure};
+use crate::{BenchError, replicas};
 use replicore::Replica;
-use replicore::config::Config;
 use replicore_workloads::agent::{fetch_root_key, fetch_state_root};
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::ledger::{self, LoadOptions, Progress};
 use replicore_workloads::{Agent, Identity};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -62,11 +60,7 @@ impl Running {
     /// Starts a replica on a fresh directory and deploys the ledger.
     pub(crate) fn start() -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
-        let config = Config {
-            state_dir: directory.path().join("state"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            ..Config::default()
-        };
+        let config = replicas::config(&directory.path().join("state"));
         let replica = Replica::start(&config).map_err(BenchError::new)?;
         let address = replica.local_addr();
         let verifier = Verifier::new(&fetch_root_key(address).map_err(BenchError::new)?).map_err(BenchError::new)?;

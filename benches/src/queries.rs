@@ -3,11 +3,10 @@
 //! The client is one thread that keeps a small pipeline full on each of its connections and only frames what comes
 //! back, so that it takes as little as possible of the machine that it shares with the replica.
 
-use crate::BenchError;
 use crate::measure::{Effort, Figure};
+use crate::{BenchError, replicas};
 use candid::{CandidType, Decode, Encode, Principal};
 use replicore::Replica;
-use replicore::config::Config;
 use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::request::anonymous_query;
@@ -99,11 +98,7 @@ struct Running {
 impl Running {
     fn start(cache_bytes_max: usize) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
-        let mut config = Config {
-            state_dir: directory.path().join("state"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            ..Config::default()
-        };
+        let mut config = replicas::config(&directory.path().join("state"));
         config.queries.cache_bytes_max = cache_bytes_max;
         let replica = Replica::start(&config).map_err(BenchError::new)?;
         let canister = deploy(replica.local_addr())?;

@@ -1,5 +1,6 @@
 //! The figures as one self-contained HTML file: tables, and plots as SVG inside it. Nothing is loaded from anywhere.
 
+use crate::ablation::Worth;
 use crate::baseline::{Baseline, Verdict, more_is_better};
 use crate::{BenchError, Figure, Machine};
 use plotters::coord::types::RangedCoordf64;
@@ -39,6 +40,8 @@ pub struct Page<'a> {
     pub left_out: &'a [(String, String)],
     /// What they are compared with.
     pub baseline: Option<&'a Baseline>,
+    /// What mechanisms are worth; empty where that was not measured.
+    pub ablation: &'a [Worth],
 }
 
 /// One row of a plot: a value with its interval.
@@ -68,6 +71,7 @@ impl Page<'_> {
         self.section(&mut html, "Ratios", self.ratios()?);
         self.section(&mut html, "Times, on a logarithmic axis", self.times()?);
         self.section(&mut html, "Against the baseline", self.changes()?);
+        self.section(&mut html, "What mechanisms are worth", self.ablation()?);
         for layer in self.layers() {
             self.table(&mut html, layer);
         }
@@ -167,6 +171,32 @@ impl Page<'_> {
         }
         let caption = "Value over the baseline's; grey is within noise, blue better, red worse.";
         Ok(vec![(caption.to_owned(), bars(&rows, Some(1.0))?)])
+    }
+
+    /// Throughput without each mechanism, one plot per application.
+    fn ablation(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let tables = self.ablation.chunk_by(|one, other| one.workload == other.workload);
+        tables
+            .map(|table| {
+                let rows: Vec<Row> = table
+                    .iter()
+                    .map(|worth| Row {
+                        label: format!("without {}", worth.variant).replace("without all off", "all off"),
+                        value: worth.throughput_ratio.value,
+                        low: worth.throughput_ratio.low,
+                        high: worth.throughput_ratio.high,
+                        color: if worth.variant == "all off" { LINE } else { OURS },
+                    })
+                    .collect();
+                let caption = format!(
+                    "{}: operations a second over those with everything ({} /s), in turn; below 1 the mechanism is worth \
+                     something",
+                    table[0].workload,
+                    short(table[0].per_second[1].value)
+                );
+                Ok((caption, bars(&rows, Some(1.0))?))
+            })
+            .collect()
     }
 
     /// Layers in the order of their first figure.
@@ -435,6 +465,7 @@ mod tests {
             figures: &figures,
             left_out: &left_out,
             baseline: None,
+            ablation: &[],
         };
         let html = page.html().unwrap();
         for wanted in ["engine.noop_update_us", "redis_always_rps", "not &lt;installed&gt;"] {

@@ -11,8 +11,10 @@ mod replay;
 mod start;
 mod verify;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use replicore::config::{Config, ConfigError};
+use replicore::mechanisms::Mechanism;
 use replicore_netstack::NetBackend;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,6 +75,8 @@ pub struct StartArgs {
     /// Network backend.
     #[arg(long, value_enum)]
     pub net: Option<NetArg>,
+    #[command(flatten)]
+    pub without: WithoutArgs,
     /// Serve replicas that follow this one at this address; whoever reaches it can read the whole state.
     #[arg(long, value_name = "ADDR:PORT")]
     pub sync_listen: Option<SocketAddr>,
@@ -89,6 +93,33 @@ pub struct StartArgs {
     /// Logs as JSON lines instead of text.
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// Mechanisms to switch off, for comparison. No result depends on them.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WithoutArgs {
+    /// Switch a mechanism off, to see what it is worth: its conservative alternative stands in its place, and no result
+    /// changes. Several are separated by commas; `all` is the conservative design.
+    #[arg(long, value_name = "MECHANISM", value_delimiter = ',', value_parser = mechanism_names())]
+    pub without: Vec<String>,
+}
+
+fn mechanism_names() -> PossibleValuesParser {
+    let named = |mechanism: Mechanism| PossibleValue::new(mechanism.name()).help(mechanism.alternative());
+    PossibleValuesParser::new(Mechanism::ALL.map(named).into_iter().chain([PossibleValue::new(ALL)]))
+}
+
+/// Stands for every mechanism.
+const ALL: &str = "all";
+
+impl WithoutArgs {
+    /// What is to be switched off.
+    pub fn mechanisms(&self) -> Vec<Mechanism> {
+        if self.without.iter().any(|name| name == ALL) {
+            return Mechanism::ALL.to_vec();
+        }
+        self.without.iter().filter_map(|name| name.parse().ok()).collect()
+    }
 }
 
 /// The spelling of [`NetBackend`] on the command line.
@@ -170,6 +201,9 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
             NetArg::Uring => NetBackend::Uring,
             NetArg::Epoll => NetBackend::Epoll,
         };
+    }
+    for mechanism in args.without.mechanisms() {
+        mechanism.switch_off(&mut config);
     }
     config.validate()?;
     Ok(config)

@@ -37,7 +37,7 @@ const BRING_FORWARD_PAGES_MAX: u64 = 2_048;
 pub struct EngineConfig {
     /// Compiled modules kept in memory.
     pub modules_max: NonZeroUsize,
-    /// Canisters whose instance is kept warm for replicated messages.
+    /// Canisters whose instance is kept warm for replicated messages; with none every message gets a new instance.
     pub warm_canisters_max: usize,
     /// Canisters whose instances are kept warm for queries.
     pub warm_query_canisters_max: usize,

@@ -34,6 +34,8 @@ pub struct ServerConfig {
     pub limits: NetLimits,
     /// The signature cache.
     pub signature_cache: SignatureCacheConfig,
+    /// Whether Ed25519 signatures that came together are verified together. The answers are the same.
+    pub signature_batches: bool,
 }
 
 impl Default for ServerConfig {
@@ -45,6 +47,7 @@ impl Default for ServerConfig {
             ring: RingFeatures::default(),
             limits: NetLimits::default(),
             signature_cache: SignatureCacheConfig::default(),
+            signature_batches: true,
         }
     }
 }

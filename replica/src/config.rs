@@ -31,6 +31,8 @@ pub struct Config {
     pub net: NetBackend,
     /// Network threads, each with its own event loop. Zero means one per CPU.
     pub net_threads: usize,
+    /// Whether Ed25519 signatures that came together are verified together. Never changes an answer.
+    pub signature_batches: bool,
     /// What kind of subnet a new state directory is created as. An existing directory keeps its own.
     pub subnet: SubnetConfig,
     /// Which calls are admitted.
@@ -109,6 +111,8 @@ pub struct RoundsConfig {
     /// How old the certified time of an idle replica may get, in milliseconds: clients refuse certificates and query
     /// answers that are minutes old.
     pub freshness_ms: u64,
+    /// Whether a round brings the certified tree up to date, instead of making all of it anew. Never changes a result.
+    pub incremental_hash: bool,
 }
 
 /// When checkpoints are taken. More often means faster recovery and more writing.
@@ -155,7 +159,7 @@ pub struct QueriesConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
-    /// Canisters that keep a warm instance for updates, and as many for queries.
+    /// Canisters that keep a warm instance for updates, and as many for queries. Zero sets one up with each message.
     pub warm_instances_max: usize,
     /// Compiled modules kept in memory.
     pub compiled_modules_max: usize,
@@ -213,6 +217,7 @@ impl Default for Config {
             cores: 0,
             net: NetBackend::default(),
             net_threads: 0,
+            signature_batches: true,
             subnet: SubnetConfig::default(),
             admission: AdmissionConfig::default(),
             pool: PoolConfig::default(),
@@ -249,6 +254,7 @@ impl Default for RoundsConfig {
             batch_bytes_max: 32 * 1024 * 1024,
             idle_interval_ms: 1_000,
             freshness_ms: 5_000,
+            incremental_hash: true,
         }
     }
 }
@@ -399,7 +405,6 @@ impl Config {
         at_least("queries.waiting_ms_max", self.queries.waiting_ms_max as usize, 1)?;
         at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
         at_most("signature_cache.entries", self.signature_cache.entries, SIGNATURES_MAX)?;
-        at_least("engine.warm_instances_max", self.engine.warm_instances_max, 1)?;
         at_most("engine.warm_instances_max", self.engine.warm_instances_max, KEPT_MAX)?;
         at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
         at_most(

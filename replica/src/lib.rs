@@ -36,6 +36,7 @@ mod exposition;
 mod failure;
 pub mod follow;
 mod machine;
+pub mod mechanisms;
 mod metrics;
 mod observation;
 pub mod offline;

@@ -32,6 +32,14 @@ impl StateMachine {
         Self { state, engine, cores }
     }
 
+    /// The same machine, whose rounds make all of the certified tree anew instead of what changed: what there is to measure
+    /// the incremental tree against. The roots are the same.
+    #[must_use]
+    pub fn rebuilding_the_tree(mut self) -> Self {
+        self.state.certified.rebuild_always();
+        self
+    }
+
     /// An empty subnet with made-up keys, for tests and transcripts.
     pub fn for_test(subnet: SubnetConfig, engine: Arc<Engine>) -> Self {
         let root_key: Arc<[u8]> = Arc::from(&[7; 133][..]);

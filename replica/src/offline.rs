@@ -149,13 +149,12 @@ pub fn replay(
     config: &Config,
 ) -> Result<Replayed, RecoveryError> {
     let engine = Engine::new(engine_config(config, state_dir)).map_err(RecoveryError::Engine)?;
-    replay_on(
-        Arc::new(engine),
-        SchedulerCores(config.scheduler_cores()),
-        state_dir,
-        from,
-        to,
-    )
+    let cores = SchedulerCores(config.scheduler_cores());
+    let make = |state| match config.rounds.incremental_hash {
+        true => StateMachine::new(state, Arc::new(engine), cores),
+        false => StateMachine::new(state, Arc::new(engine), cores).rebuilding_the_tree(),
+    };
+    replay_with(make, state_dir, from, to)
 }
 
 /// [`replay`] on an engine of the caller's: one that profiles, for instance.
@@ -165,6 +164,15 @@ pub fn replay(
 pub fn replay_on(
     engine: Arc<Engine>,
     cores: SchedulerCores,
+    state_dir: &Path,
+    from: Option<u64>,
+    to: Option<u64>,
+) -> Result<Replayed, RecoveryError> {
+    replay_with(|state| StateMachine::new(state, engine, cores), state_dir, from, to)
+}
+
+fn replay_with(
+    make: impl FnOnce(ReplicatedState) -> StateMachine,
     state_dir: &Path,
     from: Option<u64>,
     to: Option<u64>,
@@ -182,7 +190,7 @@ pub fn replay_on(
         let what = format!("height {from} is asked for, and the oldest checkpoint is at height {checkpoint}");
         return Err(RecoveryError::NothingToReplay(what));
     }
-    let mut machine = StateMachine::new(start, engine, cores);
+    let mut machine = make(start);
     let (log, _) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
     let mut replayed = Replayed {
         checkpoint,

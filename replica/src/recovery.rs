@@ -172,6 +172,10 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     };
     check_identity(&state, &root_key, node_key.node_id(), &secrets, config)?;
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
+    let machine = match config.rounds.incremental_hash {
+        true => machine,
+        false => machine.rebuilding_the_tree(),
+    };
     let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), log_options())?;
     info!(?tail, "batch log opened");
     let machine = replay(machine, &log)?;

@@ -494,6 +494,7 @@ pub(crate) fn server_config(config: &Config) -> ServerConfig {
             ..config.http.clone()
         },
         signature_cache: config.signature_cache.clone(),
+        signature_batches: config.signature_batches,
         ..ServerConfig::default()
     }
 }

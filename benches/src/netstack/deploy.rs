@@ -1,9 +1,8 @@
 //! A replica with a canister that does nothing, and that certifies what it is told to.
 
-use crate::BenchError;
+use crate::{BenchError, replicas};
 use candid::{CandidType, Decode, Encode, Principal};
 use replicore::Replica;
-use replicore::config::Config;
 use replicore_types::{CanisterId, PrincipalId};
 use replicore_workloads::agent::{fetch_root_key, fetch_state_root};
 use replicore_workloads::certificate::Verifier;
@@ -69,11 +68,7 @@ pub(super) struct Deployed {
 impl Deployed {
     pub(super) fn start() -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
-        let config = Config {
-            state_dir: directory.path().join("state"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            ..Config::default()
-        };
+        let config = replicas::config(&directory.path().join("state"));
         let replica = Replica::start(&config).map_err(BenchError::new)?;
         let address = replica.local_addr();
         let root_key = fetch_root_key(address).map_err(BenchError::new)?;

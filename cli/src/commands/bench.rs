@@ -1,10 +1,11 @@
 //! `replicore bench`
 
-use super::CliError;
+use super::{CliError, WithoutArgs};
 use clap::Args;
+use replicore_benches::ablation::{self, Variant, Worth};
 use replicore_benches::baseline::{self, Baseline, Verdict};
 use replicore_benches::report::Page;
-use replicore_benches::{Effort, Figure, Machine, Report};
+use replicore_benches::{Effort, Figure, Machine, Report, replicas};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +40,17 @@ pub struct BenchArgs {
     /// Write a report with plots to this file, which needs nothing else to be looked at.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// What each mechanism is worth: modelled applications on replicas that lack one of them, beside replicas that have
+    /// all, and on one that lacks all. Measures no figure unless some are named.
+    #[arg(long)]
+    ablation: bool,
+    /// With --ablation: the applications (`replicore load --list` names them), separated by commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "ablation")]
+    workload: Vec<String>,
+    /// Replicas to be measured go without these; figures of single layers stay as they are. With --ablation: only these
+    /// mechanisms, each by itself.
+    #[command(flatten)]
+    without: WithoutArgs,
     /// List the ids and measure nothing.
     #[arg(long)]
     list: bool,
@@ -65,7 +77,15 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     };
     printer.say(&machine.line());
     check_machine(args, printer.baseline.as_ref(), &machine)?;
-    replicore_benches::run(&args.ids, &effort, &mut printer)?;
+    let mut worth = Vec::new();
+    if args.ablation {
+        ablate(args, &effort, &printer, &mut worth)?;
+    } else {
+        replicas::go_without(args.without.mechanisms());
+    }
+    if !args.ablation || !args.ids.is_empty() {
+        replicore_benches::run(&args.ids, &effort, &mut printer)?;
+    }
     if let Some(path) = &args.save {
         let mut file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         writeln!(file, "{}", baseline::stamp_line(&machine))?;
@@ -79,6 +99,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
             figures: &printer.figures,
             left_out: &printer.left_out,
             baseline: printer.baseline.as_ref(),
+            ablation: &worth,
         };
         std::fs::write(path, page.html()?).map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -87,6 +108,30 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     }
     eprintln!("worse than the baseline beyond noise: {}", printer.worse.join(", "));
     Ok(ExitCode::FAILURE)
+}
+
+/// Measures what mechanisms are worth, a table for each application.
+fn ablate(args: &BenchArgs, effort: &Effort, printer: &Printer, worth: &mut Vec<Worth>) -> Result<(), CliError> {
+    let named = args.without.mechanisms();
+    let is_wanted = |variant: &Variant| named.is_empty() || variant.without.iter().any(|one| named.contains(one));
+    let variants: Vec<Variant> = Variant::all().into_iter().filter(is_wanted).collect();
+    ablation::run(&args.workload, &variants, effort, |table| {
+        if let Some(first) = table.first() {
+            printer.say(&format!(
+                "\n{} (ratios to a replica with everything)\n{}",
+                first.workload,
+                Worth::head()
+            ));
+        }
+        for line in table {
+            printer.say(&line.line());
+            if args.json {
+                println!("{}", line.to_json());
+            }
+        }
+        worth.extend_from_slice(table);
+    })?;
+    Ok(())
 }
 
 fn check_machine(args: &BenchArgs, baseline: Option<&Baseline>, machine: &Machine) -> Result<(), CliError> {

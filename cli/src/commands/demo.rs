@@ -1,6 +1,6 @@
 //! `replicore demo`: the main job from end to end, as a user would see it.
 
-use super::{CliError, NetArg};
+use super::{CliError, NetArg, WithoutArgs};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use replicore_workloads::agent::{fetch_root_key, fetch_state_root};
@@ -34,6 +34,8 @@ pub struct DemoArgs {
     /// Network backend of the replica.
     #[arg(long, value_enum, default_value = "auto")]
     net: NetArg,
+    #[command(flatten)]
+    without: WithoutArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -51,7 +53,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, CliError> {
         }
     };
     let start = Instant::now();
-    let mut replica = RunningReplica::start(directory.path(), args.net)?;
+    let mut replica = RunningReplica::start(directory.path(), args)?;
     let cold_start = start.elapsed();
     say(&format!(
         "replica    http://{} (ready in {} ms)",
@@ -81,7 +83,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, CliError> {
 
     replica.kill()?;
     let start = Instant::now();
-    let recovered = RunningReplica::start(directory.path(), args.net)?;
+    let recovered = RunningReplica::start(directory.path(), args)?;
     let recovery = start.elapsed();
     let recovered_root = fetch_state_root(recovered.address, canister, &verifier)?;
     ledger::check(recovered.address, canister, &verifier, &report.balances)?;
@@ -198,7 +200,7 @@ struct RunningReplica {
 }
 
 impl RunningReplica {
-    fn start(state_dir: &Path, net: NetArg) -> Result<Self, CliError> {
+    fn start(state_dir: &Path, args: &DemoArgs) -> Result<Self, CliError> {
         let port_file = state_dir.join("port");
         // Left over from a killed replica; it may not exist.
         let _absent = std::fs::remove_file(&port_file);
@@ -206,14 +208,16 @@ impl RunningReplica {
         // compares the root after the load with the one after the recovery, so there must be none in between.
         let config = state_dir.join("replicore.toml");
         std::fs::write(&config, "[rounds]\nfreshness_ms = 240000\n")?;
-        let net = match net {
+        let net = match args.net {
             NetArg::Auto => "auto",
             NetArg::Uring => "uring",
             NetArg::Epoll => "epoll",
         };
+        let without = &args.without.without;
         let mut process = Command::new(std::env::current_exe()?)
             .args(["start", "--listen", "127.0.0.1:0", "--net", net, "--state-dir"])
             .arg(state_dir.join("state"))
+            .args(without.iter().flat_map(|name| ["--without", name.as_str()]))
             .arg("--config")
             .arg(&config)
             .arg("--port-file")

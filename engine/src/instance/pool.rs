@@ -23,6 +23,8 @@ type Shard = LruCache<CanisterId, Vec<Idle>>;
 /// Idle instances by canister.
 pub(crate) struct InstancePool {
     shards: Vec<Mutex<Shard>>,
+    /// False where no instance is kept: every message gets a new one.
+    keeps: bool,
     instances_per_canister_max: usize,
     /// Memory of all idle instances, and its bound. An instance that is in use is not counted: there are as many as
     /// threads and paused messages.
@@ -31,12 +33,13 @@ pub(crate) struct InstancePool {
 }
 
 impl InstancePool {
-    /// A pool for about `canisters_max` canisters, each with up to `instances_per_canister_max` instances, that take no
+    /// A pool for about `canisters_max` canisters (none keeps nothing), each with up to `instances_per_canister_max` instances, that take no
     /// more than about `bytes_max` bytes together.
     pub(crate) fn new(canisters_max: usize, instances_per_canister_max: usize, bytes_max: u64) -> Self {
         let per_shard = NonZeroUsize::new(canisters_max.div_ceil(SHARDS)).unwrap_or(NonZeroUsize::MIN);
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(LruCache::new(per_shard))).collect(),
+            keeps: canisters_max > 0,
             instances_per_canister_max,
             bytes: AtomicU64::new(0),
             bytes_max,
@@ -78,6 +81,9 @@ impl InstancePool {
 
     /// Keeps an idle instance; what has no room is dropped.
     pub(crate) fn put(&self, canister: CanisterId, instance: Box<Instance>) {
+        if !self.keeps {
+            return;
+        }
         let bytes = instance.memory_bytes();
         let kept = Idle { instance, bytes };
         // Dropping an instance unmaps memory: that happens after the lock is released.

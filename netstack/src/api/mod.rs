@@ -48,7 +48,7 @@ impl Api {
     pub(crate) fn new(config: &ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<Self> {
         Ok(Self {
             service,
-            verifier: Verifier::new(&config.signature_cache)?,
+            verifier: Verifier::new(&config.signature_cache)?.with_batches(config.signature_batches),
             ingress_bytes_max: config.limits.ingress_bytes_max,
             calls: Gauge::new(config.limits.calls_in_flight_max),
             queries: Gauge::new(config.limits.queries_in_flight_max),

@@ -168,6 +168,11 @@ impl<T> Batch<T> {
         std::mem::take(&mut self.stats)
     }
 
+    /// Has what waits now verified one by one.
+    pub(super) fn verify_singly(&mut self) {
+        self.suspicion = self.suspicion.max(self.waiting.len() as u32);
+    }
+
     /// Verifies all that waits and hands each request to `done` with its outcome, in the order in which they came.
     pub(super) fn prove(
         &mut self,

@@ -160,6 +160,8 @@ pub struct Verifier {
     cache: Option<SignatureCache>,
     bls_keys: BlsKeys,
     ed25519_keys: Ed25519Keys,
+    /// False where every Ed25519 signature is verified by itself.
+    batches: bool,
 }
 
 /// What is left to do before an envelope counts as verified.
@@ -196,7 +198,14 @@ impl Verifier {
             cache: SignatureCache::new(config)?,
             bls_keys: BlsKeys::default(),
             ed25519_keys: Ed25519Keys::new(config.enabled),
+            batches: true,
         })
+    }
+
+    /// The same verifier, which verifies Ed25519 signatures together where `batches`. The outcome is the same.
+    #[must_use]
+    pub fn with_batches(self, batches: bool) -> Self {
+        Self { batches, ..self }
     }
 
     /// How the signature cache has fared; `None` if it is switched off.
@@ -248,6 +257,9 @@ impl Verifier {
 
     /// Verifies all that waits in `batch` and hands each request to `done` with its outcome.
     pub fn prove<T>(&self, batch: &mut Batch<T>, now: Time, done: impl FnMut(T, Result<(), VerifyError>)) {
+        if !self.batches {
+            batch.verify_singly();
+        }
         batch.prove(&self.ed25519_keys, |entry| self.remember(entry, now), done);
     }
 

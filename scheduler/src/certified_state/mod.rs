@@ -51,6 +51,8 @@ pub struct CertifiedState {
     request_statuses: DigestMap,
     streams: OrdMap<SubnetId, streams::CertifiedStream>,
     root_hash: Digest,
+    /// True where every update makes the whole tree anew, see [`CertifiedState::rebuild_always`].
+    is_rebuilt: bool,
 }
 
 impl Default for CertifiedState {
@@ -66,6 +68,7 @@ impl Default for CertifiedState {
             request_statuses: DigestMap::default(),
             streams: OrdMap::new(),
             root_hash: [0; 32],
+            is_rebuilt: false,
         };
         empty.root_hash = empty.top_digest();
         empty
@@ -80,6 +83,12 @@ impl CertifiedState {
         let mut rebuilt = Self::default();
         rebuilt.update(state, &canisters, &statuses);
         rebuilt
+    }
+
+    /// From now on every update makes the whole tree anew, as if nothing of the one before could be used: what there is
+    /// to measure the incremental tree against. The root is the same.
+    pub fn rebuild_always(&mut self) {
+        self.is_rebuilt = true;
     }
 
     /// Brings the tree from an earlier state to `state`: the arguments name every canister and request whose certified
@@ -101,6 +110,11 @@ impl CertifiedState {
         changed_statuses: &[MessageId],
         is_parallel: bool,
     ) -> Digest {
+        if self.is_rebuilt {
+            *self = Self::rebuild(state);
+            self.is_rebuilt = true;
+            return self.root_hash;
+        }
         self.time = state.metadata.time;
         self.subnet = Arc::new(content::subnet(&state.metadata));
         self.canister_ranges = Arc::new(content::canister_ranges(&state.metadata));
@@ -119,6 +133,10 @@ impl CertifiedState {
     /// Brings the request statuses up to date, on the threads of the calling pool where `is_parallel`. The root is that
     /// of the next [`CertifiedState::update`].
     pub(crate) fn update_statuses(&mut self, statuses: &[(MessageId, Arc<IngressStatus>)], is_parallel: bool) {
+        if self.is_rebuilt {
+            // The update that follows takes them from the state.
+            return;
+        }
         let change = |(id, status): &(MessageId, Arc<IngressStatus>)| {
             Label::new(id.as_bytes()).map(|label| (label, Some(content::request_status_digest(status))))
         };

@@ -384,6 +384,8 @@ fn update_and_rebuild_agree() {
     state.ingress_history.reduce_to(0, state.metadata.time, &mut reduced);
     assert_eq!(reduced, [request(1), request(2)]);
     let before = tree.root_hash();
+    let mut always = tree.clone();
+    always.rebuild_always();
     let root_hash = tree.update(
         &state,
         &[id(3), id(5), id(6), id(7)],
@@ -391,6 +393,11 @@ fn update_and_rebuild_agree() {
     );
     assert_ne!(root_hash, before);
     assert_eq!(root_hash, CertifiedState::rebuild(&state).root_hash());
+    assert_eq!(
+        root_hash,
+        always.update(&state, &[], &[]),
+        "what changed need not be named"
+    );
     assert_eq!(
         root_hash,
         tree.update(&state, &[id(3), id(77)], &[request(2)]),

@@ -45,6 +45,23 @@ fn good_signatures_hold_together_and_one_alone_is_not_a_batch() {
 }
 
 #[test]
+fn where_batches_are_switched_off_each_is_verified_by_itself() {
+    let mut batch = Batch::default();
+    for _ in 0..2 {
+        for number in 0..10 {
+            batch.push(Unproven::new(number, vec![check(1, number, number != 4)], Vec::new()));
+        }
+        batch.verify_singly();
+        let (outcomes, stats) = prove(&mut batch);
+        assert_eq!(
+            outcomes,
+            (0..10).map(|number| (number, number != 4)).collect::<Vec<_>>()
+        );
+        assert_eq!((stats.batches, stats.taken_apart, stats.single), (0, 0, 10));
+    }
+}
+
+#[test]
 fn larger_loads_are_split() {
     let mut batch = Batch::default();
     for number in 0..=255 {
