@@ -1,6 +1,6 @@
 //! The engine: from a call to its outcome.
 
-use crate::instance::{Compiled, Entry, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
+use crate::instance::{Compiled, Entry, ForPerf, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
 use crate::meter::Meter;
 use crate::module::{FunctionNames, WriteTracking, symbols};
 use crate::profile::{Ending, Profile, Recorder};
@@ -55,6 +55,8 @@ pub struct EngineConfig {
     /// Writes the names of canister functions where Linux `perf` looks for them: `/tmp/perf-PID.map`, a new file, of which a
     /// process has one.
     pub perf_map: bool,
+    /// Writes the code of canister functions for `perf inject --jit`: `/tmp/jit-PID.dump`, likewise.
+    pub jitdump: bool,
     /// Folder for machine code, so that modules need not be compiled again after a restart.
     pub cache_folder: Option<PathBuf>,
 }
@@ -71,6 +73,7 @@ impl Default for EngineConfig {
             warm_bytes_max: 8 << 30,
             profile: false,
             perf_map: false,
+            jitdump: false,
             cache_folder: None,
         }
     }
@@ -120,7 +123,10 @@ impl Engine {
                 config.write_tracking,
                 config.modules_max,
                 folder,
-                config.perf_map,
+                ForPerf {
+                    map: config.perf_map,
+                    jitdump: config.jitdump,
+                },
             )
         };
         Ok(Self {

@@ -11,7 +11,7 @@ use common::{Canister, engine, reply};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use replicore_engine::profile::{CallNode, PAGES_CHANGED};
-use replicore_engine::{Engine, EngineConfig};
+use replicore_engine::{Engine, EngineConfig, Tiers};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -154,6 +154,62 @@ fn generated_modules_do_the_same_when_profiled() {
         accepted * 4 > cases && executed > 0,
         "{accepted} accepted, {executed} instructions"
     );
+}
+
+/// The next number of a dump.
+fn number<const BYTES: usize>(bytes: &mut &[u8]) -> u64 {
+    let mut wide = [0; 8];
+    wide[..BYTES].copy_from_slice(&bytes[..BYTES]);
+    *bytes = &bytes[BYTES..];
+    u64::from_le_bytes(wide)
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn perf_finds_the_code_of_functions() {
+    let config = EngineConfig {
+        jitdump: true,
+        tiers: Tiers::Optimised,
+        ..EngineConfig::default()
+    };
+    let path = format!("/tmp/jit-{}.dump", std::process::id());
+    let engine = Arc::new(Engine::new(config.clone()).expect("the dump can be made"));
+    assert!(Engine::new(config).is_err(), "a process has one dump");
+    let wasm = wat::parse_str(WAYS_OUT).expect("the test's module parses");
+    reply(&Canister::with_engine(engine, wasm).update("go", b""));
+    let dump = std::fs::read(&path).expect("the dump is there");
+    std::fs::remove_file(&path).expect("the dump is ours");
+    let mut rest = &dump[..];
+    let process = u64::from(std::process::id());
+    let header: [u64; 6] = std::array::from_fn(|_| number::<4>(&mut rest));
+    assert_eq!(
+        [header[0], header[1], header[2], header[5]],
+        [0x4A69_5444, 1, 40, process]
+    );
+    let began = number::<8>(&mut rest);
+    assert_eq!(number::<8>(&mut rest), 0, "no flags");
+    let (mut names, mut last) = (Vec::new(), began);
+    while !rest.is_empty() {
+        let record = rest;
+        assert_eq!(number::<4>(&mut rest), 0, "only code that came");
+        let bytes = number::<4>(&mut rest) as usize;
+        let at = number::<8>(&mut rest);
+        assert!(at >= last && began > 0);
+        last = at;
+        assert_eq!([number::<4>(&mut rest), number::<4>(&mut rest)], [process, process]);
+        let [address, same, length, index]: [u64; 4] = std::array::from_fn(|_| number::<8>(&mut rest));
+        assert!(address == same && address > 4096 && length > 0 && index == names.len() as u64);
+        let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+        assert_eq!(bytes, 56 + name.len() + 1 + length as usize);
+        names.push(String::from_utf8(name.to_vec()).expect("names are text"));
+        rest = &record[bytes..];
+    }
+    for wanted in ["recurses", "instrumentation"] {
+        let is_there = names
+            .iter()
+            .any(|name| name.contains("optimised") && name.contains(wanted));
+        assert!(is_there, "no {wanted} in {names:?}");
+    }
 }
 
 #[test]

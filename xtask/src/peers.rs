@@ -11,7 +11,8 @@ pub fn run() -> Result<()> {
     if !has_postgres() {
         shell::ensure_debian(&["/nonexistent"], &["postgresql"])?;
     }
-    println!("peers: Redis and PostgreSQL are installed");
+    shell::ensure_debian(&["/usr/sbin/nginx"], &["nginx"])?;
+    println!("peers: Redis, PostgreSQL and nginx are installed");
     Ok(())
 }
 

@@ -1,9 +1,10 @@
-//! The transport of replicore beside axum, hyper and monoio: POST of 400 bytes, answered with 300; each server alone on
+//! The transport of replicore beside axum, hyper, monoio and nginx: POST of 400 bytes, answered with 300; each server alone on
 //! the first core, the client on the last, all of them in every round, so that what else the machine does meets all.
 //!
 //! `compare-net [ROUNDS] [MILLISECONDS]` prints a table: median requests per second, the ratio to axum of the same
 //! round, and the 99th percentile of latency.
 
+mod nginx;
 mod peers;
 
 use peers::{ANSWER_BODY_BYTES, Peer};

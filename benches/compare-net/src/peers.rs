@@ -1,5 +1,6 @@
-//! The servers, each on one thread of the first core, for as long as the process lives.
+//! The servers, each on one thread of the first core, for as long as the process lives; nginx is a process of its own.
 
+use crate::nginx::{self, Nginx};
 use axum::body::Bytes;
 use replicore_netstack::{HttpRequest, HttpResponse, HttpService, NetBackend, NetLimits, Server, ServerConfig};
 use replicore_types::Payload;
@@ -14,6 +15,8 @@ pub const ANSWER_BODY_BYTES: usize = 300;
 pub struct Peer {
     pub name: &'static str,
     pub address: SocketAddr,
+    /// The process that it is, where it is one of its own; it ends when this is dropped.
+    pub _process: Option<Nginx>,
 }
 
 /// Keeps the calling thread, and those that it starts, on one core: the one with this index, or the last one.
@@ -30,14 +33,20 @@ impl Peer {
             receive_buffer_bytes: 2048,
             ..NetLimits::default()
         };
-        vec![
+        let nginx = nginx::start();
+        if nginx.is_none() {
+            println!("nginx is not installed and left out; `cargo xtask peers` installs it");
+        }
+        let mut peers = vec![
             replicore("replicore, io_uring", NetBackend::Uring, NetLimits::default()),
             replicore("replicore, io_uring, 2 KiB buffers", NetBackend::Uring, small_buffers),
             replicore("replicore, epoll", NetBackend::Epoll, NetLimits::default()),
             monoio(),
             hyper(),
             axum(),
-        ]
+        ];
+        peers.extend(nginx);
+        peers
     }
 
     fn start(name: &'static str, serve: impl FnOnce(mpsc::Sender<SocketAddr>) + Send + 'static) -> Self {
@@ -47,7 +56,11 @@ impl Peer {
             serve(ready);
         });
         let address = started.recv().expect(name);
-        Self { name, address }
+        Self {
+            name,
+            address,
+            _process: None,
+        }
     }
 }
 

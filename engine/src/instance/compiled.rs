@@ -7,6 +7,7 @@
 
 use super::background::Background;
 use super::disk_cache::DiskCache;
+use super::jitdump::JitDump;
 use super::perf_map::PerfMap;
 use super::prepared::Prepared;
 use super::tiers::{Tier, TierEngine, Tiers};
@@ -105,6 +106,15 @@ impl Compiled {
     }
 }
 
+/// What Linux `perf` is told of the code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ForPerf {
+    /// Names, in `/tmp/perf-PID.map`.
+    pub map: bool,
+    /// Names and code, in `/tmp/jit-PID.dump`.
+    pub jitdump: bool,
+}
+
 /// Compiles modules and keeps them, in memory by recency and on disk where a folder is given.
 pub(crate) struct ModuleCache {
     shared: Arc<Shared>,
@@ -118,6 +128,8 @@ struct Shared {
     profiled: bool,
     /// Gets the names of functions, where they are asked for.
     perf_map: Option<PerfMap>,
+    /// Gets their code as well.
+    jitdump: Option<JitDump>,
     /// `None` where the baseline compiler is not wanted or does not know this machine.
     baseline: Option<TierEngine>,
     optimised: TierEngine,
@@ -128,20 +140,21 @@ struct Shared {
 type Refusal = (UserError, NumInstructions);
 
 impl ModuleCache {
-    /// `perf_map` asks for the names of functions in `/tmp/perf-PID.map`.
+    /// `for_perf` asks for what Linux `perf` reads.
     pub(crate) fn new(
         tiers: Tiers,
         tracking: WriteTracking,
         modules_max: NonZeroUsize,
         folder: Option<PathBuf>,
-        perf_map: bool,
+        for_perf: ForPerf,
     ) -> wasmtime::Result<Self> {
         // Baseline code that is about to be replaced is not worth a file.
         let baseline_folder = folder.clone().filter(|_| tiers == Tiers::Baseline);
         Ok(Self::start(Shared {
             tiers,
             profiled: false,
-            perf_map: perf_map.then(PerfMap::create).transpose()?,
+            perf_map: for_perf.map.then(PerfMap::create).transpose()?,
+            jitdump: for_perf.jitdump.then(JitDump::create).transpose()?,
             baseline: TierEngine::new(Tier::Baseline, tracking, baseline_folder).ok(),
             optimised: TierEngine::new(Tier::Optimised, tracking, folder)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
@@ -154,6 +167,7 @@ impl ModuleCache {
             tiers: Tiers::Optimised,
             profiled: true,
             perf_map: None,
+            jitdump: None,
             baseline: None,
             optimised: TierEngine::new(Tier::Optimised, tracking, None)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
@@ -231,6 +245,9 @@ impl Shared {
             _ => {
                 if let Some(map) = &self.perf_map {
                     map.add(&compiled);
+                }
+                if let Some(dump) = &self.jitdump {
+                    dump.add(&compiled);
                 }
                 let compiled = Arc::new(compiled);
                 cache.push(compiled.hash, compiled.clone());

@@ -14,13 +14,14 @@ mod cold_heap;
 mod compiled;
 mod disk_cache;
 mod host;
+mod jitdump;
 mod perf_map;
 mod pool;
 mod prepared;
 mod tiers;
 mod write_faults;
 
-pub(crate) use compiled::{Compiled, ModuleCache};
+pub(crate) use compiled::{Compiled, ForPerf, ModuleCache};
 pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 

@@ -31,27 +31,26 @@ impl PerfMap {
     }
 }
 
-/// `address size name` per function, the numbers in hexadecimal. Names begin with the module's hash and tier.
+/// `address size name` per function, the numbers in hexadecimal.
 fn lines(compiled: &Compiled) -> String {
     let module = compiled.instance_pre.module();
     let start = module.text().as_ptr() as usize;
+    let mut lines = String::new();
+    for function in module.functions() {
+        let name = label(compiled, function.index.as_u32());
+        let _infallible = writeln!(lines, "{:x} {:x} {name}", start + function.offset, function.len);
+    }
+    lines
+}
+
+/// What a function is called, in one line: it begins with the module's hash and tier.
+pub(super) fn label(compiled: &Compiled, index: u32) -> String {
     let hash = u32::from_be_bytes([compiled.hash[0], compiled.hash[1], compiled.hash[2], compiled.hash[3]]);
     let tier = match compiled.tier {
         Tier::Baseline => "baseline",
         Tier::Optimised => "optimised",
     };
-    let mut lines = String::new();
-    for function in module.functions() {
-        let index = function.index.as_u32();
-        let name = compiled.function_names.label(index);
-        let name = name.unwrap_or_else(|| format!("instrumentation {index}"));
-        let _infallible = writeln!(
-            lines,
-            "{:x} {:x} canister {hash:08x} {tier}: {}",
-            start + function.offset,
-            function.len,
-            name.replace('\n', " ")
-        );
-    }
-    lines
+    let name = compiled.function_names.label(index);
+    let name = name.unwrap_or_else(|| format!("instrumentation {index}"));
+    format!("canister {hash:08x} {tier}: {}", name.replace('\n', " "))
 }
