@@ -2,6 +2,7 @@
 
 use replicore_types::{CanisterId, Ingress, MessageId, NodeId, Payload, PrincipalId, SubnetId, Time, UserError};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Answer of `GET /api/v2/status`.
 #[derive(Clone, Debug)]
@@ -122,6 +123,17 @@ pub trait ReplicaService: Send + Sync + 'static {
 
     /// The time that expiries are judged by.
     fn now(&self) -> Time;
+
+    /// Whether the service wants to be told when calls and queries were received.
+    fn wants_arrivals(&self) -> bool {
+        false
+    }
+
+    /// A call or query was received whole at that time. Told right before it is asked for, on the same thread, where
+    /// [`ReplicaService::wants_arrivals`].
+    fn arrived(&self, message: &MessageId, at: Instant) {
+        let _ = (message, at);
+    }
 
     /// A verified call. `wait` is how the v3/v4 endpoints differ from v2: the answer is awaited (bounded by the
     /// service), otherwise [`CallReply::Accepted`] comes as soon as the message is in the pool.

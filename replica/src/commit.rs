@@ -9,12 +9,13 @@ use crate::failure::Failure;
 use crate::follow::{Entry, Feed};
 use crate::outside::OutsideCalls;
 use crate::snapshot::{CertifiedSnapshot, Published};
+use crate::spans::{Spans, Stage};
 use crate::waiters::Waiters;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use replicore_netstack::CallReply;
 use replicore_persistence::{BatchLog, PersistenceError};
 use replicore_scheduler::{ReplicatedState, RoundStats};
-use replicore_types::Batch;
+use replicore_types::{Batch, MessageId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -97,6 +98,10 @@ pub struct Commit {
     pub feed: Option<Arc<Feed>>,
     /// Batches that are logged and not yet certified, for the feed.
     pub uncertified: VecDeque<Vec<u8>>,
+    /// Where messages are traced.
+    pub spans: Option<Arc<Spans>>,
+    /// The sampled messages of batches that are logged and not yet certified.
+    pub sampled: VecDeque<Vec<MessageId>>,
     /// Learns why the thread ends, where it ends early.
     pub failure: Arc<Failure>,
 }
@@ -123,11 +128,22 @@ impl Commit {
         loop {
             match work.recv_timeout(EXPIRY_INTERVAL) {
                 Ok(Work::Log(batch)) => {
+                    let begin = self.spans.as_ref().map(|_| Instant::now());
                     self.append(&batch)?;
                     self.log_bytes += self.log.sync()?.map_or(0, |report| report.bytes_written);
+                    if let (Some(spans), Some(begin)) = (&self.spans, begin) {
+                        let sampled = spans.sampled(&batch);
+                        spans.record_all(&sampled, Stage::Log, begin);
+                        self.sampled.push_back(sampled);
+                    }
                 }
                 Ok(Work::Certify(committed)) => {
+                    let begin = self.spans.as_ref().map(|_| Instant::now());
                     self.publish(*committed);
+                    if let (Some(spans), Some(begin)) = (&self.spans, begin) {
+                        let sampled = self.sampled.pop_front().unwrap_or_default();
+                        spans.record_all(&sampled, Stage::Certify, begin);
+                    }
                     self.truncate()?;
                 }
                 Err(crossbeam::channel::RecvTimeoutError::Timeout) => {}

@@ -5,6 +5,7 @@
 
 use crate::admission::{AdmissionConfig, AdmissionPolicy};
 use crate::commit::UNPUBLISHED_ROUNDS_MAX;
+use crate::spans::traces_url;
 use replicore_engine::{Tiers, WriteTracking};
 use replicore_netstack::{NetBackend, NetLimits, SignatureCacheConfig};
 use replicore_types::{SubnetConfig, limits};
@@ -57,6 +58,27 @@ pub struct Config {
     pub signature_cache: SignatureCacheConfig,
     /// Metrics and the dashboard.
     pub observation: ObservationConfig,
+    /// Spans of messages.
+    pub tracing: TracingConfig,
+}
+
+/// Spans of messages across the stages, sent to a collector that speaks OpenTelemetry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracingConfig {
+    /// The collector: OTLP over HTTP, as JSON. Without a path `/v1/traces` is meant. None switches tracing off.
+    pub otlp_url: Option<String>,
+    /// Of so many messages one is traced, chosen by its request id.
+    pub sample_one_in: u64,
+}
+
+impl Default for TracingConfig {
+    fn default() -> Self {
+        Self {
+            otlp_url: None,
+            sample_one_in: 1_000,
+        }
+    }
 }
 
 /// A second listener for who runs the replica: `/metrics` and `/_/dashboard`.
@@ -171,6 +193,8 @@ pub struct EngineSettings {
     pub write_tracking: WriteTracking,
     /// Whether the names of canister functions are written to `/tmp/perf-PID.map`, for Linux `perf`.
     pub perf_map: bool,
+    /// Whether the code of canister functions is written to `/tmp/jit-PID.dump`, for `perf inject --jit`.
+    pub jitdump: bool,
 }
 
 /// What HTTP outcalls of canisters may reach, and how many are made at a time.
@@ -230,6 +254,7 @@ impl Default for Config {
             http: NetLimits::default(),
             signature_cache: SignatureCacheConfig::default(),
             observation: ObservationConfig::default(),
+            tracing: TracingConfig::default(),
         }
     }
 }
@@ -291,6 +316,7 @@ impl Default for EngineSettings {
             tiers: Tiers::default(),
             write_tracking: WriteTracking::default(),
             perf_map: false,
+            jitdump: false,
         }
     }
 }
@@ -419,6 +445,10 @@ impl Config {
         if let Some(path) = &self.outcalls.root_certificates {
             std::fs::File::open(path).map_err(|error| ConfigError::Unreadable(path.clone(), error))?;
         }
+        at_least("tracing.sample_one_in", self.tracing.sample_one_in as usize, 1)?;
+        if let Some(url) = &self.tracing.otlp_url {
+            traces_url(url).map_err(|rule| ConfigError::Invalid("tracing.otlp_url", rule))?;
+        }
         at_least("subnet.size", self.subnet.size as usize, 1)?;
         // Otherwise the connection would be answered 504 before the call is answered 202.
         match self.pool.call_wait_ms < self.http.answer_timeout_ms {
@@ -537,6 +567,8 @@ mod tests {
                 "[http]\nreceive_buffers = 32768\nreceive_buffer_bytes = 1048576",
                 "receive_buffers",
             ),
+            ("[tracing]\notlp_url = 'localhost:4318'", "tracing.otlp_url"),
+            ("[tracing]\nsample_one_in = 0", "tracing.sample_one_in"),
             ("[outcalls]\nroot_certificates = '/no/such/file'", "/no/such/file"),
         ] {
             let config: Config = toml::from_str(text).unwrap();

@@ -54,6 +54,7 @@ mod replica;
 mod rounds;
 mod service;
 mod snapshot;
+pub mod spans;
 #[cfg(test)]
 mod tests;
 mod waiters;

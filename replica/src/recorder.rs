@@ -18,7 +18,7 @@ use replicore_netstack::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,
 };
-use replicore_types::{Ingress, Payload, Time};
+use replicore_types::{Ingress, MessageId, Payload, Time};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -170,6 +170,14 @@ impl<S: ReplicaService> ReplicaService for Recorded<S> {
 
     fn now(&self) -> Time {
         self.service.now()
+    }
+
+    fn wants_arrivals(&self) -> bool {
+        self.service.wants_arrivals()
+    }
+
+    fn arrived(&self, message: &MessageId, at: Instant) {
+        self.service.arrived(message, at);
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {

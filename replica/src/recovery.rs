@@ -198,6 +198,7 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         tiers: settings.tiers,
         write_tracking: settings.write_tracking,
         perf_map: settings.perf_map,
+        jitdump: settings.jitdump,
         cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
     }

@@ -22,6 +22,7 @@ use crate::recovery::{self, Recovered, RecoveryError};
 use crate::rounds::{Rounds, wall_clock};
 use crate::service::{Calls, SHUTTING_DOWN, Service};
 use crate::snapshot::{CertifiedSnapshot, Published};
+use crate::spans::{Spans, Traced};
 use crate::waiters::Waiters;
 use replicore_netstack::{CallReply, NetLimits, ReplicaService, Server, ServerConfig, ServerHandle};
 use replicore_persistence::StateDirectory;
@@ -69,6 +70,8 @@ struct Workers {
     /// The checkpoint thread, the signer and the query threads.
     others: Vec<JoinHandle<()>>,
     recording: Option<Recording>,
+    /// Where messages are traced.
+    spans: Option<Arc<Spans>>,
     // Last, so that the lock outlives everything that writes.
     _directory: StateDirectory,
 }
@@ -136,6 +139,7 @@ impl Replica {
         let snapshot = published.store(CertifiedSnapshot::certify(machine.state().clone(), &root_key));
 
         let mut workers = Workers::new(config, writer, directory);
+        workers.start_spans(config, subnet_id)?;
         let truncate_below = Arc::new(AtomicU64::new(0));
         let world = World {
             pool: Arc::clone(&workers.pool),
@@ -163,6 +167,8 @@ impl Replica {
             outside,
             feed,
             uncertified: VecDeque::new(),
+            spans: workers.spans.clone(),
+            sampled: VecDeque::new(),
             failure: Arc::clone(&workers.failure),
         };
         workers.start_rounds(config, machine, commit)?;
@@ -194,7 +200,13 @@ impl Replica {
             queries,
             root_key_der: Arc::clone(&root_key_der),
         };
-        let service = workers.recorded(config, Arc::new(service))?;
+        let service = match &workers.spans {
+            None => workers.recorded(config, Arc::new(service))?,
+            Some(spans) => {
+                let traced = Traced::new(Arc::new(service), Arc::clone(spans));
+                workers.recorded(config, Arc::new(traced))?
+            }
+        };
         let server = Server::start(server_config(config), service)
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
         let observed = Observed {
@@ -321,12 +333,17 @@ impl Workers {
             commit: None,
             others: Vec::new(),
             recording: None,
+            spans: None,
             _directory: directory,
         }
     }
 
     /// The service, with a recording of its requests where one is asked for.
-    fn recorded(&mut self, config: &Config, service: Arc<Service>) -> Result<Arc<dyn ReplicaService>, ReplicaError> {
+    fn recorded(
+        &mut self,
+        config: &Config,
+        service: Arc<impl ReplicaService>,
+    ) -> Result<Arc<dyn ReplicaService>, ReplicaError> {
         let Some(path) = &config.record else {
             return Ok(service);
         };
@@ -334,6 +351,16 @@ impl Workers {
             Recorded::begin(service, path).map_err(|error| ReplicaError::Io("begin the recording", error))?;
         self.recording = Some(recording);
         Ok(Arc::new(recorded))
+    }
+
+    fn start_spans(&mut self, config: &Config, subnet: SubnetId) -> Result<(), ReplicaError> {
+        let started = Spans::start(&config.tracing, &subnet.to_string())
+            .map_err(|error| ReplicaError::Io("start the thread for spans", error))?;
+        if let Some((spans, thread)) = started {
+            self.spans = Some(spans);
+            self.others.push(thread);
+        }
+        Ok(())
     }
 
     fn start_checkpoints(
@@ -396,6 +423,7 @@ impl Workers {
             rebases: self.writer.rebases(),
             memory: Arc::clone(&self.memory),
             metrics: Arc::clone(&self.metrics),
+            spans: self.spans.clone(),
             failure: Arc::clone(&self.failure),
         };
         self.commit = Some(spawn("commit", move || commit.run(receiver))?);
@@ -462,6 +490,8 @@ impl Workers {
     /// Waits for the checkpoint thread and the signer, which end with the commit thread, and for the query threads, which end with the
     /// server.
     fn join_others(&mut self) {
+        // The last reference but those of the threads: their end ends the sending of spans.
+        self.spans = None;
         for thread in self.others.drain(..) {
             let _recorded = thread.join();
         }

@@ -12,7 +12,8 @@ use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::pool::{IngressPool, Woken};
-use replicore_scheduler::NextRound;
+use crate::spans::{Spans, Value};
+use replicore_scheduler::{NextRound, RoundStats};
 use replicore_types::{Batch, Randomness, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -40,6 +41,8 @@ pub struct Rounds {
     pub memory: Arc<DirtyMemory>,
     /// Adds up what rounds do.
     pub metrics: Arc<Metrics>,
+    /// Where messages are traced.
+    pub spans: Option<Arc<Spans>>,
     /// Learns why the thread ends, where it ends early.
     pub failure: Arc<Failure>,
 }
@@ -117,12 +120,32 @@ impl Rounds {
         let start = Instant::now();
         let statistics = self.machine.execute_batch((*batch).clone());
         self.metrics.round(&statistics, start.elapsed());
+        if let Some(spans) = &self.spans {
+            trace(spans, &batch, start, &statistics);
+        }
         self.commit.certify(Committed {
             state: self.machine.state().clone(),
             statistics,
         })?;
         Ok(has_messages)
     }
+}
+
+/// The sampled messages of the batch were in the pool, and then in this round.
+fn trace(spans: &Spans, batch: &Batch, start: Instant, statistics: &RoundStats) {
+    let sampled = spans.sampled(batch);
+    if sampled.is_empty() {
+        return;
+    }
+    let attributes = [
+        ("replicore.height", statistics.height.0),
+        ("replicore.batch.messages", batch.messages.len() as u64),
+        ("replicore.round.messages_executed", statistics.messages_executed),
+        ("replicore.round.instructions", statistics.instructions),
+        ("replicore.round.iterations", u64::from(statistics.iterations)),
+    ];
+    let attributes = attributes.map(|(name, number)| (name, Value::Number(number))).to_vec();
+    spans.executed(&sampled, start, Instant::now(), &attributes);
 }
 
 /// Spaces rounds that no message asked for.

@@ -9,6 +9,7 @@ use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::Target;
 use crate::verify::{Batch, VerifiedEnvelope};
 use replicore_types::{Ingress, Payload, Time};
+use std::time::Instant;
 
 impl Api {
     pub(super) fn call(
@@ -19,6 +20,7 @@ impl Api {
         address: ReplyAddress,
         batch: &mut Batch<Work>,
     ) -> Handled {
+        let received = self.service.wants_arrivals().then(Instant::now);
         let permit = self.enter(&self.calls, "calls", address.peer)?;
         let bytes = request.body.len();
         if bytes > self.ingress_bytes_max {
@@ -39,6 +41,7 @@ impl Api {
                 wait,
             },
             pending: PendingReply::new(address, permit),
+            received,
         });
         self.take_up(unproven, batch);
         Ok(())

@@ -8,6 +8,7 @@ use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{Query, Target};
 use crate::verify::{Batch, VerifiedEnvelope};
 use replicore_types::Payload;
+use std::time::Instant;
 
 impl Api {
     pub(super) fn query(
@@ -17,11 +18,13 @@ impl Api {
         address: ReplyAddress,
         batch: &mut Batch<Work>,
     ) -> Handled {
+        let received = self.service.wants_arrivals().then(Instant::now);
         let permit = self.enter(&self.queries, "queries", address.peer)?;
         let examined = self.examine(&request.body, Endpoint::Query, target)?;
         let unproven = examined.map(|verified| Work {
             question: Question::Query(question(verified, target)),
             pending: PendingReply::new(address, permit),
+            received,
         });
         self.take_up(unproven, batch);
         Ok(())

@@ -25,6 +25,7 @@ impl Api {
         let unproven = examined.map(|verified| Work {
             question: Question::ReadState(question(verified, target, v2)),
             pending: PendingReply::new(address, permit),
+            received: None,
         });
         self.take_up(unproven, batch);
         Ok(())

@@ -4,13 +4,16 @@ use super::Answer;
 use crate::mailbox::PendingReply;
 use crate::service::{Query, ReadState, ReplicaService, Target};
 use crate::verify::VerifyError;
-use replicore_types::{CanisterId, Ingress, PrincipalId};
+use replicore_types::{CanisterId, Ingress, MessageId, PrincipalId};
+use std::time::Instant;
 
 /// What the service is to be asked, and the duty to answer it.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub question: Question,
     pub pending: PendingReply,
+    /// When it was received, where the service wants to know.
+    pub received: Option<Instant>,
 }
 
 /// What the service is to be asked: a request with all that outlives the connection's bytes.
@@ -27,6 +30,15 @@ pub(crate) enum Question {
 }
 
 impl Question {
+    /// The request id of a call or query.
+    fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Self::Call { message, .. } => Some(&message.message_id),
+            Self::Query(query) => Some(&query.message_id),
+            Self::ReadState(_) => None,
+        }
+    }
+
     /// The sender and the canister that it is counted for.
     pub(super) fn parties(&self) -> (Option<PrincipalId>, Option<PrincipalId>) {
         let (sender, canister) = match self {
@@ -45,6 +57,9 @@ impl Question {
 impl Work {
     /// Asks the service. Only for what has been verified.
     pub(super) fn start(self, service: &dyn ReplicaService) {
+        if let (Some(at), Some(message)) = (self.received, self.question.message_id()) {
+            service.arrived(message, at);
+        }
         let pending = self.pending;
         match self.question {
             Question::Call { message, target, wait } => service.call(

@@ -60,6 +60,8 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
         checkpoints,
         feed: None,
         uncertified: Default::default(),
+        spans: None,
+        sampled: Default::default(),
         failure: Arc::clone(&failure),
     };
     let (queue, receiver) = commit::queue();
