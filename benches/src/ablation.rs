@@ -159,6 +159,8 @@ fn measure(model: &dyn Workload, variants: &[Variant], effort: &Effort) -> Resul
         name: "nothing",
         without: Vec::new(),
     };
+    // The first replica of a process finds everything cold: it is not measured.
+    one(model, &all_on, false, effort)?;
     let mut turns: Vec<Vec<Run>> = Vec::new();
     for turn in 0..effort.ablation_turns() {
         let with_all = one(model, &all_on, turn == 0, effort)?;

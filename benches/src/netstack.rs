@@ -6,17 +6,20 @@ mod http;
 mod ladder;
 mod sessions;
 mod signed;
+mod stages;
 mod validation;
 
 pub use cache::cache_hit;
 pub use http::{pipelined, plain};
 pub use ladder::{idle_connections, ladder};
 pub use signed::{signed_update_load, signed_updates};
+pub use stages::update_stages;
 pub use validation::validation;
 
 use crate::measure::{Effort, Figure};
 use crate::{BenchError, replicas};
 use replicore::Replica;
+use replicore::config::Config;
 use replicore_workloads::agent::{fetch_root_key, fetch_state_root};
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::ledger::{self, LoadOptions, Progress};
@@ -59,8 +62,14 @@ pub fn roundtrips(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 impl Running {
     /// Starts a replica on a fresh directory and deploys the ledger.
     pub(crate) fn start() -> Result<Self, BenchError> {
+        Self::start_with(|_| {})
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
-        let config = replicas::config(&directory.path().join("state"));
+        let mut config = replicas::config(&directory.path().join("state"));
+        change(&mut config);
         let replica = Replica::start(&config).map_err(BenchError::new)?;
         let address = replica.local_addr();
         let verifier = Verifier::new(&fetch_root_key(address).map_err(BenchError::new)?).map_err(BenchError::new)?;

@@ -1,6 +1,8 @@
 //! Pages, checkpoints and the batch log on the disk of the temporary directory. Raw writes of the same bytes to a file
 //! beside them, in the same run, say what the disk gives.
 
+pub(crate) mod counted;
+
 use crate::BenchError;
 use crate::measure::{Effort, Figure, seconds};
 use replicore_persistence::{

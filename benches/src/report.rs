@@ -1,24 +1,14 @@
 //! The figures as one self-contained HTML file: tables, and plots as SVG inside it. Nothing is loaded from anywhere.
 
+mod rows;
+mod shapes;
+
 use crate::ablation::Worth;
 use crate::baseline::{Baseline, Verdict, more_is_better};
 use crate::{BenchError, Figure, Machine};
-use plotters::coord::types::RangedCoordf64;
-use plotters::element::{Drawable, PointCollection};
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use rows::{LINE, OURS, Row, THEIRS, bars, points};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::ops::Range;
-
-const WIDTH: u32 = 1_000;
-const ROW_HEIGHT: u32 = 26;
-const MARGIN_HEIGHT: u32 = 70;
-const MARGIN: u32 = 10;
-const LABEL_WIDTH: u32 = 300;
-const OURS: RGBColor = RGBColor(0x1b, 0x6c, 0xa8);
-const THEIRS: RGBColor = RGBColor(0xb0, 0xb4, 0xb8);
-const GRID: RGBColor = RGBColor(0xe6, 0xe8, 0xeb);
-const LINE: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
 
 const STYLE: &str = "
     body { font: 15px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2em auto; padding: 0 1em; color: #1d2126; }
@@ -29,6 +19,23 @@ const STYLE: &str = "
     .worse { color: #c0392b; font-weight: 600; } .better { color: #1e7e46; font-weight: 600; }
     .stamp { color: #59616b; } figure { margin: 1em 0 2em; } figcaption { color: #59616b; margin-bottom: .3em; }
     svg { width: 100%; height: auto; }";
+
+/// The stages of `stages.update_us` in the order of a message.
+const STAGES: [&str; 8] = [
+    "network", "verify", "induct", "execute", "commit", "hash", "log", "certify",
+];
+
+/// Ratios to what others do, by which this wins or loses.
+const AGAINST_OTHERS: [&str; 8] = [
+    "engine.kernels_ratio",
+    "engine.kernel_worst_ratio",
+    "engine.kernel_f64_ratio",
+    "persistence.group_commit_ratio",
+    "persistence.log_append_ratio",
+    "netstack.http_vs_axum",
+    "ledger.postgres_ratio",
+    "ledger.redis_always_ratio",
+];
 
 /// Everything a report shows.
 pub struct Page<'a> {
@@ -42,15 +49,6 @@ pub struct Page<'a> {
     pub baseline: Option<&'a Baseline>,
     /// What mechanisms are worth; empty where that was not measured.
     pub ablation: &'a [Worth],
-}
-
-/// One row of a plot: a value with its interval.
-struct Row {
-    label: String,
-    value: f64,
-    low: f64,
-    high: f64,
-    color: RGBColor,
 }
 
 impl Page<'_> {
@@ -67,7 +65,11 @@ impl Page<'_> {
         );
         html += "<p>Values are medians; in brackets the 95 % confidence interval of the median, or the whole range where \
                  there are fewer than six runs.</p>\n";
+        self.section(&mut html, "Where the time of a signed update goes", self.stages()?);
+        self.section(&mut html, "Scaling", self.scaling()?);
         self.section(&mut html, "Against others in the same run", self.peers()?);
+        self.losses(&mut html);
+        self.section(&mut html, "Memory and sizes", self.memory()?);
         self.section(&mut html, "Ratios", self.ratios()?);
         self.section(&mut html, "Times, on a logarithmic axis", self.times()?);
         self.section(&mut html, "Against the baseline", self.changes()?);
@@ -91,32 +93,123 @@ impl Page<'_> {
         }
     }
 
-    /// Rates of ours and of the others, one plot per figure that names others.
-    fn peers(&self) -> Result<Vec<(String, String)>, BenchError> {
-        let with_peers = self.figures.iter().filter(|figure| !figure.against.is_empty());
-        with_peers
-            .map(|figure| {
-                let mut rows: Vec<Row> = figure
-                    .against
-                    .iter()
-                    .map(|(name, value)| {
-                        let is_ours = name.starts_with("canister") || name.starts_with("replicore");
-                        Row::exact(name, *value, if is_ours { OURS } else { THEIRS })
-                    })
-                    .collect();
-                let is_rate_beside = figure.unit == "x";
-                if !is_rate_beside {
-                    rows.insert(0, Row::of(figure));
-                }
-                let unit = if is_rate_beside {
-                    "in the unit of each name"
-                } else {
-                    figure.unit
-                };
-                let caption = format!("{} = {:.2} {}; bars: {unit}", figure.id, figure.value, figure.unit);
-                Ok((caption, bars(&rows, None)?))
+    fn figure(&self, id: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.id == id)
+    }
+
+    /// What a signed update is made of.
+    fn stages(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let Some(figure) = self.figure("stages.update_us") else {
+            return Ok(Vec::new());
+        };
+        let part = |name: &&'static str| Some((*name, *figure.against.get(name)?));
+        let parts: Vec<(&str, f64)> = STAGES.iter().filter_map(part).collect();
+        let caption = format!(
+            "Each stage by itself on one core, in batches of 200: {} {} together. The log includes the disk's sync.",
+            short(figure.value),
+            figure.unit
+        );
+        Ok(vec![(caption, shapes::whole(&parts, figure.unit)?)])
+    }
+
+    fn scaling(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let plots = [
+            (
+                "scaling.cores_rps",
+                "cores",
+                "1,000 updates a round over 100 canisters; the roots agree.",
+            ),
+            (
+                "scaling.canisters_rps",
+                "canisters",
+                "1,000 updates a round, one core; more canisters share them.",
+            ),
+        ];
+        let known = plots.iter().filter_map(|(id, thing, about)| {
+            let points = shapes::numbered(self.figure(id)?);
+            (!points.is_empty()).then_some((thing, about, points))
+        });
+        known
+            .map(|(thing, about, points)| {
+                let caption = format!("Updates a second by {thing}, without network and disk: {about}");
+                Ok((caption, shapes::curve(&points, thing)?))
             })
             .collect()
+    }
+
+    fn memory(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let sizes = self.figures.iter().filter(|figure| figure.id.starts_with("sizes."));
+        sizes
+            .map(|figure| {
+                let caption = format!("{}, {}", figure.id, figure.unit);
+                Ok((caption, bars(&[Row::of(figure)], None)?))
+            })
+            .collect()
+    }
+
+    /// Others that are better than this in the same run.
+    fn losses(&self, html: &mut String) {
+        let is_lost = |figure: &&Figure| {
+            AGAINST_OTHERS.contains(&figure.id)
+                && match more_is_better(figure.id) {
+                    true => figure.value < 1.0,
+                    false => figure.value > 1.0,
+                }
+        };
+        let compared = self
+            .figures
+            .iter()
+            .filter(|figure| AGAINST_OTHERS.contains(&figure.id))
+            .count();
+        if compared == 0 {
+            return;
+        }
+        *html += "<h2>Where others are better</h2>\n";
+        let lost: Vec<&Figure> = self.figures.iter().filter(is_lost).collect();
+        if lost.is_empty() {
+            *html += "<p>In none of the comparisons of this run.</p>\n";
+            return;
+        }
+        *html += "<ul>\n";
+        for figure in lost {
+            let times = match more_is_better(figure.id) {
+                true => 1.0 / figure.value.max(f64::MIN_POSITIVE),
+                false => figure.value,
+            };
+            let others: Vec<String> = figure.against.keys().map(|name| escape(name)).collect();
+            let beside = match others.is_empty() {
+                true => String::new(),
+                false => format!(", measured beside {}", others.join(", ")),
+            };
+            let _infallible = writeln!(
+                html,
+                "<li><code>{}</code>: the other is {times:.2} times as good{beside}</li>",
+                escape(figure.id)
+            );
+        }
+        *html += "</ul>\n";
+    }
+
+    /// Ours and the others, one plot for each figure that names others and each unit among them.
+    fn peers(&self) -> Result<Vec<(String, String)>, BenchError> {
+        let is_drawn_elsewhere = |id: &str| id.starts_with("stages.") || id.starts_with("scaling.");
+        let figures = self.figures.iter();
+        let with_peers = figures.filter(|figure| !figure.against.is_empty() && !is_drawn_elsewhere(figure.id));
+        let mut plots = Vec::new();
+        for figure in with_peers {
+            let mut rows: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
+            rows.entry(figure.unit).or_default().push(Row::of(figure));
+            for (name, value) in &figure.against {
+                let is_ours = name.starts_with("canister") || name.starts_with("replicore");
+                let row = Row::exact(name, *value, if is_ours { OURS } else { THEIRS });
+                rows.entry(unit_of(name, figure.unit)).or_default().push(row);
+            }
+            for (unit, rows) in rows.iter().filter(|(_, rows)| rows.len() > 1) {
+                let caption = format!("{} = {} {}; bars: {unit}", figure.id, short(figure.value), figure.unit);
+                plots.push((caption, bars(rows, None)?));
+            }
+        }
+        Ok(plots)
     }
 
     fn ratios(&self) -> Result<Vec<(String, String)>, BenchError> {
@@ -263,164 +356,17 @@ impl Page<'_> {
     }
 }
 
-impl Row {
-    fn of(figure: &Figure) -> Self {
-        Self {
-            label: figure.id.to_owned(),
-            value: figure.value,
-            low: figure.low,
-            high: figure.high,
-            color: OURS,
-        }
-    }
-
-    fn exact(label: &str, value: f64, color: RGBColor) -> Self {
-        Self {
-            label: label.to_owned(),
-            value,
-            low: value,
-            high: value,
-            color,
-        }
-    }
-
-    fn scaled(self, factor: f64) -> Self {
-        Self {
-            value: self.value * factor,
-            low: self.low * factor,
-            high: self.high * factor,
-            ..self
-        }
-    }
-}
-
-/// Horizontal bars with their intervals from zero, and a line across at `mark`.
-fn bars(rows: &[Row], mark: Option<f64>) -> Result<String, BenchError> {
-    let largest = rows.iter().map(|row| row.high).fold(mark.unwrap_or(0.0), f64::max);
-    let end = largest.max(f64::MIN_POSITIVE) * 1.15;
-    draw(
-        rows,
-        0.0..end,
-        |value| value,
-        short,
-        |canvas, row, middle| {
-            canvas.plot(Rectangle::new(
-                [(0.0, middle - 0.32), (row.value, middle + 0.32)],
-                row.color.filled(),
-            ))?;
-            mark.map_or(Ok(()), |mark| {
-                canvas.line((mark, middle - 0.5), (mark, middle + 0.5), LINE)
-            })
-        },
-    )
-}
-
-/// Points with their intervals on a logarithmic axis.
-fn points(rows: &[Row]) -> Result<String, BenchError> {
-    let positive = rows.iter().map(|row| row.low).filter(|low| *low > 0.0);
-    let smallest = positive.fold(f64::MAX, f64::min).log10().floor();
-    let largest = rows
-        .iter()
-        .map(|row| row.high)
-        .fold(f64::MIN_POSITIVE, f64::max)
-        .log10()
-        .ceil();
-    let power = |exponent: f64| short(10_f64.powf(exponent));
-    draw(
-        rows,
-        smallest..largest + 0.5,
-        f64::log10,
-        power,
-        |canvas, row, middle| canvas.plot(Circle::new((row.value.log10(), middle), 4, row.color.filled())),
-    )
-}
-
-/// What rows are drawn on.
-struct Canvas<'c, 'a> {
-    chart: &'c mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>,
-}
-
-impl<'a> Canvas<'_, 'a> {
-    fn plot<E>(&mut self, element: E) -> Result<(), BenchError>
-    where
-        for<'b> &'b E: PointCollection<'b, (f64, f64)>,
-        E: Drawable<SVGBackend<'a>>,
-    {
-        self.chart
-            .draw_series(std::iter::once(element))
-            .map_err(BenchError::new)?;
-        Ok(())
-    }
-
-    fn line(&mut self, from: (f64, f64), to: (f64, f64), color: RGBColor) -> Result<(), BenchError> {
-        self.plot(PathElement::new(vec![from, to], color.stroke_width(1)))
-    }
-
-    fn interval(&mut self, low: f64, high: f64, middle: f64) -> Result<(), BenchError> {
-        if low == high {
-            return Ok(());
-        }
-        self.line((low, middle), (high, middle), BLACK)?;
-        self.line((low, middle - 0.15), (low, middle + 0.15), BLACK)?;
-        self.line((high, middle - 0.15), (high, middle + 0.15), BLACK)
-    }
-}
-
-/// A plot with a row for each, the first on top. `place` gives where a value lies on the axis, `name` what the axis says there,
-/// `mark_of` draws the row's own mark; the interval and the number are drawn here.
-fn draw(
-    rows: &[Row],
-    range: Range<f64>,
-    place: impl Fn(f64) -> f64,
-    name: impl Fn(f64) -> String,
-    mut mark_of: impl FnMut(&mut Canvas<'_, '_>, &Row, f64) -> Result<(), BenchError>,
-) -> Result<String, BenchError> {
-    let mut svg = String::new();
-    {
-        let height = MARGIN_HEIGHT + rows.len() as u32 * ROW_HEIGHT;
-        let (gap, rows_end) = ((range.end - range.start) / 100.0, rows.len() as f64);
-        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(MARGIN)
-            .x_label_area_size(height - 2 * MARGIN - rows.len() as u32 * ROW_HEIGHT)
-            .y_label_area_size(LABEL_WIDTH)
-            .build_cartesian_2d(range, rows_end..0.0)
-            .map_err(BenchError::new)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_labels(8)
-            .x_label_formatter(&|value| name(*value))
-            .light_line_style(WHITE)
-            .bold_line_style(GRID)
-            .label_style(("sans-serif", 13))
-            .draw()
-            .map_err(BenchError::new)?;
-        for (number, row) in rows.iter().enumerate() {
-            let middle = number as f64 + 0.5;
-            let mut canvas = Canvas { chart: &mut chart };
-            mark_of(&mut canvas, row, middle)?;
-            canvas.interval(place(row.low), place(row.high), middle)?;
-            canvas.plot(Text::new(
-                short(row.value),
-                (place(row.high) + gap, middle),
-                text_style(HPos::Left),
-            ))?;
-            let y = (MARGIN + number as u32 * ROW_HEIGHT + ROW_HEIGHT / 2) as i32;
-            let label = Text::new(row.label.clone(), (LABEL_WIDTH as i32, y), text_style(HPos::Right));
-            area.draw(&label).map_err(BenchError::new)?;
-        }
-        area.present().map_err(BenchError::new)?;
-    }
-    Ok(svg)
-}
-
-fn text_style(side: HPos) -> TextStyle<'static> {
-    ("sans-serif", 13)
-        .into_font()
-        .color(&BLACK)
-        .pos(Pos::new(side, VPos::Center))
+/// The unit of what stands beside a figure: that of the figure, unless the name ends in another.
+fn unit_of(name: &str, own: &'static str) -> &'static str {
+    let units = [
+        ("_rps", "1/s"),
+        ("_us", "us"),
+        ("_ms", "ms"),
+        ("_ns", "ns"),
+        ("_connections", "connections"),
+    ];
+    let named = units.iter().find(|(end, _)| name.ends_with(end));
+    named.map_or(own, |(_, unit)| unit)
 }
 
 /// The part of an id before the point.
@@ -450,6 +396,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Summary;
 
     #[test]
     fn the_page_holds_every_figure_and_loads_nothing() {
@@ -458,17 +405,42 @@ mod tests {
             Figure::of("ledger.redis_always_ratio", "x", vec![0.9, 1.0, 1.3], "cd".into())
                 .against("canister_rps", vec![900.0])
                 .against("redis_always_rps", vec![1_000.0]),
+            Figure::of("netstack.http_vs_axum", "x", vec![0.5], String::new()),
+            Figure::of("stages.update_us", "us", vec![3.0], String::new())
+                .against("verify", vec![2.0])
+                .against("log", vec![1.0]),
+            Figure::of("scaling.cores_rps", "1/s", vec![180.0], String::new())
+                .against("1_core", vec![100.0])
+                .against("2_cores", vec![180.0]),
         ];
+        let summary = |value| Summary::of(vec![value]);
+        let worth = Worth {
+            workload: "ledger",
+            variant: "all off",
+            per_second: [summary(10.0), summary(100.0)],
+            throughput_ratio: summary(0.1),
+            p50_ratio: summary(9.0),
+            p99_ratio: summary(9.0),
+            start_ratio: summary(2.0),
+        };
         let left_out = [("ledger.postgres_ratio".to_owned(), "not <installed>".to_owned())];
         let page = Page {
             machine: &Machine::this(),
             figures: &figures,
             left_out: &left_out,
             baseline: None,
-            ablation: &[],
+            ablation: &[worth],
         };
         let html = page.html().unwrap();
-        for wanted in ["engine.noop_update_us", "redis_always_rps", "not &lt;installed&gt;"] {
+        for wanted in [
+            "engine.noop_update_us",
+            "redis_always_rps",
+            "not &lt;installed&gt;",
+            "verify 2.00 us (67 %)",
+            "Updates a second by cores",
+            "the other is 2.00 times as good",
+            "What mechanisms are worth",
+        ] {
             assert!(html.contains(wanted), "{wanted}");
         }
         assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());

@@ -339,6 +339,20 @@ impl Subnet {
         seconds(|| self.round(messages)).0
     }
 
+    /// A no-op update for one of the canisters.
+    pub(crate) fn noop(&mut self, canister: usize) -> Ingress {
+        self.message(canister, "noop", &[])
+    }
+
+    /// No-op updates that go round all canisters, on from where the last ones ended.
+    pub(crate) fn noops(&mut self, count: u64) -> Vec<Ingress> {
+        let canisters = self.canisters.len() as u64;
+        let first = self.next_message;
+        (first..first + count)
+            .map(|number| self.noop((number % canisters) as usize))
+            .collect()
+    }
+
     fn message(&mut self, canister: usize, method: &str, argument: &[u8]) -> Ingress {
         let id = self.canisters[canister];
         self.ingress(id, Some(id), method, argument.to_vec())
@@ -385,7 +399,7 @@ impl Subnet {
         }
     }
 
-    fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         hex::encode(self.machine.state().certified_root())
     }
 }

@@ -208,3 +208,37 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
     config.validate()?;
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(options: &[&str]) -> Config {
+        let words = ["replicore", "start"].iter().chain(options);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Start(args) => resolve(&args).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn mechanisms_are_switched_off_by_name_or_all_at_once() {
+        let config = resolved(&["--without", "query-cache,group-commit", "--without", "parallel-rounds"]);
+        assert_eq!(
+            (
+                config.queries.cache_bytes_max,
+                config.rounds.batch_messages_max,
+                config.cores
+            ),
+            (0, 1, 1)
+        );
+        assert_eq!(config.engine, Config::default().engine);
+        let mut all_off = Config::default();
+        Mechanism::ALL
+            .iter()
+            .for_each(|mechanism| mechanism.switch_off(&mut all_off));
+        assert_eq!(resolved(&["--without", "all"]), all_off);
+        let error = Cli::try_parse_from(["replicore", "demo", "--without", "everything"]).unwrap_err();
+        assert!(error.to_string().contains("warm-instances"), "{error}");
+    }
+}

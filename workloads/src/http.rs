@@ -106,7 +106,13 @@ fn read_response(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<(Ht
 
 fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
-    let read = stream.read(&mut chunk)?;
+    let read = loop {
+        match stream.read(&mut chunk) {
+            // A thread that has driven a ring may be called back by the kernel while it waits; nothing was read.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
     if read == 0 {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,

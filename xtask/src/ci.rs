@@ -32,7 +32,7 @@ struct Stage {
 /// How long a replica is killed and recovered.
 const TORTURE_SECONDS: u64 = 20;
 
-const STAGES: [Stage; 12] = [
+const STAGES: [Stage; 13] = [
     Stage {
         name: "format",
         network: false,
@@ -87,6 +87,11 @@ const STAGES: [Stage; 12] = [
         name: "e2e",
         network: true,
         run: end_to_end,
+    },
+    Stage {
+        name: "counts",
+        network: false,
+        run: counts,
     },
     Stage {
         name: "benches",
@@ -233,6 +238,28 @@ fn canisters() -> Result<()> {
 fn end_to_end() -> Result<()> {
     let xtask = std::env::current_exe().map_err(|error| error.to_string())?;
     shell::run_shown(Command::new(xtask).args(["e2e", "--quick"]))
+}
+
+/// Allocations, page faults, reads and writes, instructions and system calls of the important paths, against those that
+/// are committed; and every Criterion benchmark once.
+fn counts() -> Result<()> {
+    // On a machine of its own, what is missing may be installed; elsewhere the stage says what it leaves out.
+    if std::env::var_os("CI").is_some()
+        && let Err(error) = shell::ensure_debian(&["valgrind"], &["valgrind"])
+    {
+        println!("valgrind cannot be installed: {error}");
+    }
+    shell::run_shown(&mut cargo(&["test", "--workspace", "--quiet", "--bench", "counts"]))?;
+    let criterion = [
+        "test",
+        "--workspace",
+        "--quiet",
+        "--bench",
+        "engine",
+        "--bench",
+        "write_tracking",
+    ];
+    shell::run_shown(&mut cargo(&criterion))
 }
 
 /// Every measurement once, with small parameters: figures are printed, none is judged.

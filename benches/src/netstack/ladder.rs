@@ -85,7 +85,7 @@ pub fn ladder(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 }
 
 /// Nanoseconds on the processor that the server used for each request of the load.
-fn server_nanos(load: &Load, peer: &Peer) -> Result<f64, BenchError> {
+pub(super) fn server_nanos(load: &Load, peer: &Peer) -> Result<f64, BenchError> {
     let before = network_nanos()?;
     let report = load.drive(peer)?;
     Ok((network_nanos()? - before) as f64 / report.accepted.max(1) as f64)
