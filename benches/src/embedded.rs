@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Batch time of the first round.
 const START: Time = Time(1_700_000_000_000_000_000);
 /// From one batch to the next: fifty rounds are a second, so that heartbeats and timers have their turn.
-const ROUND: Duration = Duration::from_millis(20);
+pub(crate) const ROUND: Duration = Duration::from_millis(20);
 /// Rounds after which a call is given up.
 const ROUNDS_MAX: u32 = 1_000;
 
@@ -58,7 +58,7 @@ pub struct EmbeddedRun {
 /// # Errors
 /// A reply or the state at the end is not what the application says.
 pub fn run(model: &dyn Workload, engine: Arc<Engine>, options: &EmbeddedOptions) -> Result<EmbeddedRun, BenchError> {
-    let replica = Shared(Arc::new(Mutex::new(Machine::new(engine)?)));
+    let replica = Shared::new(Machine::new(engine)?);
     let users: Vec<_> = (0..options.users.max(1)).map(Identity::numbered).collect();
     let scale = Scale {
         users: users.iter().map(Identity::principal).collect(),
@@ -85,21 +85,22 @@ pub fn run(model: &dyn Workload, engine: Arc<Engine>, options: &EmbeddedOptions)
     deployed.check(&mut agent, true).map_err(BenchError::new)?;
     let machine = replica.lock();
     Ok(EmbeddedRun {
-        rounds: machine.machine.state().metadata.height.0,
+        rounds: machine.height(),
         operations: options.operations,
-        root: machine.machine.state().certified_root(),
+        root: machine.root(),
     })
 }
 
 /// A state machine with what a sequencer would add.
-struct Machine {
+pub(crate) struct Machine {
     machine: StateMachine,
     key: RootKey,
     messages: u64,
 }
 
 impl Machine {
-    fn new(engine: Arc<Engine>) -> Result<Self, BenchError> {
+    /// An empty subnet.
+    pub(crate) fn new(engine: Arc<Engine>) -> Result<Self, BenchError> {
         Ok(Self {
             machine: StateMachine::for_test(SubnetConfig::default(), engine),
             key: RootKey::from_seed(&[1; 32]).map_err(BenchError::new)?,
@@ -107,7 +108,18 @@ impl Machine {
         })
     }
 
-    fn round(&mut self, messages: Vec<Ingress>) -> RoundStats {
+    /// The height that the state has.
+    pub(crate) fn height(&self) -> u64 {
+        self.machine.state().metadata.height.0
+    }
+
+    /// Its certified root.
+    pub(crate) fn root(&self) -> [u8; 32] {
+        self.machine.state().certified_root()
+    }
+
+    /// Executes a batch.
+    pub(crate) fn round(&mut self, messages: Vec<Ingress>) -> RoundStats {
         let height = self.machine.state().metadata.height.next();
         let mut randomness = [0; 32];
         randomness[..8].copy_from_slice(&height.0.to_be_bytes());
@@ -137,7 +149,28 @@ impl Machine {
         }
     }
 
-    fn answer(&self, id: &MessageId) -> Option<CallOutcome> {
+    /// A message that the canister is willing to take.
+    pub(crate) fn admitted(
+        &mut self,
+        sender: Principal,
+        target: (Principal, Principal),
+        method: &str,
+        argument: &[u8],
+    ) -> Result<Ingress, CallOutcome> {
+        let message = Ingress {
+            method_name: method.to_owned(),
+            method_payload: Payload::from(argument),
+            envelope_bytes: (argument.len() + method.len() + 200) as u32,
+            ..self.message(sender, target)
+        };
+        match self.machine.inspect(&message) {
+            Ok(_) => Ok(message),
+            Err(error) => Err(rejected(&error)),
+        }
+    }
+
+    /// What became of a message, once that is final.
+    pub(crate) fn answer(&self, id: &MessageId) -> Option<CallOutcome> {
         match &self.machine.state().ingress_history.get(id)?.state {
             IngressState::Completed(reply) => Some(CallOutcome::Replied(reply.to_vec())),
             IngressState::Failed(error) => Some(rejected(error)),
@@ -148,10 +181,14 @@ impl Machine {
 
 /// The machine, as agents share it.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Machine>>);
+pub(crate) struct Shared(Arc<Mutex<Machine>>);
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Machine> {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self(Arc::new(Mutex::new(machine)))
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Machine> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,15 +203,10 @@ impl Embedded for Shared {
         argument: &[u8],
     ) -> Result<CallOutcome, AgentError> {
         let mut machine = self.lock();
-        let message = Ingress {
-            method_name: method.to_owned(),
-            method_payload: Payload::from(argument),
-            envelope_bytes: (argument.len() + method.len() + 200) as u32,
-            ..machine.message(sender, (canister, effective))
+        let message = match machine.admitted(sender, (canister, effective), method, argument) {
+            Ok(message) => message,
+            Err(refused) => return Ok(refused),
         };
-        if let Err(error) = machine.machine.inspect(&message) {
-            return Ok(rejected(&error));
-        }
         let id = message.message_id;
         machine.round(vec![message]);
         for _ in 0..ROUNDS_MAX {

@@ -27,6 +27,7 @@ pub mod report;
 mod scaling;
 mod scheduler;
 mod scheduler_history;
+pub mod simulate;
 mod sizes;
 mod spans;
 

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 const MB: f64 = 1e6;
 const KIB: f64 = 1_024.0;
+/// Canisters that keep a warm instance, by default.
+const WARM: u64 = 500;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// At rest: what starting and installing left to do in the background is done.
 const SETTLE: Duration = Duration::from_millis(1_500);
@@ -33,7 +35,9 @@ pub fn release_binary(_effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 }
 
 /// `sizes.idle_rss_mb`: resident memory of `replicore start` on an empty state directory, at rest.
-/// `sizes.canister_idle_kib`: what each of 1,000 installed and idle canisters (the ledger's module) adds to it.
+/// `sizes.canister_idle_kib`: what each of 1,000 installed and idle canisters (the ledger's module) adds to a replica on which
+/// as many as keep a warm instance are installed already. What the first of all brings (the compiler's memory, threads, pools)
+/// and what warm instances hold is bounded, however many canisters there are: it is not a canister's.
 pub fn idle_replica(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let program = program()?;
     let canisters = effort.scale(1_000);
@@ -43,12 +47,14 @@ pub fn idle_replica(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     for _ in 0..runs {
         let replica = Process::start(&program)?;
         std::thread::sleep(settle);
-        let empty = replica.resident_bytes()?;
+        resident.push(replica.resident_bytes()? / MB);
+        replica.install(effort.scale(WARM))?;
+        std::thread::sleep(settle);
+        let before = replica.resident_bytes()?;
         root = replica.install(canisters)?;
         std::thread::sleep(settle);
-        let full = replica.resident_bytes()?;
-        resident.push(empty / MB);
-        each.push((full - empty).max(0.0) / canisters as f64 / KIB);
+        let after = replica.resident_bytes()?;
+        each.push((after - before).max(0.0) / canisters as f64 / KIB);
         if effort.time_left().is_zero() {
             break;
         }

@@ -2,9 +2,12 @@
 
 use replicore_benches::embedded::{self, EmbeddedOptions};
 use replicore_benches::profile;
+use replicore_benches::simulate::{self, SimulationOptions};
 use replicore_engine::{Engine, EngineConfig, Tiers};
-use replicore_workloads::models;
+use replicore_workloads::arrival::Arrivals;
+use replicore_workloads::{Identity, models};
 use std::sync::Arc;
+use std::time::Duration;
 
 const OPTIONS: EmbeddedOptions = EmbeddedOptions {
     operations: 25,
@@ -50,4 +53,32 @@ fn profiles_are_the_same_on_every_run_and_change_no_state() {
         assert!(profile::flame(&profile).unwrap().contains("canister_update"), "{name}");
         assert!(profile::table(&profile).contains("ic0.msg_reply"), "{name}");
     }
+}
+
+#[test]
+fn a_simulation_is_the_same_on_every_run_and_fills_batches() {
+    let users: Vec<_> = (0..20).map(Identity::numbered).collect();
+    let options = SimulationOptions {
+        rate: 400.0,
+        arrivals: Arrivals::Bursts,
+        duration: Duration::from_millis(500),
+        user_skew: 0.8,
+        canisters: 3,
+        items: 10,
+        seed: 3,
+    };
+    let model = models::named("ledger").unwrap();
+    let run = |seed| {
+        let options = SimulationOptions {
+            seed,
+            ..options.clone()
+        };
+        simulate::run(model, engine(false), &users, &options).unwrap()
+    };
+    let (first, second, other) = (run(3), run(3), run(4));
+    assert_eq!((first.root, &first.updates), (second.root, &second.updates));
+    assert_ne!(first.root, other.root);
+    // The first tenth of the second: five rounds take four hundred operations, four fifths of them updates.
+    assert!(first.batch_max > 30, "{}", first.batch_max);
+    assert!(first.updates.len() > 200 && first.queries > 20, "{first:?}");
 }

@@ -7,8 +7,9 @@ use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::arrival::Arrivals;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::load::{self, LoadOptions, Progress};
+use replicore_workloads::login::Issuer;
 use replicore_workloads::recording::{Recording, ReplayOptions};
-use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, models};
+use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, management, models};
 use std::fs::File;
 use std::io::BufReader;
 use std::net::SocketAddr;
@@ -18,14 +19,21 @@ use std::time::Duration;
 
 const USERS: u64 = 12;
 
-/// A third anonymous, a third with their own keys, a third with session keys.
-fn users() -> Vec<Identity> {
-    let user = |number: u64| match number % 3 {
-        0 => Identity::anonymous(),
-        1 => Identity::numbered(number),
-        _ => Identity::numbered(number).with_session([number as u8; 32], hours_from_now()),
+/// A quarter anonymous, a quarter with their own keys, a quarter with session keys of their own, a quarter logged in at a
+/// canister.
+fn users(agent: &mut Agent) -> Vec<Identity> {
+    let issuer = Issuer::deploy(agent).unwrap();
+    let user = |number: u64| match (number % 4, [number as u8; 32]) {
+        (0, _) => Identity::anonymous(),
+        (1, _) => Identity::numbered(number),
+        (2, secret) => Identity::numbered(number).with_session(secret, hours_from_now()),
+        (_, secret) => issuer
+            .log_in(agent, &Identity::numbered(number), secret, hours_from_now())
+            .unwrap(),
     };
-    (0..USERS).map(user).collect()
+    let users = (0..USERS).map(user).collect();
+    agent.set_identity(Identity::numbered(0));
+    users
 }
 
 fn hours_from_now() -> u64 {
@@ -37,13 +45,13 @@ fn hours_from_now() -> u64 {
 
 fn drive(model: &dyn Workload, address: SocketAddr, rate: Option<f64>) -> Box<dyn Deployed> {
     let verifier = Arc::new(Verifier::new(&fetch_root_key(address).unwrap()).unwrap().sampling(8));
-    let users = users();
+    let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
+    let users = users(&mut agent);
     let scale = Scale {
         users: users.iter().map(Identity::principal).collect(),
         canisters: 4,
         items: 20,
     };
-    let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
     let deployed = model.deploy(&mut agent, &scale).unwrap();
     let options = LoadOptions {
         address,
@@ -127,5 +135,28 @@ fn recorded_traffic_sent_to_an_empty_replica_does_the_same_there() {
         // Its counts are those of the load that was recorded.
         let mut agent = Agent::new(address, Identity::numbered(0), verifier);
         deployed.unwrap().check(&mut agent, true).unwrap();
+    });
+}
+
+#[test]
+fn canisters_made_elsewhere_are_used_and_their_lack_says_what_to_do() {
+    on_replica(|address| {
+        let verifier = Arc::new(Verifier::new(&fetch_root_key(address).unwrap()).unwrap().sampling(8));
+        let agent = || Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
+        let made = management::create(&mut agent()).unwrap();
+        let mut given = agent();
+        given.use_canisters(vec![made]);
+        let scale = Scale {
+            users: [Identity::numbered(0).principal()].into(),
+            canisters: 1,
+            items: 1,
+        };
+        let model = models::named("game").unwrap();
+        assert_eq!(model.deploy(&mut given, &scale).unwrap().canister(), made);
+        // Again into the same one, which holds a module by now.
+        given.use_canisters(vec![made]);
+        assert_eq!(model.deploy(&mut given, &scale).unwrap().canister(), made);
+        let error = model.deploy(&mut given, &scale).err().unwrap().to_string();
+        assert!(error.contains("more canisters"), "{error}");
     });
 }

@@ -110,6 +110,7 @@ pub trait Embedded: Send {
 pub struct Agent {
     identity: Identity,
     route: Route,
+    ready: Option<Vec<Principal>>,
 }
 
 /// How requests reach the replica.
@@ -167,6 +168,7 @@ impl Agent {
                 verifier,
                 next_nonce: u64::from_le_bytes(seed),
             }),
+            ready: None,
         }
     }
 
@@ -175,6 +177,7 @@ impl Agent {
         Self {
             identity,
             route: Route::Embedded(replica),
+            ready: None,
         }
     }
 
@@ -207,6 +210,23 @@ impl Agent {
             Route::Http(http) => http.update(&self.identity, canister, effective, method, argument),
             Route::Embedded(replica) => replica.update(sender, canister, effective, method, argument),
         }
+    }
+
+    /// Uses these canisters, in this order, where others would be created: for endpoints that create none for free. The user
+    /// must be a controller of them; what they hold is lost.
+    pub fn use_canisters(&mut self, mut canisters: Vec<Principal>) {
+        canisters.reverse();
+        self.ready = Some(canisters);
+    }
+
+    /// The next of [`Agent::use_canisters`]: `Some(None)` when they are used up, none where canisters are to be created.
+    pub(crate) fn next_ready(&mut self) -> Option<Option<Principal>> {
+        self.ready.as_mut().map(Vec::pop)
+    }
+
+    /// Whether canisters were given.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.is_some()
     }
 
     /// Checks a certificate that came in a reply and returns the root that it signs.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// DER prefix of an Ed25519 public key (RFC 8410).
 const ED25519_DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// A user: anonymous, with an Ed25519 key, or with a session key to which such a key has delegated.
+/// A user: anonymous, with an Ed25519 key, or with a session key to which such a key or a canister has delegated.
 #[derive(Clone)]
 pub struct Identity {
     /// What signs; the anonymous user has nothing.
@@ -25,8 +25,8 @@ pub struct Delegation {
     pub public_key_der: Vec<u8>,
     /// Nanoseconds since 1970 after which it is void.
     pub expiration: u64,
-    /// By the user's own key.
-    pub signature: [u8; 64],
+    /// By the user's own key, or by who vouches for the user.
+    pub signature: Vec<u8>,
 }
 
 impl Identity {
@@ -62,12 +62,18 @@ impl Identity {
             ("expiration", hash(&leb128(expiration))),
         ]);
         let signature = self.sign(&[b"\x1Aic-request-auth-delegation", &hash[..]].concat());
+        session.for_user(self.public_key_der.clone(), expiration, signature.to_vec())
+    }
+
+    /// The user with this public key, for whom this one's key signs: who vouches for that has signed the delegation.
+    #[must_use]
+    pub fn for_user(self, public_key_der: Vec<u8>, expiration: u64, signature: Vec<u8>) -> Self {
         Self {
-            key: session.key,
-            public_key_der: self.public_key_der.clone(),
-            principal: self.principal,
+            key: self.key,
+            principal: Principal::self_authenticating(&public_key_der),
+            public_key_der,
             delegation: Some(Delegation {
-                public_key_der: session.public_key_der,
+                public_key_der: self.public_key_der,
                 expiration,
                 signature,
             }),

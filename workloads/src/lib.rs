@@ -13,6 +13,7 @@ pub mod http;
 pub mod identity;
 pub mod ledger;
 pub mod load;
+pub mod login;
 pub mod management;
 pub mod models;
 pub mod recording;

@@ -1,6 +1,6 @@
 //! The management canister, as far as workloads need it: create, install, upgrade.
 
-use crate::agent::Agent;
+use crate::agent::{Agent, CallOutcome};
 use crate::error::{WorkloadError, decode, encode, replied};
 use candid::{CandidType, Decode, Deserialize, Encode, Principal};
 use serde_bytes::ByteBuf;
@@ -41,18 +41,34 @@ struct InstallArgument {
     arg: ByteBuf,
 }
 
-/// Creates a canister that holds cycles for a long load.
+/// Creates a canister that holds cycles for a long load, or takes one of those that the agent was given.
 ///
 /// # Errors
-/// The endpoint refuses.
+/// The endpoint refuses, or those given are used up; the text says what to do.
 pub fn create(agent: &mut Agent) -> Result<Principal, WorkloadError> {
+    if let Some(ready) = agent.next_ready() {
+        return ready.ok_or_else(|| WorkloadError::unexpected("the workload needs more canisters than were named"));
+    }
     let argument = encode(Encode!(&CreateArgument {
         amount: Some(CYCLES.into()),
         specified_id: None
     }))?;
     let management = Principal::management_canister();
-    let reply = agent.update(management, "provisional_create_canister_with_cycles", &argument)?;
-    Ok(decode(Decode!(&replied("create", reply)?, CreateReply))?.canister_id)
+    let reply = match agent.update(management, "provisional_create_canister_with_cycles", &argument) {
+        Ok(CallOutcome::Replied(reply)) => reply,
+        refused => {
+            let why = match refused {
+                Ok(outcome) => format!("{outcome:?}"),
+                Err(error) => error.to_string(),
+            };
+            return Err(WorkloadError::unexpected(format!(
+                "the endpoint creates no canisters for free ({why}). Create them with a tool of yours, make {} a controller \
+                 of each, and name them: --canister ID, once for each",
+                agent.identity().principal()
+            )));
+        }
+    };
+    Ok(decode(Decode!(&reply, CreateReply))?.canister_id)
 }
 
 /// Installs a module with its argument.
@@ -82,7 +98,11 @@ pub fn install(
 /// # Errors
 /// The endpoint refuses.
 pub fn deploy(agent: &mut Agent, module: &[u8], argument: &[u8]) -> Result<Principal, WorkloadError> {
+    let mode = match agent.has_ready() {
+        true => InstallMode::Reinstall,
+        false => InstallMode::Install,
+    };
     let canister = create(agent)?;
-    install(agent, canister, InstallMode::Install, module, argument)?;
+    install(agent, canister, mode, module, argument)?;
     Ok(canister)
 }

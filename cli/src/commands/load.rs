@@ -1,14 +1,18 @@
 //! `replicore load`: drives any endpoint that speaks the interface with a modelled application.
 
 use super::CliError;
+use candid::Principal;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
+use replicore_benches::simulate::{self, SimulationOptions};
+use replicore_engine::{Engine, EngineConfig};
 use replicore_workloads::agent::fetch_root_key;
 use replicore_workloads::arrival::Arrivals;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::load::{self, LoadOptions, LoadReport, Progress};
-use replicore_workloads::{Agent, Deployed, Identity, Scale, models};
+use replicore_workloads::login::Issuer;
+use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, models};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,8 +37,12 @@ pub struct LoadArgs {
     #[arg(long, required_unless_present = "list")]
     workload: Option<String>,
     /// Endpoint, as `http://HOST:PORT`.
-    #[arg(long, required_unless_present = "list")]
+    #[arg(long, required_unless_present_any = ["list", "simulate"])]
     url: Option<String>,
+    /// No endpoint: a replica in this process, without network, disk and clock, in a time of its own. The same seed gives the
+    /// same batches and state on every machine.
+    #[arg(long, conflicts_with_all = ["url", "histogram", "canister"])]
+    simulate: bool,
     /// Operations a second that become due whatever the answers (open loop). Without it every connection has one operation
     /// in flight (closed loop).
     #[arg(long)]
@@ -54,12 +62,21 @@ pub struct LoadArgs {
     /// Zipf exponent over users; 0 chooses evenly.
     #[arg(long, default_value_t = 0.8)]
     user_skew: f64,
-    /// Of 100 users, how many sign with a session key that their own key delegates to, as after a login in a browser.
-    #[arg(long, default_value_t = 50)]
-    session_percent: u64,
-    /// Of 100 users, how many are anonymous.
-    #[arg(long, default_value_t = 0)]
-    anonymous_percent: u64,
+    /// How users sign.
+    #[arg(long, value_enum, default_value = "session")]
+    signing: SigningArg,
+    /// Of 100 users, how many sign with a session key that their own key delegates to; overrides `--signing`.
+    #[arg(long)]
+    session_percent: Option<u64>,
+    /// Of 100 users, how many sign with a session key that a canister vouches for; overrides `--signing`.
+    #[arg(long)]
+    canister_signature_percent: Option<u64>,
+    /// Of 100 users, how many are anonymous; overrides `--signing`.
+    #[arg(long)]
+    anonymous_percent: Option<u64>,
+    /// A canister to install into, where the endpoint creates none for free; once for each that the workload needs.
+    #[arg(long, value_name = "ID")]
+    canister: Vec<Principal>,
     /// Canisters, for models that have a number of them.
     #[arg(long, default_value_t = 20)]
     canisters: u64,
@@ -81,6 +98,30 @@ pub struct LoadArgs {
     /// List the models.
     #[arg(long)]
     list: bool,
+}
+
+/// How users sign: each their own way, mixed evenly over popular and unpopular ones.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SigningArg {
+    /// Like the visitors of a site with a login: 10 % anonymous, 20 % with their own keys (programs), 20 % with session keys of
+    /// their own (wallets), 50 % with session keys that a canister vouches for (Internet Identity).
+    Mixed,
+    /// With their own Ed25519 keys.
+    Ed25519,
+    /// Half with their own keys, half with session keys that those delegate to.
+    Session,
+    /// With session keys that a canister vouches for.
+    Canister,
+    /// Not at all.
+    Anonymous,
+}
+
+/// Of 100 users, how many sign in some way; the others sign with their own keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Signing {
+    anonymous: u64,
+    session: u64,
+    canister: u64,
 }
 
 /// The spelling of [`Arrivals`] on the command line.
@@ -106,16 +147,22 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode, CliError> {
     }
     let name = args.workload.as_deref().unwrap_or_default();
     let model = models::named(name).ok_or_else(|| format!("no workload is called `{name}`; `--list` names them"))?;
+    if args.simulate {
+        return simulate(args, model);
+    }
     let options = options(args)?;
     let root_key = fetch_root_key(options.address)?;
     let verifier = Arc::new(Verifier::new(&root_key)?.sampling(args.signatures_one_in));
-    let users = users(args)?;
+    let mut agent = Agent::new(options.address, Identity::numbered(0), Arc::clone(&verifier));
+    if !args.canister.is_empty() {
+        agent.use_canisters(args.canister.clone());
+    }
+    let users = users(args, &mut agent)?;
     let scale = Scale {
         users: users.iter().map(Identity::principal).collect(),
         canisters: args.canisters,
         items: args.items,
     };
-    let mut agent = Agent::new(options.address, Identity::numbered(0), Arc::clone(&verifier));
     let start = Instant::now();
     let deployed = model.deploy(&mut agent, &scale)?;
     say(
@@ -143,23 +190,13 @@ fn say(args: &LoadArgs, text: &str) {
 }
 
 fn options(args: &LoadArgs) -> Result<LoadOptions, CliError> {
-    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-        return Err("--rate must be positive".into());
-    }
-    if args.connections == 0 || args.users == 0 {
-        return Err("--connections and --users must be positive".into());
-    }
+    check(args)?;
     Ok(LoadOptions {
         address: address(args.url.as_deref().unwrap_or_default())?,
         rate: args.rate,
-        arrivals: match args.arrivals {
-            ArrivalsArg::Poisson => Arrivals::Poisson,
-            ArrivalsArg::Bursts => Arrivals::Bursts,
-            ArrivalsArg::Diurnal => Arrivals::Diurnal,
-            ArrivalsArg::Even => Arrivals::Even,
-        },
+        arrivals: args.arrivals.into(),
         connections: args.connections,
-        duration: Duration::try_from_secs_f64(args.duration).map_err(|error| format!("--duration: {error}"))?,
+        duration: duration(args)?,
         user_skew: args.user_skew,
         seed: args.seed,
     })
@@ -183,28 +220,147 @@ pub fn address(url: &str) -> Result<SocketAddr, CliError> {
     found.ok_or_else(|| format!("{with_port}: no address").into())
 }
 
-/// The users, their ways of signing mixed evenly over all of them, so that popular users sign in all ways.
-fn users(args: &LoadArgs) -> Result<Vec<Identity>, CliError> {
-    const SESSION: Duration = Duration::from_secs(8 * 60 * 60);
-    if args.session_percent + args.anonymous_percent > 100 {
-        return Err("--session-percent and --anonymous-percent are over 100 together".into());
+fn check(args: &LoadArgs) -> Result<(), CliError> {
+    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        return Err("--rate must be positive".into());
     }
+    if args.connections == 0 || args.users == 0 {
+        return Err("--connections and --users must be positive".into());
+    }
+    Ok(())
+}
+
+fn duration(args: &LoadArgs) -> Result<Duration, CliError> {
+    Ok(Duration::try_from_secs_f64(args.duration).map_err(|error| format!("--duration: {error}"))?)
+}
+
+impl From<ArrivalsArg> for Arrivals {
+    fn from(law: ArrivalsArg) -> Self {
+        match law {
+            ArrivalsArg::Poisson => Self::Poisson,
+            ArrivalsArg::Bursts => Self::Bursts,
+            ArrivalsArg::Diurnal => Self::Diurnal,
+            ArrivalsArg::Even => Self::Even,
+        }
+    }
+}
+
+impl Signing {
+    fn of(args: &LoadArgs) -> Result<Self, CliError> {
+        let (anonymous, session, canister) = match args.signing {
+            SigningArg::Mixed => (10, 20, 50),
+            SigningArg::Ed25519 => (0, 0, 0),
+            SigningArg::Session => (0, 50, 0),
+            SigningArg::Canister => (0, 0, 100),
+            SigningArg::Anonymous => (100, 0, 0),
+        };
+        let signing = Self {
+            anonymous: args.anonymous_percent.unwrap_or(anonymous),
+            session: args.session_percent.unwrap_or(session),
+            canister: args.canister_signature_percent.unwrap_or(canister),
+        };
+        match signing
+            .anonymous
+            .checked_add(signing.session)
+            .and_then(|sum| sum.checked_add(signing.canister))
+        {
+            Some(0..=100) => Ok(signing),
+            _ => Err("the percentages of ways to sign are over 100 together".into()),
+        }
+    }
+}
+
+/// The users, their ways of signing mixed evenly over all of them, so that popular users sign in all ways. Those whom a
+/// canister vouches for are logged in here.
+fn users(args: &LoadArgs, agent: &mut Agent) -> Result<Vec<Identity>, CliError> {
+    const SESSION: Duration = Duration::from_secs(8 * 60 * 60);
+    let signing = Signing::of(args)?;
     let expiration = (SystemTime::now().duration_since(UNIX_EPOCH)? + SESSION).as_nanos() as u64;
-    let user = |number: u64| {
+    let issuer = match signing.canister {
+        0 => None,
+        _ => Some(Issuer::deploy(agent)?),
+    };
+    let (start, deployer) = (Instant::now(), agent.identity().clone());
+    let mut users = Vec::new();
+    let mut logins = 0;
+    for number in 0..args.users {
         // 37 has no factor in common with 100: every remainder comes up once in a hundred users.
         let place = number * 37 % 100;
         let own = Identity::numbered(number);
-        if place < args.anonymous_percent {
-            Identity::anonymous()
-        } else if place < args.anonymous_percent + args.session_percent {
-            let mut secret = [0xa5; 32];
-            secret[..8].copy_from_slice(&number.to_le_bytes());
-            own.with_session(secret, expiration)
-        } else {
-            own
-        }
+        let mut secret = [0xa5; 32];
+        secret[..8].copy_from_slice(&number.to_le_bytes());
+        let (anonymous, session) = (signing.anonymous, signing.anonymous + signing.session);
+        users.push(match &issuer {
+            _ if place < anonymous => Identity::anonymous(),
+            _ if place < session => own.with_session(secret, expiration),
+            Some(issuer) if place < session + signing.canister => {
+                logins += 1;
+                issuer.log_in(agent, &own, secret, expiration)?
+            }
+            _ => own,
+        });
+    }
+    agent.set_identity(deployer);
+    if logins > 0 {
+        say(
+            args,
+            &format!("logged in  {logins} users in {:.1} s", start.elapsed().as_secs_f64()),
+        );
+    }
+    Ok(users)
+}
+
+/// Drives a replica in this process. Nobody signs there: the replica takes the sender's word.
+fn simulate(args: &LoadArgs, model: &dyn Workload) -> Result<ExitCode, CliError> {
+    const RATE: f64 = 1_000.0;
+    check(args)?;
+    let users: Vec<_> = (0..args.users).map(Identity::numbered).collect();
+    let options = SimulationOptions {
+        rate: args.rate.unwrap_or(RATE),
+        arrivals: args.arrivals.into(),
+        duration: duration(args)?,
+        user_skew: args.user_skew,
+        canisters: args.canisters,
+        items: args.items,
+        seed: args.seed,
     };
-    Ok((0..args.users).map(user).collect())
+    let engine = Arc::new(Engine::new(EngineConfig::default())?);
+    let start = Instant::now();
+    let seen = simulate::run(model, engine, &users, &options)?;
+    let elapsed = start.elapsed();
+    let (updates, root) = (&seen.updates, hex::encode(seen.root));
+    let latency = |quantile: f64| updates.value_at_quantile(quantile);
+    if args.json {
+        let object = serde_json::json!({
+            "workload": args.workload,
+            "rate": options.rate,
+            "updates": updates.len(),
+            "queries": seen.queries,
+            "rounds": seen.rounds,
+            "load_rounds": seen.load_rounds,
+            "batch_max": seen.batch_max,
+            "update_latency_ms": { "p50": latency(0.5), "p99": latency(0.99), "max": updates.max() },
+            "elapsed_seconds": elapsed.as_secs_f64(),
+            "root": root,
+        });
+        println!("{object}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("simulated  {} updates and {} queries", updates.len(), seen.queries);
+    println!(
+        "rounds     {} for the load of {} altogether, at most {} messages in a batch",
+        seen.load_rounds, seen.rounds, seen.batch_max
+    );
+    println!(
+        "latency ms p50 {}, p99 {}, max {} of simulated time, in rounds of 20",
+        latency(0.5),
+        latency(0.99),
+        updates.max()
+    );
+    println!("root       {root}, the same on every run and machine");
+    println!("elapsed    {:.1} s with deployment", elapsed.as_secs_f64());
+    println!("checked    every reply, and the application as a whole");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn with_progress(
@@ -301,6 +457,32 @@ fn write_histograms(path: &std::path::Path, report: &LoadReport) -> Result<(), C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn signing(arguments: &[&str]) -> Result<Signing, CliError> {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            load: LoadArgs,
+        }
+        let arguments = ["load", "--workload", "ledger", "--simulate"].iter().chain(arguments);
+        Signing::of(&<Program as clap::Parser>::try_parse_from(arguments)?.load)
+    }
+
+    #[test]
+    fn ways_to_sign_are_named_or_given_by_percentages() {
+        let of = |anonymous, session, canister| Signing {
+            anonymous,
+            session,
+            canister,
+        };
+        assert_eq!(signing(&[]).unwrap(), of(0, 50, 0));
+        assert_eq!(signing(&["--signing", "mixed"]).unwrap(), of(10, 20, 50));
+        assert_eq!(
+            signing(&["--signing", "mixed", "--session-percent", "0"]).unwrap(),
+            of(10, 0, 50)
+        );
+        assert!(signing(&["--signing", "canister", "--anonymous-percent", "1"]).is_err());
+    }
 
     #[test]
     fn addresses_are_of_http_with_a_port_or_without() {
