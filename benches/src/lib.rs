@@ -148,10 +148,8 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
         ],
         netstack::signed_updates,
     ),
-    (
-        &["netstack.signed_update_p99_ms", "netstack.overload_goodput_ratio"],
-        netstack::signed_update_load,
-    ),
+    (&["netstack.signed_update_p99_ms"], netstack::signed_update_latency),
+    (&["netstack.overload_goodput_ratio"], netstack::overload),
     (&["netstack.cache_hit_ns"], netstack::cache_hit),
     (
         &["netstack.validation_us", "netstack.validation_batch_us"],

@@ -4,6 +4,7 @@ mod cache;
 mod deploy;
 mod http;
 mod ladder;
+mod overload;
 mod sessions;
 mod signed;
 mod stages;
@@ -12,7 +13,8 @@ mod validation;
 pub use cache::cache_hit;
 pub use http::{pipelined, plain};
 pub use ladder::{idle_connections, ladder};
-pub use signed::{signed_update_load, signed_updates};
+pub use overload::overload;
+pub use signed::{signed_update_latency, signed_updates};
 pub use stages::update_stages;
 pub use validation::validation;
 

@@ -39,7 +39,7 @@ impl Crowd {
 
     /// Counts one more of `name`, unless there are as many as there may be.
     pub(crate) fn enter(self: &Arc<Self>, name: &impl Hash) -> Option<Place> {
-        let index = self.salt.hash_one(name) as usize % COUNTERS;
+        let index = self.index(name);
         let counter = &self.counters[index];
         if counter.fetch_add(1, Ordering::Relaxed) >= self.max {
             counter.fetch_sub(1, Ordering::Relaxed);
@@ -49,6 +49,17 @@ impl Crowd {
             crowd: self.clone(),
             index,
         })
+    }
+}
+
+impl Crowd {
+    /// True if one more of `name` would be counted now.
+    pub(crate) fn has_room(&self, name: &impl Hash) -> bool {
+        self.counters[self.index(name)].load(Ordering::Relaxed) < self.max
+    }
+
+    fn index(&self, name: &impl Hash) -> usize {
+        self.salt.hash_one(name) as usize % COUNTERS
     }
 }
 
@@ -82,11 +93,12 @@ mod tests {
         let crowd = Crowd::new(2);
         let first = crowd.enter(&"alice").unwrap();
         let _second = crowd.enter(&"alice").unwrap();
-        assert!(crowd.enter(&"alice").is_none());
+        assert!(crowd.enter(&"alice").is_none() && !crowd.has_room(&"alice"));
         // One of a hundred others may share a counter with her, not all.
         let others: Vec<_> = (0..100).filter_map(|number| crowd.enter(&number)).collect();
         assert!(others.len() > 90);
         drop(first);
+        assert!(crowd.has_room(&"alice"));
         assert!(crowd.enter(&"alice").is_some());
     }
 

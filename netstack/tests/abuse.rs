@@ -94,6 +94,11 @@ fn one_sender_and_one_canister_take_a_part_only() {
         };
         assert_eq!(refused.status, 429, "same canister");
         assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
+        assert_eq!(
+            status_of(server, &signed_query(3, first, b"e", false)),
+            429,
+            "and nothing is verified for it"
+        );
         let mut elsewhere = Client::connect(server.local_addr());
         elsewhere.send(&signed_query(3, second, b"f", true));
         wait_until("another canister is served", || stub.held.lock().len() == 4);

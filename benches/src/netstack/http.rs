@@ -4,7 +4,7 @@ use crate::BenchError;
 use crate::measure::{Effort, Figure};
 use replicore_netstack::load::{LoadPlan, LoadReport, drive};
 use replicore_netstack::{
-    HttpRequest, HttpResponse, HttpService, NetBackend, RingFeatures, Server, ServerConfig, ServerHandle,
+    HttpRequest, HttpResponse, HttpService, NetBackend, NetLimits, RingFeatures, Server, ServerConfig, ServerHandle,
     ServerObserver,
 };
 use replicore_types::Payload;
@@ -175,6 +175,11 @@ impl Peer {
                 backend,
                 ring,
                 threads: 1,
+                // All connections of a measurement come from one address.
+                limits: NetLimits {
+                    connections_per_peer_max: NetLimits::default().connections_max,
+                    ..NetLimits::default()
+                },
                 ..ServerConfig::default()
             };
             let answer = HttpResponse {

@@ -154,7 +154,8 @@ fn open_files_max() -> Result<usize, BenchError> {
         .ok_or_else(|| BenchError::left_out("the number of open files is not limited by a number"))
 }
 
-fn resident_bytes() -> Result<u64, BenchError> {
+/// Memory of this process that is in use.
+pub(super) fn resident_bytes() -> Result<u64, BenchError> {
     let statm = fs::read_to_string("/proc/self/statm").map_err(BenchError::new)?;
     let pages = statm
         .split_whitespace()

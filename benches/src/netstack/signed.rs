@@ -9,7 +9,7 @@ use replicore_netstack::load::{LoadPlan, LoadReport, drive};
 use std::time::Duration;
 
 /// Connections and sessions of every load.
-const SESSIONS: u64 = 256;
+pub(super) const SESSIONS: u64 = 256;
 /// Unanswered requests of each connection in a closed loop.
 const PIPELINE: usize = 16;
 
@@ -21,11 +21,7 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
     let delegated: Vec<_> = (0..SESSIONS).map(Session::delegated).collect();
     let of_canister = Session::of_canister(&mut deployed, SESSIONS)?;
-    let mut load = Load {
-        deployed: &deployed,
-        nonce: 0,
-        requests: effort.scale(20_000),
-    };
+    let mut load = Load::new(&deployed, effort.scale(20_000));
     // The delegations of all sessions are verified once before the clock starts, as those of returning users are.
     load.closed(&delegated)?;
     load.closed(&of_canister)?;
@@ -45,69 +41,53 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-/// `netstack.signed_update_p99_ms` and `netstack.overload_goodput_ratio`: the same updates in an open loop, at 70 % of
-/// the rate that the closed loop reached just before (latency counts from when a request was due), and at twice it (the
-/// rate of accepted answers divided by that of the closed loop).
-pub fn signed_update_load(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+/// `netstack.signed_update_p99_ms`: the same updates in an open loop, at 70 % of the rate that the closed loop reached just
+/// before; latency counts from when a request was due.
+pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let deployed = Deployed::start()?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
-    let mut load = Load {
-        deployed: &deployed,
-        nonce: 0,
-        requests: effort.scale(20_000),
-    };
+    let mut load = Load::new(&deployed, effort.scale(20_000));
     load.closed(&own)?;
     let samples = effort.samples(|| {
-        let peak = load.closed(&own)?;
-        let rate = peak.accepted_per_second();
-        Ok((peak, load.open(&own, 0.7 * rate)?, load.open(&own, 2.0 * rate)?))
+        let rate = load.closed(&own)?.accepted_per_second();
+        let requests = load.sign(&own, load.requests);
+        load.open(&requests, 0.7 * rate, SESSIONS as usize)
     })?;
     let root = deployed.root()?;
     deployed.stop()?;
-    let millis = |report: &LoadReport, quantile| report.latency_at(quantile) as f64 / 1e6;
-    let goodput =
-        |(peak, _, flooded): &(LoadReport, _, LoadReport)| flooded.accepted_per_second() / peak.accepted_per_second();
+    let millis = |quantile| {
+        let of = |report: &LoadReport| report.latency_at(quantile) as f64 / 1e6;
+        samples.iter().map(of).collect::<Vec<_>>()
+    };
+    let rates = samples.iter().map(LoadReport::accepted_per_second).collect();
     Ok(vec![
-        Figure::of(
-            "netstack.signed_update_p99_ms",
-            "ms",
-            samples.iter().map(|(_, open, _)| millis(open, 0.99)).collect(),
-            root.clone(),
-        )
-        .against("p50_ms", samples.iter().map(|(_, open, _)| millis(open, 0.5)).collect())
-        .against(
-            "rate",
-            samples.iter().map(|(_, open, _)| open.accepted_per_second()).collect(),
-        ),
-        Figure::of(
-            "netstack.overload_goodput_ratio",
-            "x",
-            samples.iter().map(goodput).collect(),
-            root,
-        )
-        .against(
-            "p99_ms",
-            samples.iter().map(|(.., flooded)| millis(flooded, 0.99)).collect(),
-        )
-        .against(
-            "refused",
-            samples.iter().map(|(.., flooded)| flooded.refused as f64).collect(),
-        ),
+        Figure::of("netstack.signed_update_p99_ms", "ms", millis(0.99), root)
+            .against("p50_ms", millis(0.5))
+            .against("rate", rates),
     ])
 }
 
-struct Load<'d> {
+/// A replica, and what is sent to it.
+pub(super) struct Load<'d> {
     deployed: &'d Deployed,
     nonce: u64,
-    /// Requests of one run.
+    /// Requests of one closed loop.
     requests: u64,
 }
 
-impl Load<'_> {
-    /// Requests for one run, from every session in turn.
-    fn sign(&mut self, sessions: &[Session]) -> Vec<Vec<u8>> {
+impl<'d> Load<'d> {
+    pub(super) fn new(deployed: &'d Deployed, requests: u64) -> Self {
+        Self {
+            deployed,
+            nonce: 0,
+            requests,
+        }
+    }
+
+    /// So many requests, from every session in turn, unlike all before.
+    pub(super) fn sign(&mut self, sessions: &[Session], count: u64) -> Vec<Vec<u8>> {
         let first = self.nonce;
-        self.nonce += self.requests;
+        self.nonce += count;
         let canister = self.deployed.canister;
         let turns = sessions.iter().cycle();
         turns
@@ -117,8 +97,9 @@ impl Load<'_> {
     }
 
     /// As fast as the server answers; every request must be accepted.
-    fn closed(&mut self, sessions: &[Session]) -> Result<LoadReport, BenchError> {
-        let report = self.drive(sessions, None, PIPELINE)?;
+    pub(super) fn closed(&mut self, sessions: &[Session]) -> Result<LoadReport, BenchError> {
+        let requests = self.sign(sessions, self.requests);
+        let report = self.drive(&requests, None, SESSIONS as usize, PIPELINE)?;
         match &report.last_refusal {
             Some((status, body)) => Err(BenchError::new(format!(
                 "{} updates were refused, the last with {status}: {}",
@@ -129,25 +110,31 @@ impl Load<'_> {
         }
     }
 
-    /// At `rate` per second, whatever the server does.
-    fn open(&mut self, sessions: &[Session], rate: f64) -> Result<LoadReport, BenchError> {
-        self.drive(sessions, Some(rate), 64)
+    /// At `rate` per second, whatever the server does, on so many connections.
+    pub(super) fn open(&self, requests: &[Vec<u8>], rate: f64, connections: usize) -> Result<LoadReport, BenchError> {
+        self.drive(requests, Some(rate), connections, 64)
     }
 
-    fn drive(&mut self, sessions: &[Session], rate: Option<f64>, pipeline: usize) -> Result<LoadReport, BenchError> {
-        let mut requests = self.sign(sessions).into_iter();
+    fn drive(
+        &self,
+        requests: &[Vec<u8>],
+        rate: Option<f64>,
+        connections: usize,
+        pipeline: usize,
+    ) -> Result<LoadReport, BenchError> {
+        let mut requests = requests.iter();
         let plan = LoadPlan {
             address: self.deployed.address(),
             backend: NetBackend::Auto,
-            connections: SESSIONS as usize,
+            connections,
             pipeline,
             rate,
-            duration: Duration::from_secs(60),
+            duration: Duration::from_secs(90),
         };
         drive(&plan, &mut |bytes| {
             requests
                 .next()
-                .map(|request| bytes.extend_from_slice(&request))
+                .map(|request| bytes.extend_from_slice(request))
                 .is_some()
         })
         .map_err(BenchError::new)

@@ -135,6 +135,16 @@ impl Api {
         }
     }
 
+    /// Refuses before its signature is verified what would be refused after it: whoever asks, a canister that has too much
+    /// in flight takes no more. So what is over the bound costs a fraction of what is served.
+    fn check_room(&self, content: &Content<'_>) -> Handled {
+        let is_counted = content.endpoint != Endpoint::ReadState && content.canister_id != CanisterId::MANAGEMENT;
+        if is_counted && !self.canisters.has_room(&content.canister_id.as_slice()) {
+            return Err(Box::new(too_many("requests of this canister")));
+        }
+        Ok(())
+    }
+
     /// Decodes the body of a request and checks all but what can be verified together with other requests.
     fn examine<'a>(
         &self,
@@ -145,6 +155,7 @@ impl Api {
         let envelope = Envelope::decode(body, endpoint)
             .map_err(|error| refuse(400, format!("Failed to deserialize cbor request: {error}")))?;
         check_target(&envelope.content, target)?;
+        self.check_room(&envelope.content)?;
         let root_key = || self.service.status().root_key;
         let circumstances = Circumstances {
             now: self.service.now(),
