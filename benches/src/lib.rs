@@ -28,6 +28,7 @@ mod scaling;
 mod scheduler;
 mod scheduler_history;
 pub mod simulate;
+mod scheduler_skew;
 mod sizes;
 mod spans;
 
@@ -121,6 +122,7 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["scheduler.noop_update_us"], scheduler::noop_update),
     (&["scheduler.two_core_speedup"], scheduler::two_core_speedup),
     (&["scheduler.call_roundtrip_us"], scheduler::call_roundtrip),
+    (&["scheduler.skewed_speedup"], scheduler_skew::speedup),
     (&["scheduler.one_canister_ratio"], scheduler::one_canister_ratio),
     (&["scheduler.idle_100k_round_us"], scheduler::idle_round),
     (&["scheduler.active_20k_round_ms"], scheduler::active_round),

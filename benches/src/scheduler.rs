@@ -265,7 +265,7 @@ impl Subnet {
             .collect()
     }
 
-    fn check_same_root(&self, other: &Self) -> Result<(), BenchError> {
+    pub(crate) fn check_same_root(&self, other: &Self) -> Result<(), BenchError> {
         if self.root() == other.root() {
             return Ok(());
         }
@@ -353,7 +353,7 @@ impl Subnet {
             .collect()
     }
 
-    fn message(&mut self, canister: usize, method: &str, argument: &[u8]) -> Ingress {
+    pub(crate) fn message(&mut self, canister: usize, method: &str, argument: &[u8]) -> Ingress {
         let id = self.canisters[canister];
         self.ingress(id, Some(id), method, argument.to_vec())
     }
@@ -385,7 +385,7 @@ impl Subnet {
         });
     }
 
-    fn check_all_replied(&self) -> Result<(), BenchError> {
+    pub(crate) fn check_all_replied(&self) -> Result<(), BenchError> {
         let history = &self.machine.state().ingress_history;
         match history
             .iter()

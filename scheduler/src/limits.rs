@@ -44,6 +44,9 @@ pub fn next_wave(last: usize, heaviest_instructions: u64, left_instructions: u64
     (last * 4).min(affordable).max(FIRST_WAVE_CANISTERS / 2)
 }
 
+/// Canisters whose turn may be executed ahead of their wave at one time: what a round may execute in vain.
+pub const TURNS_AHEAD_MAX: usize = 32;
+
 /// Open calls that one canister may hold where all canisters together hold `open` when the round begins.
 pub fn callbacks_allowed(open: usize) -> usize {
     (CALLBACKS_MAX.saturating_sub(open) / CALLBACK_SHARES).max(CALLBACKS_GUARANTEED_PER_CANISTER)

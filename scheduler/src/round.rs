@@ -6,7 +6,9 @@
 //! The bracket is an iteration; it repeats while something can run and the round's limits last.
 
 use crate::context::RoundContext;
-use crate::limits::{FIRST_WAVE_CANISTERS, ROUND_PATH_INSTRUCTIONS_MAX, ROUND_TOTAL_INSTRUCTIONS_MAX, next_wave};
+use crate::limits::{
+    FIRST_WAVE_CANISTERS, ROUND_PATH_INSTRUCTIONS_MAX, ROUND_TOTAL_INSTRUCTIONS_MAX, TURNS_AHEAD_MAX, next_wave,
+};
 use crate::round_schedule;
 use crate::round_statuses::RoundStatuses;
 use crate::run::{Runner, Turn};
@@ -16,7 +18,7 @@ use crate::workers::SchedulerCores;
 use replicore_engine::Execute;
 use replicore_types::limits::HEAP_DELTA_PER_ROUND_BYTES_MAX;
 use replicore_types::{Batch, CanisterId, IngressStatus, MessageId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The deterministic step: the state after `batch`.
@@ -134,6 +136,8 @@ impl<'a, E: Execute> Round<'a, E> {
         let mut wave = FIRST_WAVE_CANISTERS;
         let mut rest = &order[..];
         let mut longest = 0;
+        // Turns that were executed before their wave; those whose wave does not come are dropped.
+        let mut ahead = BTreeMap::new();
         while !rest.is_empty() {
             let left = ROUND_TOTAL_INSTRUCTIONS_MAX.saturating_sub(self.total_instructions);
             if left == 0
@@ -145,7 +149,7 @@ impl<'a, E: Execute> Round<'a, E> {
                 break;
             }
             let (now, later) = rest.split_at(wave.min(rest.len()));
-            let heaviest = self.execute_wave(now);
+            let heaviest = self.execute_wave(now, later, &mut ahead);
             wave = next_wave(wave, heaviest.total, left);
             longest = longest.max(heaviest.path);
             rest = later;
@@ -154,18 +158,39 @@ impl<'a, E: Execute> Round<'a, E> {
         !order.is_empty()
     }
 
-    /// Executes one turn of each canister, in parallel, and commits the turns by canister id. Returns the largest weights
-    /// among them.
-    fn execute_wave(&mut self, canisters: &[CanisterId]) -> TurnWeight {
-        let mut turns: Vec<Seat> = canisters.iter().filter_map(|id| self.take_out(*id)).collect();
+    /// Executes one turn of each canister of a wave, in parallel, and commits the turns by canister id. Returns the largest
+    /// weights among them.
+    ///
+    /// A core that would wait for the last turns of the wave executes turns of the next ones, `later`, on copies of their
+    /// canisters: within an iteration a turn comes to the same whenever it is executed, and whether it counts is decided
+    /// when its wave comes.
+    fn execute_wave(
+        &mut self,
+        canisters: &[CanisterId],
+        later: &[CanisterId],
+        ahead: &mut BTreeMap<CanisterId, Seat>,
+    ) -> TurnWeight {
+        let (mut turns, mut done) = (Vec::with_capacity(canisters.len()), Vec::new());
+        for id in canisters {
+            match ahead.remove(id) {
+                Some(seat) => done.push(seat),
+                None => turns.extend(self.take_out(*id)),
+            }
+        }
+        let mut next = self.seats_ahead(later, ahead);
         let runner = Runner {
             context: &self.context,
             engine: self.engine,
         };
         let path = self.path_instructions;
-        self.cores.for_each(&mut turns, |seat| {
-            seat.turn = runner.run_turn(Arc::make_mut(&mut seat.canister), path);
-        });
+        let run = |seat: &mut Seat| seat.turn = Some(runner.run_turn(Arc::make_mut(&mut seat.canister), path));
+        self.cores.for_each_and_ahead(&mut turns, &mut next, run, run);
+        ahead.extend(
+            next.into_iter()
+                .filter(|seat| seat.turn.is_some())
+                .map(|seat| (seat.id, seat)),
+        );
+        turns.append(&mut done);
         turns.sort_unstable_by_key(|seat| seat.id);
         turns.into_iter().fold(TurnWeight::default(), |heaviest, seat| {
             let weight = self.commit(seat);
@@ -174,6 +199,26 @@ impl<'a, E: Execute> Round<'a, E> {
                 total: heaviest.total.max(weight.total),
             }
         })
+    }
+
+    /// The canisters that may have their turn ahead of their wave, with copies of their own: the state keeps what they
+    /// were. None while the round is so full that their waves may not come.
+    fn seats_ahead(&self, later: &[CanisterId], ahead: &BTreeMap<CanisterId, Seat>) -> Vec<Seat> {
+        if self.cores.0 < 2 || self.total_instructions > ROUND_TOTAL_INSTRUCTIONS_MAX / 2 {
+            return Vec::new();
+        }
+        let candidates = later.iter().filter(|id| !ahead.contains_key(*id)).take(TURNS_AHEAD_MAX);
+        candidates
+            .filter_map(|id| {
+                let canister = self.state.canisters.get(id)?;
+                // What hangs on a message between slices can be taken up once only.
+                canister.paused.is_none().then(|| Seat {
+                    id: *id,
+                    canister: Arc::clone(canister),
+                    turn: None,
+                })
+            })
+            .collect()
     }
 
     /// True where the canister has something to execute and nothing holds it up.
@@ -193,7 +238,7 @@ impl<'a, E: Execute> Round<'a, E> {
         Some(Seat {
             id,
             canister: self.take_canister(id)?,
-            turn: Turn::default(),
+            turn: None,
         })
     }
 
@@ -215,6 +260,7 @@ impl<'a, E: Execute> Round<'a, E> {
     /// Puts a canister back with what its turn did.
     fn commit(&mut self, seat: Seat) -> TurnWeight {
         let Seat { id, canister, turn } = seat;
+        let turn = turn.unwrap_or_default();
         let weight = TurnWeight {
             path: turn.path_instructions,
             total: turn.total_instructions(),
@@ -317,7 +363,8 @@ impl<'a, E: Execute> Round<'a, E> {
 struct Seat {
     id: CanisterId,
     canister: Arc<CanisterState>,
-    turn: Turn,
+    /// What it did; `None` before that.
+    turn: Option<Turn>,
 }
 
 /// What a turn counts for in the two measures of a round.

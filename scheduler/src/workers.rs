@@ -1,8 +1,11 @@
 //! The threads that canisters run on.
 
+use parking_lot::Mutex as Lock;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeMap;
+use std::slice::IterMut;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// How many cores execute canisters. It never changes a result.
@@ -15,7 +18,48 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// From this many small things on they are shared between cores: waking one costs some microseconds.
 const PARALLEL_ITEMS_MIN: usize = 64;
 
+/// How often a core that has nothing to do looks whether the others have finished before it works ahead: some tens of
+/// microseconds. Copies and wasted work are not worth less. In tests it does at once.
+const LOOKS_BEFORE_AHEAD: usize = if cfg!(test) { 1 } else { 1_000 };
+
 impl SchedulerCores {
+    /// Calls `work` for every item, and `ahead` for those of `later`, in their order, on cores that would wait for others
+    /// to come to an end. How many of `later` that are depends on timing: nothing else may.
+    pub(crate) fn for_each_and_ahead<T: Send, U: Send>(
+        self,
+        items: &mut [T],
+        later: &mut [U],
+        work: impl Fn(&mut T) + Sync,
+        ahead: impl Fn(&mut U) + Sync,
+    ) {
+        let may_wait = !items.is_empty() && !later.is_empty();
+        let Some(pool) = self.pool(items.len() + later.len()).filter(|_| may_wait) else {
+            return self.for_each(items, work);
+        };
+        let unfinished = AtomicUsize::new(items.len());
+        let (items, later) = (Lock::new(items.iter_mut()), Lock::new(later.iter_mut()));
+        pool.broadcast(|_| {
+            while let Some(item) = take(&items) {
+                work(item);
+                unfinished.fetch_sub(1, Ordering::Release);
+            }
+            let all_ended = || unfinished.load(Ordering::Acquire) == 0;
+            for _ in 0..LOOKS_BEFORE_AHEAD {
+                if all_ended() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            while !all_ended() {
+                let Some(item) = take(&later) else { break };
+                // Others that are idle go on as long as this one does.
+                unfinished.fetch_add(1, Ordering::Relaxed);
+                ahead(item);
+                unfinished.fetch_sub(1, Ordering::Release);
+            }
+        });
+    }
+
     /// Calls `work` for every item. A single item, and everything on one core, runs on the calling thread: handing it
     /// over would cost more than a small message.
     pub(crate) fn for_each<T: Send>(self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
@@ -71,4 +115,9 @@ impl SchedulerCores {
         pools.insert(self.0, Arc::clone(&pool));
         Some(pool)
     }
+}
+
+/// The next item that nobody has taken.
+fn take<'a, T>(items: &Lock<IterMut<'a, T>>) -> Option<&'a mut T> {
+    items.lock().next()
 }

@@ -48,6 +48,33 @@ fn rich(canisters: u64, entry_points: &[&str]) -> World {
 }
 
 #[test]
+fn turns_that_went_ahead_are_taken_over_or_dropped() {
+    // Of 60 canisters a round holds those up to eight billion instructions, whichever were executed; some messages end
+    // in a later slice.
+    let run = |cores| {
+        let mut world = rich(60, &[]).on_cores(cores);
+        for index in 0..60 {
+            for number in 0..3 {
+                let work = [1_000, 40_000_000, 900_000_000, 2_500_000_000][((index * 7 + number * 3) % 4) as usize];
+                queue(&mut world, index, work);
+            }
+        }
+        world.state.settle();
+        let mut trace = Vec::new();
+        while world.state.next_round() == crate::NextRound::Now {
+            world.round(Vec::new());
+            trace.push((world.state.state_hash(), world.state.certified_root()));
+        }
+        trace
+    };
+    let expected = run(1);
+    assert!(expected.len() > 10, "{} rounds", expected.len());
+    for cores in [2, 3, 4, 8] {
+        assert_eq!(run(cores), expected, "{cores} cores");
+    }
+}
+
+#[test]
 fn those_that_always_use_their_slice_do_not_starve_one_light_canister() {
     let others = 40;
     let mut world = rich(others + 1, &[]);
