@@ -19,6 +19,7 @@ mod measure;
 mod netstack;
 mod peers;
 mod persistence;
+mod persistence_encryption;
 mod persistence_states;
 pub mod profile;
 mod queries;
@@ -27,8 +28,8 @@ pub mod report;
 mod scaling;
 mod scheduler;
 mod scheduler_history;
-pub mod simulate;
 mod scheduler_skew;
+pub mod simulate;
 mod sizes;
 mod spans;
 
@@ -115,6 +116,13 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
         persistence_states::many_canisters,
     ),
     (&["persistence.open_10gib_ms"], persistence_states::open_large),
+    (
+        &[
+            "persistence.encrypted_checkpoint_page_us",
+            "persistence.encrypted_read_us",
+        ],
+        persistence_encryption::encryption,
+    ),
     (
         &["scheduler.empty_round_us", "scheduler.single_update_round_us"],
         scheduler::small_rounds,

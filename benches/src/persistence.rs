@@ -7,7 +7,7 @@ use crate::BenchError;
 use crate::measure::{Effort, Figure, seconds};
 use replicore_persistence::{
     BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
-    FileDisk, PageDelta, PageIndex, PageMap, WrittenCheckpoint,
+    Cipher, FileDisk, OpenedCheckpoints, PageDelta, PageIndex, PageMap, WrittenCheckpoint,
 };
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -47,8 +47,8 @@ impl Sequence {
 struct AlignedPage([u8; PAGE_BYTES]);
 
 /// A memory with random pages, and random writes to it.
-struct Memory {
-    map: PageMap,
+pub(crate) struct Memory {
+    pub map: PageMap,
     pages: u64,
     sequence: Sequence,
     page: AlignedPage,
@@ -83,7 +83,7 @@ impl Memory {
     }
 
     /// `count` pages anywhere, ascending as the scan of a memory finds them.
-    fn places(&mut self, count: u64) -> Vec<u64> {
+    pub fn places(&mut self, count: u64) -> Vec<u64> {
         let mut places: Vec<u64> = (0..count).map(|_| self.sequence.below(self.pages)).collect();
         places.sort_unstable();
         places.dedup();
@@ -91,7 +91,7 @@ impl Memory {
     }
 
     /// Writes `places` as a round does. The seconds it took, without making the pages.
-    fn commit(&mut self, places: &[u64]) -> f64 {
+    pub fn commit(&mut self, places: &[u64]) -> f64 {
         let mut pages = Vec::with_capacity(places.len());
         for _ in places {
             pages.push(*self.next_page());
@@ -128,18 +128,25 @@ pub fn page_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 }
 
 /// A store with one memory in it.
-struct Stored {
+pub(crate) struct Stored {
     store: CheckpointStore,
-    memory: Memory,
+    pub memory: Memory,
     height: u64,
+    cipher: Option<Cipher>,
     directory: TempDir,
 }
 
 impl Stored {
     fn new(pages: u64) -> Result<Self, BenchError> {
+        Self::with(pages, None)
+    }
+
+    /// Encrypted where there is a cipher.
+    pub fn with(pages: u64, cipher: Option<Cipher>) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
         let mut stored = Self {
-            store: open_store(directory.path())?,
+            store: open_store(directory.path(), cipher.as_ref())?.0,
+            cipher,
             memory: Memory::new(pages),
             height: 0,
             directory,
@@ -148,7 +155,16 @@ impl Stored {
         Ok(stored)
     }
 
-    fn checkpoint(&mut self) -> Result<f64, BenchError> {
+    /// Opens the store again and takes the memory from its files.
+    pub fn reopen(&mut self) -> Result<(), BenchError> {
+        let (store, opened) = open_store(self.directory.path(), self.cipher.as_ref())?;
+        let latest = opened.latest.ok_or_else(|| BenchError::new("there is no checkpoint"))?;
+        self.memory.map = latest.items[&vec![1]].memories[0].clone();
+        self.store = store;
+        Ok(())
+    }
+
+    pub fn checkpoint(&mut self) -> Result<f64, BenchError> {
         let request = self.request();
         let (elapsed, written) = seconds(|| self.store.write(request));
         self.rebase(&written.map_err(BenchError::new)?);
@@ -177,10 +193,9 @@ impl Stored {
     }
 }
 
-fn open_store(directory: &Path) -> Result<CheckpointStore, BenchError> {
-    let (store, _) =
-        CheckpointStore::open(Arc::new(FileDisk), directory, CheckpointOptions::default()).map_err(BenchError::new)?;
-    Ok(store)
+fn open_store(directory: &Path, cipher: Option<&Cipher>) -> Result<(CheckpointStore, OpenedCheckpoints), BenchError> {
+    let options = CheckpointOptions::default();
+    CheckpointStore::open_with(Arc::new(FileDisk), directory, options, cipher).map_err(BenchError::new)
 }
 
 /// `persistence.checkpoint_page_us` and `persistence.checkpoint_256_ms`: from 4,096 (256) dirty pages of a memory of

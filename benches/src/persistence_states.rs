@@ -108,7 +108,7 @@ fn write_large(path: &Path, pages: u64) -> Result<[u8; 32], BenchError> {
 /// Seconds from a directory to an answer.
 fn open_and_ask(path: &Path, root: &[u8; 32]) -> Result<f64, BenchError> {
     let (elapsed, asked) = seconds(|| {
-        let directory = StateDirectory::open_existing(path).map_err(BenchError::new)?;
+        let directory = StateDirectory::open_existing(path, None).map_err(BenchError::new)?;
         let (_writer, state) = CheckpointWriter::open(&directory).map_err(BenchError::new)?;
         let state = state.ok_or_else(|| BenchError::new("there is no checkpoint"))?;
         let engine = Engine::new(EngineConfig {

@@ -7,6 +7,7 @@ mod doctor;
 mod inspect;
 mod load;
 mod profile;
+mod rekey;
 mod replay;
 mod start;
 mod verify;
@@ -15,9 +16,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 use replicore::config::{Config, ConfigError};
 use replicore::mechanisms::Mechanism;
+use replicore::offline::Place;
+use replicore::{RecoveryError, operator_key};
 use replicore_netstack::NetBackend;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// An Internet-Computer-compatible replica execution engine.
@@ -40,6 +43,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Execute the batch log of a state directory again and compare every root, or send recorded traffic to an endpoint.
     Replay(replay::ReplayArgs),
+    /// Put an encrypted state directory under another key.
+    Rekey(rekey::RekeyArgs),
     /// Print the configuration that `start` would use.
     Config(ConfigArgs),
     /// Measure figures with stable names.
@@ -60,6 +65,10 @@ pub struct StartArgs {
     /// Directory of keys, batch log and checkpoints; created if it does not exist.
     #[arg(long)]
     pub state_dir: Option<PathBuf>,
+    /// Encrypt the state directory with the key in this file: 64 hexadecimal digits, kept outside of the directory. An
+    /// encrypted directory needs it at every start.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_key: Option<PathBuf>,
     /// Address of the HTTP interface; port 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
@@ -163,6 +172,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Rekey(args) => rekey::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Profile(args) => profile::run(&args),
@@ -179,6 +189,9 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
         .map_or_else(|| Ok(Config::default()), Config::load)?;
     if let Some(state_dir) = &args.state_dir {
         config.state_dir.clone_from(state_dir);
+    }
+    if args.encryption_key.is_some() {
+        config.encryption_key.clone_from(&args.encryption_key);
     }
     if let Some(listen) = args.listen {
         config.listen = listen;
@@ -207,6 +220,36 @@ fn resolve(args: &StartArgs) -> Result<Config, ConfigError> {
     }
     config.validate()?;
     Ok(config)
+}
+
+/// A state directory that a command looks at, and the key of an encrypted one.
+#[derive(Debug, Args)]
+pub struct DirectoryArgs {
+    /// The state directory. No replica may be working on it.
+    #[arg(value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// The key of an encrypted directory, as for `start`.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_key: Option<PathBuf>,
+}
+
+impl DirectoryArgs {
+    /// Hands the directory to `look`, with its key.
+    fn look<T>(&self, look: impl FnOnce(Place<'_>) -> Result<T, RecoveryError>) -> Result<T, CliError> {
+        look_at(&self.state_dir, self.encryption_key.as_deref(), look)
+    }
+}
+
+/// Hands a directory to `look`, with the key in a file where there is one.
+fn look_at<T>(
+    state_dir: &Path,
+    encryption_key: Option<&Path>,
+    look: impl FnOnce(Place<'_>) -> Result<T, RecoveryError>,
+) -> Result<T, CliError> {
+    let key = encryption_key.map(|path| operator_key::load(path, state_dir));
+    let key = key.transpose()?;
+    let key = key.as_ref();
+    Ok(look(Place { state_dir, key })?)
 }
 
 #[cfg(test)]

@@ -111,8 +111,11 @@ impl StableMemory {
     pub(crate) fn read(&self, offset: u64, target: &mut [u8]) {
         for piece in pieces(offset, target.len()) {
             let target = &mut target[piece.in_buffer];
-            let written = self.written.get(&piece.page).map(|page| &**page);
-            match written.or_else(|| self.committed.get(piece.page)) {
+            if let Some(page) = self.written.get(&piece.page) {
+                target.copy_from_slice(&page[piece.in_page]);
+                continue;
+            }
+            match self.committed.get(piece.page) {
                 Some(page) => target.copy_from_slice(&page[piece.in_page]),
                 None => target.fill(0),
             }

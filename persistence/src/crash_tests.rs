@@ -6,6 +6,7 @@
 use crate::batch_log::{BatchLog, BatchLogOptions};
 use crate::checkpoint::{CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore};
 use crate::disk::{Operation, SimDisk};
+use crate::encryption::Cipher;
 use crate::error::{PersistenceError, Result};
 use crate::page_map::{PageDelta, PageIndex, PageMap};
 use rand::{Rng, SeedableRng};
@@ -45,13 +46,14 @@ fn execute(memory: &mut PageMap, record: &[u8]) {
 }
 
 impl Machine {
-    fn open(disk: &SimDisk, directory: &Path) -> Result<Self> {
+    fn open(disk: &SimDisk, directory: &Path, cipher: Option<&Cipher>) -> Result<Self> {
         let disk = Arc::new(disk.clone());
         for part in ["log", "checkpoints"] {
             fs::create_dir_all(directory.join(part)).expect("a directory");
         }
-        let (store, opened) = CheckpointStore::open(disk.clone(), &directory.join("checkpoints"), CHECKPOINTS)?;
-        let (log, _) = BatchLog::open(disk, &directory.join("log"), LOG)?;
+        let (store, opened) =
+            CheckpointStore::open_with(disk.clone(), &directory.join("checkpoints"), CHECKPOINTS, cipher)?;
+        let (log, _) = BatchLog::open_with(disk, &directory.join("log"), LOG, cipher)?;
         let (mut memory, mut height) = match &opened.latest {
             Some(latest) => (latest.items[&vec![1]].memories[0].clone(), latest.height),
             None => (PageMap::default(), 0),
@@ -110,19 +112,21 @@ impl Machine {
 
 /// A run, and after each acknowledged batch how many operations the disk had seen and what the state was.
 struct History {
+    cipher: Option<Cipher>,
     disk: SimDisk,
     source: tempfile::TempDir,
     acknowledged: Vec<(usize, u64)>,
     digests: BTreeMap<u64, [u8; 32]>,
 }
 
-fn run(seed: u64, batches: u64) -> History {
+fn run(seed: u64, batches: u64, cipher: Option<Cipher>) -> History {
     let (disk, source) = (SimDisk::default(), tempfile::tempdir().expect("a directory"));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut machine = Machine::open(&disk, source.path()).expect("an empty directory");
+    let mut machine = Machine::open(&disk, source.path(), cipher.as_ref()).expect("an empty directory");
     let mut history = History {
         acknowledged: vec![(0, 0)],
         digests: BTreeMap::from([(0, machine.memory.digest())]),
+        cipher,
         disk: disk.clone(),
         source,
     };
@@ -135,17 +139,32 @@ fn run(seed: u64, batches: u64) -> History {
         }
         if rng.random_bool(0.03) {
             drop(machine);
-            machine = Machine::open(&disk, history.source.path()).expect("reopened");
+            machine = history.open(&disk, history.source.path()).expect("reopened");
         }
     }
     history
 }
 
+impl History {
+    fn open(&self, disk: &SimDisk, directory: &Path) -> Result<Machine> {
+        Machine::open(disk, directory, self.cipher.as_ref())
+    }
+}
+
 #[test]
 fn a_crash_at_any_operation_recovers_every_acknowledged_batch() {
-    let mut points = 0;
-    for seed in 0..3 {
-        let history = run(seed, 90);
+    check_crashes(0..3, None);
+}
+
+#[test]
+fn a_crash_at_any_operation_recovers_every_acknowledged_batch_of_an_encrypted_directory() {
+    check_crashes(3..4, Some(Cipher::new([6; 32])));
+}
+
+fn check_crashes(seeds: std::ops::Range<u64>, cipher: Option<Cipher>) {
+    let (mut points, points_min) = (0, 350 * (seeds.end - seeds.start));
+    for seed in seeds {
+        let history = run(seed, 90, cipher.clone());
         let mut rng = ChaCha8Rng::seed_from_u64(100 + seed);
         for point in 0..=history.disk.operation_count() {
             let target = tempfile::tempdir().expect("a directory");
@@ -154,7 +173,8 @@ fn a_crash_at_any_operation_recovers_every_acknowledged_batch() {
                 .disk
                 .crash_at(point, history.source.path(), target.path(), choose)
                 .expect("laid out");
-            let mut machine = Machine::open(&SimDisk::default(), target.path())
+            let mut machine = history
+                .open(&SimDisk::default(), target.path())
                 .unwrap_or_else(|error| panic!("seed {seed}, crash after {point}: {error}"));
             let by_then = history.acknowledged.iter().rfind(|(at, _)| *at <= point);
             let acknowledged = by_then.map_or(0, |(_, height)| *height);
@@ -177,12 +197,21 @@ fn a_crash_at_any_operation_recovers_every_acknowledged_batch() {
             points += 1;
         }
     }
-    assert!(points > 1_000, "{points} crash points");
+    assert!(points > points_min, "{points} crash points");
 }
 
 #[test]
 fn a_lost_or_misdirected_write_is_reported_or_changes_nothing() {
-    let history = run(7, 40);
+    check_lost(None);
+}
+
+#[test]
+fn a_lost_or_misdirected_write_to_an_encrypted_directory_is_reported_or_changes_nothing() {
+    check_lost(Some(Cipher::new([6; 32])));
+}
+
+fn check_lost(cipher: Option<Cipher>) {
+    let history = run(7, 40, cipher);
     let operations = history.disk.operations();
     let (mut reported, mut unaffected) = (0, 0);
     for (number, operation) in operations.iter().enumerate() {
@@ -196,7 +225,7 @@ fn a_lost_or_misdirected_write_is_reported_or_changes_nothing() {
                 .disk
                 .lay_out_misdirected(number, elsewhere, history.source.path(), target.path())
                 .expect("laid out");
-            let recovered = Machine::open(&SimDisk::default(), target.path()).and_then(|machine| {
+            let recovered = history.open(&SimDisk::default(), target.path()).and_then(|machine| {
                 machine.store.verify()?;
                 Ok((machine.height, machine.memory.digest()))
             });
@@ -226,12 +255,12 @@ fn a_lost_or_misdirected_write_is_reported_or_changes_nothing() {
 
 #[test]
 fn a_disk_that_fails_while_it_is_read_is_an_error_and_nothing_else() {
-    let history = run(9, 30);
+    let history = run(9, 30, None);
     let mut failures = 0;
     for reads in 0.. {
         let disk = SimDisk::default();
         disk.fail_reads_after(Some(reads));
-        match Machine::open(&disk, history.source.path()) {
+        match history.open(&disk, history.source.path()) {
             Err(PersistenceError::Io { .. }) => failures += 1,
             Err(other) => panic!("after {reads} reads: {other}"),
             Ok(machine) => {

@@ -48,6 +48,21 @@ pub enum PersistenceError {
         /// The earlier failure.
         earlier: String,
     },
+    /// The state directory is encrypted, and no key was given.
+    NoKey {
+        /// The directory, or the file in it.
+        file: PathBuf,
+    },
+    /// The key that was given is not the one that the state directory was encrypted with.
+    WrongKey {
+        /// The file that the key does not open.
+        file: PathBuf,
+    },
+    /// A key was given for a state directory that is not encrypted.
+    UnneededKey {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// The caller asked for what the format cannot hold.
     Refused {
         /// The file or directory.
@@ -130,6 +145,24 @@ impl fmt::Display for PersistenceError {
                 f,
                 "nothing more is written to {} after this failure: {earlier} Start the replica again.",
                 file.display()
+            ),
+            Self::NoKey { file } => write!(
+                f,
+                "{} is encrypted: give the key that it was created with (--encryption-key FILE, or encryption_key in the \
+                 configuration).",
+                file.display()
+            ),
+            Self::WrongKey { file } => write!(
+                f,
+                "{} was sealed with another key: give the key that the state directory was created with, or changed to \
+                 by `replicore rekey`; nothing was changed.",
+                file.display()
+            ),
+            Self::UnneededKey { directory } => write!(
+                f,
+                "the state directory {} is not encrypted, and a key was given: leave the key away, or choose a new \
+                 directory, which will be encrypted.",
+                directory.display()
             ),
             Self::Refused { file, what } => write!(f, "{} cannot take this: {what}.", file.display()),
         }

@@ -4,6 +4,7 @@
 //! - [`BatchLog`]: every batch, durable before its replies leave.
 //! - [`CheckpointStore`]: durable versions of the whole state, each written as its difference from the last.
 //! - [`sync`]: a checkpoint fetched from a peer, every piece checked.
+//! - [`encryption`]: an option, by which nothing on disk can be read or changed without a key.
 //! - [`StateDirectory`]: the directory that holds both, and its lock.
 //!
 //! Recovery is: open the directory, open the store and take its latest checkpoint, open the log and execute what it
@@ -18,6 +19,7 @@ pub mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 pub mod disk;
+pub mod encryption;
 mod error;
 mod page_map;
 mod state_directory;
@@ -31,7 +33,8 @@ pub use checkpoint::{
     OpenedCheckpoints, StoredMemory, WrittenCheckpoint,
 };
 pub use disk::FileDisk;
+pub use encryption::{Cipher, OperatorKey};
 pub use error::{PersistenceError, Result};
-pub use page_map::{CHUNK_PAGES, Digest, Outline, Page, PageDelta, PageIndex, PageMap, PageRun};
+pub use page_map::{CHUNK_PAGES, Digest, Outline, Page, PageDelta, PageIndex, PageMap, PageRef};
 pub use state_directory::StateDirectory;
 pub use sys::frame::frames_in_use;

@@ -3,35 +3,63 @@
 //! ```text
 //! DIR/lock          the process that works here; locked as long as it lives
 //!     format        which version of this layout it is
+//!     data_key      there where the directory is encrypted: the key of everything else, sealed with the operator's
 //!     log/          the batch log
 //!     checkpoints/  the checkpoint store
 //! ```
 
+use crate::encryption::{Cipher, DATA_KEY_FILE, OperatorKey, create_data_key, read_data_key, write_data_key};
 use crate::error::{PersistenceError, Result};
 use crate::sys::files;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The layout that this program writes.
-const LAYOUT_VERSION: u32 = 1;
+/// The layout of a directory in clear.
+const CLEAR_VERSION: u32 = 1;
+/// The layout of an encrypted directory, and the newest that this program knows.
+const ENCRYPTED_VERSION: u32 = 2;
 const FORMAT_PREFIX: &str = "replicore state directory, format ";
 
 /// An open state directory. Holding one proves that no other process of this machine does.
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
+    /// There where the directory is encrypted.
+    cipher: Option<Cipher>,
     /// The lock goes when this is closed, by the kernel too.
     _lock: File,
+}
+
+/// What opens an encrypted directory, or makes a new one such.
+#[derive(Clone, Copy, Debug)]
+struct Key<'a> {
+    operator: &'a OperatorKey,
+    /// Becomes the data key of a new directory.
+    fresh: [u8; 32],
 }
 
 impl StateDirectory {
     /// Opens `path`, creating what is missing, and locks it until the value is dropped.
     ///
     /// # Errors
-    /// [`PersistenceError::InUse`] where another process has it; a directory that holds other files; a layout of a
-    /// later version; what the file system says.
+    /// [`PersistenceError::InUse`] where another process has it; a directory that holds other files, or is encrypted; a
+    /// layout of a later version; what the file system says.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// Opens an encrypted directory, or creates one. `fresh` becomes the key of a new one: bytes that nobody can guess
+    /// and that are used for nothing else.
+    ///
+    /// # Errors
+    /// As for [`StateDirectory::open`]; [`PersistenceError::WrongKey`], and [`PersistenceError::UnneededKey`] for a
+    /// directory in clear.
+    pub fn open_encrypted(path: &Path, operator: &OperatorKey, fresh: [u8; 32]) -> Result<Self> {
+        Self::open_as(path, Some(Key { operator, fresh }))
+    }
+
+    fn open_as(path: &Path, key: Option<Key<'_>>) -> Result<Self> {
         fs::create_dir_all(path).map_err(PersistenceError::io(path, "create"))?;
         let lock_path = path.join("lock");
         check_is_ours_or_empty(path)?;
@@ -51,11 +79,12 @@ impl StateDirectory {
         }
         let write_pid = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         write_pid.map_err(PersistenceError::io(&lock_path, "write"))?;
-        let directory = Self {
+        let mut directory = Self {
             path: path.to_path_buf(),
+            cipher: None,
             _lock: lock,
         };
-        directory.check_format()?;
+        directory.cipher = directory.check_format(key)?.map(Cipher::new);
         for part in [directory.log(), directory.checkpoints()] {
             fs::create_dir_all(&part).map_err(PersistenceError::io(&part, "create"))?;
         }
@@ -63,15 +92,33 @@ impl StateDirectory {
         Ok(directory)
     }
 
-    /// Opens a directory that is a state directory already; creates none.
+    /// Opens a directory that is a state directory already, with the key where it is encrypted; creates none.
     ///
     /// # Errors
-    /// As for [`StateDirectory::open`], and [`PersistenceError::Refused`] where there is no state directory.
-    pub fn open_existing(path: &Path) -> Result<Self> {
+    /// As for [`StateDirectory::open_encrypted`], and [`PersistenceError::Refused`] where there is no state directory.
+    pub fn open_existing(path: &Path, operator: Option<&OperatorKey>) -> Result<Self> {
         if !path.join("format").is_file() {
             return Err(PersistenceError::refused(path, "there is no state directory here"));
         }
-        Self::open(path)
+        // The directory exists, so that its own data key counts.
+        let fresh = [0; 32];
+        Self::open_as(path, operator.map(|operator| Key { operator, fresh }))
+    }
+
+    /// Puts an encrypted directory under another operator's key. The data key stays, so that this writes one small file:
+    /// either key opens the directory before it, and only the new one after.
+    ///
+    /// # Errors
+    /// As for [`StateDirectory::open_existing`].
+    pub fn rekey(path: &Path, old: &OperatorKey, new: &OperatorKey) -> Result<()> {
+        let directory = Self::open_existing(path, Some(old))?;
+        let data_key = read_data_key(&directory.path, old)?;
+        write_data_key(&directory.path, new, &data_key)
+    }
+
+    /// The cipher of a part of an encrypted directory: its log, its checkpoints, files of the caller's.
+    pub fn cipher(&self, part: &str) -> Option<Cipher> {
+        self.cipher.as_ref().map(|cipher| cipher.part(part))
     }
 
     /// Where the directory is.
@@ -89,40 +136,66 @@ impl StateDirectory {
         self.path.join("checkpoints")
     }
 
-    fn check_format(&self) -> Result<()> {
+    /// The data key, where the directory has one.
+    fn check_format(&self, key: Option<Key<'_>>) -> Result<Option<[u8; 32]>> {
         let path = self.path.join("format");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let version = text
-                    .trim_end()
-                    .strip_prefix(FORMAT_PREFIX)
-                    .and_then(|number| number.parse().ok());
-                match version {
-                    Some(LAYOUT_VERSION) => Ok(()),
-                    Some(found) => Err(PersistenceError::NewerFormat {
-                        file: path,
-                        found,
-                        supported: LAYOUT_VERSION,
-                    }),
-                    None => Err(PersistenceError::damaged(
-                        &path,
-                        0,
-                        format!("expected '{FORMAT_PREFIX}' and a number"),
-                    )),
-                }
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.create_format(&path, key),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
+            Err(error) => return Err(PersistenceError::io(&path, "read")(error)),
+        };
+        let version = text
+            .trim_end()
+            .strip_prefix(FORMAT_PREFIX)
+            .and_then(|number| number.parse().ok());
+        let has_data_key = self.path.join(DATA_KEY_FILE).exists();
+        match (version, key) {
+            (Some(CLEAR_VERSION), _) if has_data_key => {
+                let what = format!("a data key lies beside it, and it says format {CLEAR_VERSION}");
+                Err(PersistenceError::damaged(&path, 0, what))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write_format(&path),
-            Err(error) => Err(PersistenceError::io(&path, "read")(error)),
+            (Some(CLEAR_VERSION), None) => Ok(None),
+            (Some(CLEAR_VERSION), Some(_)) => Err(PersistenceError::UnneededKey {
+                directory: self.path.clone(),
+            }),
+            (Some(ENCRYPTED_VERSION), None) => Err(self.no_key()),
+            (Some(ENCRYPTED_VERSION), Some(key)) => read_data_key(&self.path, key.operator).map(Some),
+            (Some(found), _) => Err(PersistenceError::NewerFormat {
+                file: path,
+                found,
+                supported: ENCRYPTED_VERSION,
+            }),
+            (None, _) => {
+                let what = format!("expected '{FORMAT_PREFIX}' and a number");
+                Err(PersistenceError::damaged(&path, 0, what))
+            }
         }
     }
 
-    /// Whole or not at all: written under another name first.
-    fn write_format(&self, path: &Path) -> Result<()> {
+    /// Makes a new directory one of the kind that the key asks for. The data key is there before the format says so.
+    fn create_format(&self, path: &Path, key: Option<Key<'_>>) -> Result<Option<[u8; 32]>> {
+        let (version, data_key) = match key {
+            None if self.path.join(DATA_KEY_FILE).exists() => return Err(self.no_key()),
+            None => (CLEAR_VERSION, None),
+            Some(key) => {
+                let data_key = create_data_key(&self.path, key.operator, &key.fresh)?;
+                (ENCRYPTED_VERSION, Some(data_key))
+            }
+        };
+        // Whole or not at all: written under another name first.
         let new = self.path.join("format.new");
-        let written = fs::write(&new, format!("{FORMAT_PREFIX}{LAYOUT_VERSION}\n"))
+        let written = fs::write(&new, format!("{FORMAT_PREFIX}{version}\n"))
             .and_then(|()| File::open(&new)?.sync_all())
             .and_then(|()| fs::rename(&new, path));
-        written.map_err(PersistenceError::io(path, "write"))
+        written.map_err(PersistenceError::io(path, "write"))?;
+        Ok(data_key)
+    }
+
+    fn no_key(&self) -> PersistenceError {
+        PersistenceError::NoKey {
+            file: self.path.clone(),
+        }
     }
 }
 
@@ -181,7 +254,7 @@ mod tests {
                 error,
                 PersistenceError::NewerFormat {
                     found: 9,
-                    supported: 1,
+                    supported: 2,
                     ..
                 }
             ),
@@ -195,7 +268,7 @@ mod tests {
         let other = tempfile::tempdir().expect("a directory");
         let missing = other.path().join("missing");
         assert!(matches!(
-            StateDirectory::open_existing(&missing),
+            StateDirectory::open_existing(&missing, None),
             Err(PersistenceError::Refused { .. })
         ));
         assert!(!missing.exists());

@@ -1,12 +1,12 @@
 //! State directories as earlier versions wrote them, kept in `golden/`: this version opens each, reads what it should
 //! read, and goes on in it.
 //!
-//! A new format version adds a folder; none is ever changed. `REPLICORE_WRITE_GOLDEN=1` writes the folder of the present
-//! version where it is missing.
+//! A new format version adds a folder; none is ever changed. `REPLICORE_WRITE_GOLDEN=1` writes the folders of the present
+//! versions where they are missing: format 1 is in clear, format 2 encrypted.
 
 use replicore_persistence::{
     BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
-    FileDisk, PageDelta, PageIndex, PageMap, StateDirectory,
+    FileDisk, OperatorKey, PageDelta, PageIndex, PageMap, StateDirectory,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +21,9 @@ const CHECKPOINTS: CheckpointOptions = CheckpointOptions {
     allocation_bytes: 4 << 10,
     slack_bytes: 64 << 10,
 };
+/// What the encrypted directory was made with.
+const OPERATOR_KEY: [u8; 32] = [3; 32];
+const DATA_KEY: [u8; 32] = [4; 32];
 /// Batches in the log; there are checkpoints of the third and the fifth.
 const BATCHES: u64 = 7;
 
@@ -58,8 +61,11 @@ fn items(height: u64) -> BTreeMap<Vec<u8>, CheckpointItem> {
 
 fn open(directory: &StateDirectory) -> (BatchLog, CheckpointStore, replicore_persistence::OpenedCheckpoints) {
     let disk = Arc::new(FileDisk);
-    let (log, _) = BatchLog::open(disk.clone(), &directory.log(), LOG).expect("a log");
-    let (store, opened) = CheckpointStore::open(disk, &directory.checkpoints(), CHECKPOINTS).expect("checkpoints");
+    let cipher = directory.cipher("log");
+    let (log, _) = BatchLog::open_with(disk.clone(), &directory.log(), LOG, cipher.as_ref()).expect("a log");
+    let cipher = directory.cipher("checkpoints");
+    let opened = CheckpointStore::open_with(disk, &directory.checkpoints(), CHECKPOINTS, cipher.as_ref());
+    let (store, opened) = opened.expect("checkpoints");
     (log, store, opened)
 }
 
@@ -73,8 +79,12 @@ fn checkpoint(store: &CheckpointStore, height: u64) {
     store.write(request).expect("written");
 }
 
-fn write(path: &Path) {
-    let directory = StateDirectory::open(path).expect("created");
+fn write(version: u32, path: &Path) {
+    let directory = match version {
+        1 => StateDirectory::open(path),
+        _ => StateDirectory::open_encrypted(path, &OperatorKey::new(OPERATOR_KEY), DATA_KEY),
+    };
+    let directory = directory.expect("created");
     let (mut log, store, _) = open(&directory);
     for height in 1..=BATCHES {
         log.append(height, &record(height)).expect("appended");
@@ -112,17 +122,52 @@ fn assert_item(item: &CheckpointItem, expected: &CheckpointItem) {
 
 #[test]
 fn a_directory_of_format_1_opens_and_goes_on() {
-    if std::env::var_os("REPLICORE_WRITE_GOLDEN").is_some() && !folder(1).exists() {
-        write(&folder(1));
+    open_and_go_on(1, None);
+}
+
+#[test]
+fn a_directory_of_format_2_opens_with_its_key_and_goes_on() {
+    open_and_go_on(2, Some(&OperatorKey::new(OPERATOR_KEY)));
+}
+
+/// Other bytes than those in the golden directory would be a new version.
+#[test]
+fn an_encrypted_directory_is_written_as_ever() {
+    let written = tempfile::tempdir().expect("a directory");
+    let path = written.path().join("state");
+    write(2, &path);
+    let mut compared = 0;
+    let mut folders = vec![folder(2)];
+    while let Some(golden) = folders.pop() {
+        for entry in fs::read_dir(golden).expect("a golden directory") {
+            let golden = entry.expect("an entry").path();
+            if golden.is_dir() {
+                folders.push(golden);
+                continue;
+            }
+            let same = path.join(golden.strip_prefix(folder(2)).expect("below it"));
+            assert!(
+                fs::read(&golden).expect("golden") == fs::read(&same).expect("written"),
+                "{golden:?}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared >= 6, "{compared} files");
+}
+
+fn open_and_go_on(version: u32, operator: Option<&OperatorKey>) {
+    if std::env::var_os("REPLICORE_WRITE_GOLDEN").is_some() && !folder(version).exists() {
+        write(version, &folder(version));
     }
     let copied = tempfile::tempdir().expect("a directory");
     let path = copied.path().join("state");
-    copy(&folder(1), &path);
-    let directory = StateDirectory::open_existing(&path).expect("a state directory");
+    copy(&folder(version), &path);
+    let directory = StateDirectory::open_existing(&path, operator).expect("a state directory");
     let (mut log, store, opened) = open(&directory);
     let latest = opened.latest.expect("a checkpoint");
     assert_eq!((latest.height, latest.state_hash), (5, [5; 32]));
-    assert_eq!(latest.system.bytes(), [5; 10]);
+    assert_eq!(*latest.system.bytes(), [5; 10]);
     assert_eq!(latest.items.len(), 5);
     for (key, expected) in items(5) {
         assert_item(&latest.items[&key], &expected);

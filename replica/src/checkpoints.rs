@@ -134,7 +134,9 @@ impl CheckpointWriter {
     /// No checkpoint can be opened though some were written.
     pub fn open(directory: &StateDirectory) -> Result<(Self, Option<ReplicatedState>), CheckpointError> {
         let options = CheckpointOptions::default();
-        let (store, opened) = CheckpointStore::open(Arc::new(FileDisk), &directory.checkpoints(), options)?;
+        let cipher = directory.cipher("checkpoints");
+        let (store, opened) =
+            CheckpointStore::open_with(Arc::new(FileDisk), &directory.checkpoints(), options, cipher.as_ref())?;
         for damage in &opened.skipped {
             warn!(%damage, "a damaged checkpoint was passed over for the one before");
         }
@@ -332,11 +334,17 @@ pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<ItemKey
     let mut items = Vec::with_capacity(loaded.items.len());
     for (key, item) in loaded.items {
         let parts = ItemParts {
-            metadata: item.metadata.bytes().to_vec(),
+            metadata: item.metadata.bytes().into_owned(),
             blobs: item
                 .blobs
                 .iter()
-                .map(|blob| Arc::clone(modules.entry(*blob.digest()).or_insert_with(|| blob.bytes().into())))
+                .map(|blob| {
+                    Arc::clone(
+                        modules
+                            .entry(*blob.digest())
+                            .or_insert_with(|| Arc::from(&*blob.bytes())),
+                    )
+                })
                 .collect(),
             memories: item.memories,
         };
@@ -346,10 +354,10 @@ pub fn load(loaded: LoadedCheckpoint) -> Result<(ReplicatedState, OrdMap<ItemKey
         items.push((key, parts));
     }
     let system = loaded.system.bytes();
-    if state_hash(system, digests.iter().map(|(key, digest)| (*key, *digest))) != loaded.state_hash {
+    if state_hash(&system, digests.iter().map(|(key, digest)| (*key, *digest))) != loaded.state_hash {
         return Err(CheckpointError::StateHash(loaded.height));
     }
-    Ok((ReplicatedState::from_parts(system, items)?, digests))
+    Ok((ReplicatedState::from_parts(&system, items)?, digests))
 }
 
 /// Where the commit thread offers every certified state; decides when one is written out.

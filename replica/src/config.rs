@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Where the state lives: keys, batch log, checkpoints.
     pub state_dir: PathBuf,
+    /// If set, the state directory is encrypted: a file with the operator's key, 64 hexadecimal digits.
+    pub encryption_key: Option<PathBuf>,
     /// Address of the public HTTP interface; port 0 picks a free one.
     pub listen: SocketAddr,
     /// If set, the bound port is written here once the replica is ready.
@@ -185,7 +187,7 @@ pub struct EngineSettings {
     pub warm_instances_max: usize,
     /// Compiled modules kept in memory.
     pub compiled_modules_max: usize,
-    /// Whether compiled modules are kept in the state directory across restarts.
+    /// Whether compiled modules are kept in the state directory across restarts; never where that is encrypted.
     pub compilation_cache: bool,
     /// Which compilers make the code of modules.
     pub tiers: Tiers,
@@ -235,6 +237,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("replicore-state"),
+            encryption_key: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             port_file: None,
             record: None,

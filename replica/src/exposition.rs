@@ -12,6 +12,7 @@ use crate::waiters::Waiters;
 use replicore_engine::Engine;
 use replicore_netstack::ServerObserver;
 use replicore_netstack::verify::{CacheKind, CacheStats, KindStats};
+use replicore_persistence::encryption::pages_decrypted;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -237,6 +238,11 @@ impl Observed {
             "page_frame_bytes",
             "Bytes of changed pages in memory.",
             DirtyMemory::bytes(),
+        );
+        text.counter(
+            "pages_decrypted_total",
+            "Pages of encrypted checkpoints that were decrypted.",
+            pages_decrypted(),
         );
         text.gauge(
             "checkpoint_height",

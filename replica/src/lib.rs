@@ -41,6 +41,7 @@ mod metrics;
 mod observation;
 pub mod offline;
 mod open_files;
+pub mod operator_key;
 mod outside;
 mod pool;
 mod port_file;

@@ -4,13 +4,36 @@ use crate::checkpoints::{self, CheckpointWriter};
 use crate::commit::decode_record;
 use crate::config::Config;
 use crate::machine::StateMachine;
+use crate::operator_key::open_log;
 use crate::recovery::{RecoveryError, engine_config};
 use replicore_engine::Engine;
-use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, LogTail, StateDirectory};
+use replicore_persistence::{BatchLogOptions, LogTail, OperatorKey, StateDirectory};
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{CanisterId, Height, OS_PAGE_BYTES};
 use std::path::Path;
 use std::sync::Arc;
+
+/// A state directory to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Where it is.
+    pub state_dir: &'a Path,
+    /// The key of an encrypted one.
+    pub key: Option<&'a OperatorKey>,
+}
+
+impl<'a> From<&'a Path> for Place<'a> {
+    /// A directory in clear.
+    fn from(state_dir: &'a Path) -> Self {
+        Self { state_dir, key: None }
+    }
+}
+
+impl Place<'_> {
+    fn open(&self) -> Result<StateDirectory, RecoveryError> {
+        Ok(StateDirectory::open_existing(self.state_dir, self.key)?)
+    }
+}
 
 /// What [`verify`] read and found whole.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +55,8 @@ pub struct Verified {
 ///
 /// # Errors
 /// The directory cannot be looked at: there is none, or a replica works on it.
-pub fn verify(state_dir: &Path) -> Result<Verified, RecoveryError> {
-    let directory = StateDirectory::open_existing(state_dir)?;
+pub fn verify<'a>(place: impl Into<Place<'a>>) -> Result<Verified, RecoveryError> {
+    let directory = place.into().open()?;
     let mut verified = Verified::default();
     match CheckpointWriter::open(&directory) {
         Err(error) => verified.damage.push(error.to_string()),
@@ -54,6 +77,15 @@ pub fn verify(state_dir: &Path) -> Result<Verified, RecoveryError> {
         Ok(log) => verified.batches = log.batches,
     }
     Ok(verified)
+}
+
+/// Puts an encrypted directory under another operator's key. Writes one small file, whatever the size of the state; copies
+/// of the directory that were made before still open with the old key.
+///
+/// # Errors
+/// The directory cannot be opened with `old`, or the disk.
+pub fn rekey(state_dir: &Path, old: &OperatorKey, new: &OperatorKey) -> Result<(), RecoveryError> {
+    Ok(StateDirectory::rekey(state_dir, old, new)?)
 }
 
 /// One canister of an [`Inspection`].
@@ -107,8 +139,8 @@ pub struct InspectedLog {
 ///
 /// # Errors
 /// The directory cannot be opened, or is damaged where this looks.
-pub fn inspect(state_dir: &Path) -> Result<Inspection, RecoveryError> {
-    let directory = StateDirectory::open_existing(state_dir)?;
+pub fn inspect<'a>(place: impl Into<Place<'a>>) -> Result<Inspection, RecoveryError> {
+    let directory = place.into().open()?;
     let (writer, state) = CheckpointWriter::open(&directory)?;
     let stats = writer.store().stats();
     let log = read_log(&directory)?;
@@ -142,42 +174,43 @@ pub struct Replayed {
 ///
 /// # Errors
 /// What is missing or damaged, or the height before which another root comes out.
-pub fn replay(
-    state_dir: &Path,
+pub fn replay<'a>(
+    place: impl Into<Place<'a>>,
     from: Option<u64>,
     to: Option<u64>,
     config: &Config,
 ) -> Result<Replayed, RecoveryError> {
-    let engine = Engine::new(engine_config(config, state_dir)).map_err(RecoveryError::Engine)?;
+    let place = place.into();
+    let engine = Engine::new(engine_config(config, place.state_dir)).map_err(RecoveryError::Engine)?;
     let cores = SchedulerCores(config.scheduler_cores());
     let make = |state| match config.rounds.incremental_hash {
         true => StateMachine::new(state, Arc::new(engine), cores),
         false => StateMachine::new(state, Arc::new(engine), cores).rebuilding_the_tree(),
     };
-    replay_with(make, state_dir, from, to)
+    replay_with(make, place, from, to)
 }
 
 /// [`replay`] on an engine of the caller's: one that profiles, for instance.
 ///
 /// # Errors
 /// As for [`replay`].
-pub fn replay_on(
+pub fn replay_on<'a>(
     engine: Arc<Engine>,
     cores: SchedulerCores,
-    state_dir: &Path,
+    place: impl Into<Place<'a>>,
     from: Option<u64>,
     to: Option<u64>,
 ) -> Result<Replayed, RecoveryError> {
-    replay_with(|state| StateMachine::new(state, engine, cores), state_dir, from, to)
+    replay_with(|state| StateMachine::new(state, engine, cores), place.into(), from, to)
 }
 
 fn replay_with(
     make: impl FnOnce(ReplicatedState) -> StateMachine,
-    state_dir: &Path,
+    place: Place<'_>,
     from: Option<u64>,
     to: Option<u64>,
 ) -> Result<Replayed, RecoveryError> {
-    let directory = StateDirectory::open_existing(state_dir)?;
+    let directory = place.open()?;
     let (writer, newest) = CheckpointWriter::open(&directory)?;
     let newest = newest.ok_or_else(|| RecoveryError::NothingToReplay("there is no checkpoint".to_owned()))?;
     let newest_height = newest.metadata.height;
@@ -191,7 +224,7 @@ fn replay_with(
         return Err(RecoveryError::NothingToReplay(what));
     }
     let mut machine = make(start);
-    let (log, _) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
+    let (log, _) = open_log(&directory, BatchLogOptions::default())?;
     let mut replayed = Replayed {
         checkpoint,
         height: checkpoint,
@@ -242,7 +275,7 @@ fn inspect_canisters(state: &ReplicatedState) -> impl Iterator<Item = InspectedC
 
 /// Opens the log and reads all of it.
 fn read_log(directory: &StateDirectory) -> Result<InspectedLog, RecoveryError> {
-    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), BatchLogOptions::default())?;
+    let (log, tail) = open_log(directory, BatchLogOptions::default())?;
     let (mut batches, mut heights) = (0, None);
     for record in log.read_from(0)? {
         let (height, bytes) = record?;

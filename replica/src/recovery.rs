@@ -9,10 +9,11 @@ use crate::commit::decode_record;
 use crate::config::Config;
 use crate::follow::FOLLOWED_KEY_FILE;
 use crate::machine::{CANISTER_INDICES, StateMachine};
+use crate::operator_key::{open_directory, open_log};
 use crate::outside::{THRESHOLD_SEED_FILE, ThresholdSecrets};
 use crate::port_file::PortFile;
 use replicore_engine::{Engine, EngineConfig, EngineError};
-use replicore_persistence::{BatchLog, BatchLogOptions, FileDisk, PersistenceError, StateDirectory};
+use replicore_persistence::{BatchLog, BatchLogOptions, PersistenceError, StateDirectory};
 use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{Height, NodeId, SubnetId};
@@ -141,7 +142,7 @@ impl From<CheckpointError> for RecoveryError {
 /// # Errors
 /// [`RecoveryError`]; the directory is left as it was found.
 pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
-    let directory = StateDirectory::open(&config.state_dir)?;
+    let directory = open_directory(config)?;
     // Before the replay, which may take long: who reads the port meanwhile would read that of a dead process.
     if let Some(path) = &config.port_file {
         PortFile::remove_stale(path).map_err(RecoveryError::PortFile)?;
@@ -149,9 +150,9 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     if directory.path().join(FOLLOWED_KEY_FILE).exists() {
         return Err(RecoveryError::Follower);
     }
-    let root_key = Arc::new(RootKey::load_or_create(directory.path())?);
-    let node_key = crate::certification::NodeKey::load_or_create(directory.path())?;
-    let secrets = ThresholdSecrets::load_or_create(directory.path())?;
+    let root_key = Arc::new(RootKey::load_or_create(&directory)?);
+    let node_key = crate::certification::NodeKey::load_or_create(&directory)?;
+    let secrets = ThresholdSecrets::load_or_create(&directory)?;
     let engine = Arc::new(Engine::new(engine_config(config, directory.path())).map_err(RecoveryError::Engine)?);
     let (writer, checkpoint) = CheckpointWriter::open(&directory)?;
     let state = match checkpoint {
@@ -176,7 +177,7 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
         true => machine,
         false => machine.rebuilding_the_tree(),
     };
-    let (log, tail) = BatchLog::open(Arc::new(FileDisk), &directory.log(), log_options())?;
+    let (log, tail) = open_log(&directory, log_options())?;
     info!(?tail, "batch log opened");
     let machine = replay(machine, &log)?;
     Ok(Recovered {
@@ -199,7 +200,9 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         write_tracking: settings.write_tracking,
         perf_map: settings.perf_map,
         jitdump: settings.jitdump,
-        cache_folder: settings.compilation_cache.then(|| state_dir.join("compiled")),
+        // Compiled code is mapped from its file, which encryption does not allow, and tells as much as the module.
+        cache_folder: (settings.compilation_cache && config.encryption_key.is_none())
+            .then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
     }
 }

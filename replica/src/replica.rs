@@ -131,7 +131,7 @@ impl Replica {
             root_key,
             secrets,
         } = recovery::open(config)?;
-        let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
+        let node_key = Arc::new(NodeKey::load_or_create(&directory)?);
         let engine = Arc::clone(machine.engine());
         let root_key_der: Arc<[u8]> = root_key.public_key_der().into();
         let subnet_id = root_key.subnet_id();

@@ -9,6 +9,7 @@ use replicore_netstack::NetBackend;
 use replicore_workloads::agent::fetch_state_root;
 use replicore_workloads::{Agent, CallOutcome};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,6 +125,116 @@ fn a_follower_fetches_follows_and_comes_back() {
     let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
     increment(&mut agent, canister, 1);
     wait_for_count(&follower, &client, canister, 43);
+    follower.stop().unwrap();
+    leader.stop().unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_follower_without_the_batches_it_needs_fetches_the_state_again() {
+    let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let leader_dir = home.path().join("leader");
+    let leader = Replica::start(&leader_config(&leader_dir)).unwrap();
+    let client = Client::new(&leader, 0);
+    let canister = client.install(&wat::parse_str(COUNTER).unwrap());
+    increment(&mut client.agent(), canister, 4);
+    let follower_config = config(away.path(), NetBackend::Epoll);
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    wait_for_count(&follower, &client, canister, 4);
+    follower.stop().unwrap();
+
+    // The leader goes on and starts again: what happened meanwhile is no longer in its memory.
+    increment(&mut client.agent(), canister, 3);
+    leader.stop().unwrap();
+    copy(&leader_dir, &home.path().join("older"));
+    let leader = Replica::start(&leader_config(&leader_dir)).unwrap();
+    let client = Client::new(&leader, 0);
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    wait_for_count(&follower, &client, canister, 7);
+    increment(&mut client.agent(), canister, 1);
+    wait_for_count(&follower, &client, canister, 8);
+    // Killed, so to speak: its newest checkpoint is the one that it fetched, and its log has a gap before that.
+    let killed = away.path().join("killed");
+    copy(away.path().join("log").as_path(), &killed.join("log"));
+    copy(away.path().join("checkpoints").as_path(), &killed.join("checkpoints"));
+    for file in ["format", "followed_key", "node_key"] {
+        std::fs::copy(away.path().join(file), killed.join(file)).unwrap();
+    }
+    follower.stop().unwrap();
+
+    // That checkpoint is damaged: the one before is there, and the batches behind it are not.
+    let superblocks = killed.join("checkpoints/superblocks");
+    let mut bytes = std::fs::read(&superblocks).unwrap();
+    let sequence = |bytes: &[u8]| u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    let newest = if sequence(&bytes) > sequence(&bytes[4096..]) {
+        0
+    } else {
+        4096
+    };
+    bytes[newest + 20] ^= 1;
+    std::fs::write(&superblocks, bytes).unwrap();
+    let mut killed_config = follower_config.clone();
+    killed_config.state_dir = killed;
+    let again = Follower::start(&killed_config, &options(&leader)).unwrap();
+    increment(&mut client.agent(), canister, 1);
+    wait_for_count(&again, &client, canister, 9);
+    again.stop().unwrap();
+    leader.stop().unwrap();
+
+    // A leader that was put back to an older copy has nothing for who knows what came after.
+    let mut older = leader_config(&home.path().join("older"));
+    older.rounds.freshness_ms = 60_000;
+    let leader = Replica::start(&older).unwrap();
+    let follower = Follower::start(&killed_config, &options(&leader)).unwrap();
+    wait_until("the follower sees that it is ahead", || follower.failure().is_some());
+    let said = follower.failure().unwrap();
+    assert!(said.contains("restored from an older copy"), "{said}");
+    leader.stop().unwrap();
+}
+
+/// Each side has a key of its own, or none: what is sent is the state, not its files.
+#[test]
+fn a_follower_may_encrypt_with_a_key_of_its_own() {
+    let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let keyed = |folder: &Path, digit: &str, mut config: Config| {
+        let key = folder.join("key");
+        std::fs::write(&key, digit.repeat(64)).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        config.state_dir = folder.join("state");
+        config.encryption_key = Some(key);
+        config
+    };
+    let leader = Replica::start(&keyed(home.path(), "1", leader_config(home.path()))).unwrap();
+    let client = Client::new(&leader, 0);
+    let canister = client.install(&wat::parse_str(COUNTER).unwrap());
+    let mut agent = client.agent();
+    increment(&mut agent, canister, 20);
+    let follower_config = keyed(away.path(), "2", config(away.path(), NetBackend::Epoll));
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    wait_for_count(&follower, &client, canister, 20);
+    increment(&mut agent, canister, 3);
+    wait_for_count(&follower, &client, canister, 23);
+    follower.stop().unwrap();
+    let refused = Follower::start(
+        &config(&away.path().join("state"), NetBackend::Epoll),
+        &options(&leader),
+    );
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("is encrypted"), "{refused}");
+    let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
+    increment(&mut agent, canister, 1);
+    wait_for_count(&follower, &client, canister, 24);
     follower.stop().unwrap();
     leader.stop().unwrap();
 }

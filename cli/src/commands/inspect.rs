@@ -1,18 +1,16 @@
 //! `replicore inspect`
 
-use super::CliError;
+use super::{CliError, DirectoryArgs};
 use clap::Args;
 use replicore::offline::{self, InspectedCanister, Inspection};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Options of `replicore inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The state directory. No replica may be working on it.
-    #[arg(value_name = "DIR")]
-    state_dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArgs,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -20,7 +18,7 @@ pub struct InspectArgs {
 
 /// Prints what the directory holds.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, CliError> {
-    let inspection = offline::inspect(&args.state_dir)?;
+    let inspection = args.directory.look(|place| offline::inspect(place))?;
     if args.json {
         println!("{}", to_json(&inspection));
     } else {

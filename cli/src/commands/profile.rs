@@ -1,7 +1,7 @@
 //! `replicore profile`
 
-use super::CliError;
 use super::load::address;
+use super::{CliError, look_at};
 use clap::Args;
 use replicore::config::Config;
 use replicore::{Replica, offline};
@@ -33,6 +33,9 @@ pub struct ProfileArgs {
     /// be working on it; nothing in it changes.
     #[arg(long, group = "what", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// The key of an encrypted state directory, as for `start`.
+    #[arg(long, value_name = "FILE", requires = "state_dir")]
+    encryption_key: Option<PathBuf>,
     /// A replica that serves this address on this host, by stages, under whatever load it has.
     #[arg(long, group = "what")]
     url: Option<String>,
@@ -72,7 +75,8 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode, CliError> {
     if let Some(url) = &args.url {
         watch_process(process_at(address(url)?)?, watched)?;
     } else if let Some(state_dir) = &args.state_dir {
-        canisters(args, |engine| replayed(state_dir, engine))?;
+        let key = args.encryption_key.as_deref();
+        canisters(args, |engine| replayed(state_dir, key, engine))?;
     } else {
         let name = args.workload.as_deref().unwrap_or_default();
         let model = models::named(name).ok_or_else(|| format!("no workload is called `{name}`"))?;
@@ -144,9 +148,11 @@ fn executed(args: &ProfileArgs, model: &dyn Workload, engine: Arc<Engine>) -> Re
     ))
 }
 
-fn replayed(state_dir: &Path, engine: Arc<Engine>) -> Result<String, CliError> {
+fn replayed(state_dir: &Path, key: Option<&Path>, engine: Arc<Engine>) -> Result<String, CliError> {
     let cores = Config::default().scheduler_cores();
-    let replayed = offline::replay_on(engine, SchedulerCores(cores), state_dir, None, None)?;
+    let replayed = look_at(state_dir, key, |place| {
+        offline::replay_on(engine, SchedulerCores(cores), place, None, None)
+    })?;
     Ok(format!(
         "{} batches from height {} to {}, every root as recorded: root {}",
         replayed.batches,

@@ -1,6 +1,6 @@
 //! `replicore replay`
 
-use super::CliError;
+use super::{CliError, look_at};
 use clap::Args;
 use replicore::config::Config;
 use replicore::offline;
@@ -22,6 +22,9 @@ pub struct ReplayArgs {
     /// Or, with `--url`, a file that `start --record` wrote, whose requests are sent again.
     #[arg(value_name = "DIR|FILE")]
     state_dir: PathBuf,
+    /// The key of an encrypted directory, as for `start`.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    encryption_key: Option<PathBuf>,
     /// Send recorded requests to this endpoint, as `http://HOST:PORT`. One that was empty when the recording began gives
     /// canisters the recorded ids.
     #[arg(long, conflicts_with_all = ["from", "to", "cores"])]
@@ -50,11 +53,15 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode, CliError> {
     }
     let config = Config {
         state_dir: args.state_dir.clone(),
+        encryption_key: args.encryption_key.clone(),
         cores: args.cores,
         ..Config::default()
     };
     config.validate()?;
-    let replayed = offline::replay(&args.state_dir, args.from, args.to, &config)?;
+    let key = args.encryption_key.as_deref();
+    let replayed = look_at(&args.state_dir, key, |place| {
+        offline::replay(place, args.from, args.to, &config)
+    })?;
     println!(
         "{} batches from the checkpoint at height {} to height {}: every root as recorded",
         replayed.batches, replayed.checkpoint, replayed.height

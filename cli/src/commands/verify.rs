@@ -1,22 +1,20 @@
 //! `replicore verify`
 
-use super::CliError;
+use super::{CliError, DirectoryArgs};
 use clap::Args;
 use replicore::offline;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Options of `replicore verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The state directory. No replica may be working on it.
-    #[arg(value_name = "DIR")]
-    state_dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArgs,
 }
 
 /// Prints what was read; the exit code is non-zero where anything is damaged.
 pub fn run(args: &VerifyArgs) -> Result<ExitCode, CliError> {
-    let verified = offline::verify(&args.state_dir)?;
+    let verified = args.directory.look(|place| offline::verify(place))?;
     println!(
         "{} checkpoints with {} pages ({} bytes hashed), {} batches in the log",
         verified.checkpoints, verified.pages, verified.bytes, verified.batches

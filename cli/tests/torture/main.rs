@@ -5,7 +5,7 @@
 mod process;
 mod users;
 
-use process::{Process, command, command_with, offline, stderr_of, stdout_of};
+use process::{KEY_FILE, Process, command, command_with, offline, stderr_of, stdout_of, write_key};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use replicore_workloads::agent::fetch_root_key;
@@ -68,13 +68,71 @@ impl Plan {
 #[test]
 fn acknowledged_transfers_survive_sigkill_and_count_once() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::start(folder.path());
+    let ledger = torture(folder.path(), Plan::from_environment());
+    look_at_what_is_left(&folder.path().join("state"), ledger, 4096);
+}
+
+#[test]
+fn acknowledged_transfers_survive_sigkill_in_an_encrypted_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    write_key(folder.path(), KEY_FILE, "a");
+    let mut plan = Plan::from_environment();
+    (plan.end, plan.kills) = (None, KILLS - 3);
+    let ledger = torture(folder.path(), plan);
+    let state = folder.path().join("state");
+    show_that_the_key_is_needed(folder.path(), &state);
+    // Pages are followed by their tags.
+    look_at_what_is_left(&state, ledger, 4112);
+}
+
+/// A missing and another key are refused, a new key takes over, and no file has the code of the ledger in it.
+fn show_that_the_key_is_needed(folder: &Path, state: &Path) {
+    let key = folder.join(KEY_FILE);
+    let hidden = folder.join("hidden");
+    std::fs::rename(&key, &hidden).unwrap();
+    for command in [&["verify"][..], &["inspect"], &["replay"]] {
+        let refused = stderr_of(&offline(command, state));
+        assert!(refused.contains("is encrypted: give the key"), "{refused}");
+    }
+    let refused = stderr_of(&command(folder).output().unwrap());
+    assert!(refused.contains("is encrypted: give the key"), "{refused}");
+    write_key(folder, KEY_FILE, "b");
+    let refused = stderr_of(&command(folder).output().unwrap());
+    assert!(refused.contains("sealed with another key"), "{refused}");
+
+    std::fs::rename(&hidden, &key).unwrap();
+    let new = write_key(folder, "new", "c");
+    let rekeyed = offline(&["rekey", "--new-encryption-key", new.to_str().unwrap()], state);
+    assert_eq!(rekeyed.status.code(), Some(0), "{rekeyed:?}");
+    let refused = stderr_of(&offline(&["verify"], state));
+    assert!(refused.contains("sealed with another key"), "{refused}");
+    std::fs::rename(&new, &key).unwrap();
+    assert_eq!(Process::start(folder).terminate().0, Some(0));
+
+    let mut folders = vec![state.to_path_buf()];
+    while let Some(path) = folders.pop() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let shows = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+            assert!(!shows(b"canister_update "), "{}", path.display());
+        }
+    }
+}
+
+/// Kills replicas on one directory as planned, and stops the last one. The ledger that the load was on.
+fn torture(folder: &Path, mut plan: Plan) -> candid::Principal {
+    let mut process = Process::start(folder);
     let verifier = Arc::new(Verifier::new(&fetch_root_key(process.address).unwrap()).unwrap());
     let mut deployer = Agent::new(process.address, Identity::numbered(0), Arc::clone(&verifier));
     let ledger = ledger::deploy(&mut deployer).unwrap();
     let opening = opening_balance(process.address, ledger, &verifier);
     let mut users: Vec<User> = (0..USERS).map(User::new).collect();
-    let (count, mut plan) = (AtomicU64::new(0), Plan::from_environment());
+    let count = AtomicU64::new(0);
     let (mut replayed, mut killed_at_start) = (0, 0);
     loop {
         let moment = plan.next();
@@ -102,12 +160,12 @@ fn acknowledged_transfers_survive_sigkill_and_count_once() {
         process = match running {
             Some(process) => process,
             None => {
-                replayed += replay(&folder.path().join("state"));
+                replayed += replay(&folder.join("state"));
                 while let Some(moment) = plan.at_start() {
-                    Process::kill_at_start(folder.path(), moment);
+                    Process::kill_at_start(folder, moment);
                     killed_at_start += 1;
                 }
-                Process::start(folder.path())
+                Process::start(folder)
             }
         };
         // Transfers whose answers were lost are settled, so that the balances are known to the last token.
@@ -128,7 +186,7 @@ fn acknowledged_transfers_survive_sigkill_and_count_once() {
     let (code, took) = process.terminate();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(30), "{took:?}");
-    look_at_what_is_left(&folder.path().join("state"), ledger);
+    ledger
 }
 
 /// Executes what the killed replica has logged again, on one core, and compares every root, and the state with that of
@@ -142,7 +200,7 @@ fn replay(state: &Path) -> u64 {
 }
 
 /// The commands for a directory at rest: all of them agree, and damage is named.
-fn look_at_what_is_left(state: &Path, ledger: candid::Principal) {
+fn look_at_what_is_left(state: &Path, ledger: candid::Principal, page_stride: usize) {
     let verified = offline(&["verify"], state);
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     assert!(stdout_of(&verified).contains("everything is whole"));
@@ -179,7 +237,11 @@ fn look_at_what_is_left(state: &Path, ledger: candid::Principal) {
     let mut pages = checkpoints.map(|entry| entry.unwrap().path());
     let pages = pages.find(|path| path.to_string_lossy().contains("pages-")).unwrap();
     let mut bytes = std::fs::read(&pages).unwrap();
-    bytes.iter_mut().skip(100).step_by(4096).for_each(|byte| *byte ^= 1);
+    bytes
+        .iter_mut()
+        .skip(100)
+        .step_by(page_stride)
+        .for_each(|byte| *byte ^= 1);
     std::fs::write(&pages, bytes).unwrap();
     let verified = offline(&["verify"], state);
     assert_eq!(verified.status.code(), Some(1));

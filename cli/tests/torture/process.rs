@@ -2,12 +2,16 @@
 
 use replicore_workloads::agent::fetch_root_key;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Checkpoints come so often that kills meet them in every phase; by default a test of this length would see none.
 const CONFIGURATION: &str = "[checkpoints]\ninterval_rounds = 40\n";
+
+/// Where there is a file of this name beside the state directory, that is encrypted.
+pub const KEY_FILE: &str = "key";
 
 /// A replica in a process of its own.
 pub struct Process {
@@ -75,7 +79,12 @@ impl Drop for Process {
 pub fn command(folder: &Path) -> Command {
     let configuration = folder.join("torture.toml");
     std::fs::write(&configuration, CONFIGURATION).unwrap();
-    command_with(folder, &configuration)
+    let mut command = command_with(folder, &configuration);
+    let key = folder.join(KEY_FILE);
+    if key.exists() {
+        command.arg("--encryption-key").arg(key);
+    }
+    command
 }
 
 /// The same with another configuration.
@@ -91,15 +100,25 @@ pub fn command_with(folder: &Path, configuration: &Path) -> Command {
     command
 }
 
-/// A command on a state directory that no replica works on.
+/// Has replicas in this folder encrypt their directory, with a key of its own for each digit.
+pub fn write_key(folder: &Path, name: &str, digit: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, digit.repeat(64)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// A command on a state directory that no replica works on, with the key in its folder where there is one.
 pub fn offline(arguments: &[&str], state: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_replicore"));
-    command
-        .args(arguments)
-        .arg(state)
-        .env("RUST_LOG", "warn")
-        .output()
-        .unwrap()
+    let key = state.with_file_name(KEY_FILE);
+    if key.exists() {
+        command.args(&arguments[..1]).arg("--encryption-key").arg(key);
+        command.args(&arguments[1..]);
+    } else {
+        command.args(arguments);
+    }
+    command.arg(state).env("RUST_LOG", "warn").output().unwrap()
 }
 
 pub fn stdout_of(output: &Output) -> String {

@@ -240,7 +240,7 @@ impl Instance {
                     if is_present(cold, index)
                         && let Some(target) = page_of(memory, index)
                     {
-                        target.copy_from_slice(page.unwrap_or(&ZERO_PAGE));
+                        target.copy_from_slice(page.as_deref().unwrap_or(&ZERO_PAGE));
                     }
                 });
         }
@@ -350,14 +350,14 @@ impl Instance {
         let committed = &self.committed_heap.pages;
         for (position, &marked) in self.marked.iter().enumerate() {
             let index = PageIndex(marked);
-            if pages.last() != Some(&index) && differs(memory, index, committed.get(index), OS_PAGE_BYTES) {
+            if pages.last() != Some(&index) && differs(memory, index, committed.get(index).as_deref(), OS_PAGE_BYTES) {
                 pages.push(index);
             }
             // The last store into a page may reach into the next one.
             let next = PageIndex(marked + 1);
             if self.marked.get(position + 1) != Some(&next.0)
                 && is_present(self.cold.as_ref(), next)
-                && differs(memory, next, committed.get(next), symbols::STRADDLE_BYTES)
+                && differs(memory, next, committed.get(next).as_deref(), symbols::STRADDLE_BYTES)
             {
                 pages.push(next);
             }
@@ -412,7 +412,8 @@ impl Instance {
             let memory = heap.data_mut(&mut self.store);
             for &index in &changes.pages {
                 if let Some(target) = page_of(memory, index) {
-                    target.copy_from_slice(self.committed_heap.pages.get(index).unwrap_or(&ZERO_PAGE));
+                    let committed = self.committed_heap.pages.get(index);
+                    target.copy_from_slice(committed.as_deref().unwrap_or(&ZERO_PAGE));
                 }
             }
         }

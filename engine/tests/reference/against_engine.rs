@@ -133,7 +133,7 @@ fn heap(canister: &Canister) -> Vec<u8> {
     heap.pages.for_each_change(&Default::default(), |index, page| {
         if let Some(page) = page {
             let start = index.0 as usize * OS_PAGE_BYTES;
-            bytes[start..start + OS_PAGE_BYTES].copy_from_slice(page);
+            bytes[start..start + OS_PAGE_BYTES].copy_from_slice(&*page);
         }
     });
     trimmed(&bytes)

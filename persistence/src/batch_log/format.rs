@@ -1,5 +1,6 @@
 //! The batch log's bytes. FORMAT.md tells the same in prose; a golden test pins it.
 
+use crate::encryption::{NONCE_BYTES, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
 use std::path::Path;
 
@@ -10,7 +11,9 @@ pub(super) const RECORD_HEADER_BYTES: usize = 16;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"RCBATLOG";
 const GROUP_MAGIC: &[u8; 4] = b"RCGP";
-const VERSION: u32 = 1;
+const CLEAR_VERSION: u32 = 1;
+/// Of a segment whose groups are sealed.
+const SEALED_VERSION: u32 = 2;
 
 /// The first block of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +22,16 @@ pub(super) struct SegmentHeader {
     pub first_group: u64,
     pub bytes_len: u64,
     pub salt: u64,
+    /// Whether the groups are encrypted.
+    pub is_sealed: bool,
 }
 
 impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut block = vec![0; BLOCK_BYTES as usize];
         block[..8].copy_from_slice(SEGMENT_MAGIC);
-        block[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = if self.is_sealed { SEALED_VERSION } else { CLEAR_VERSION };
+        block[8..12].copy_from_slice(&version.to_le_bytes());
         put_u64(&mut block, 16, self.segment);
         put_u64(&mut block, 24, self.first_group);
         put_u64(&mut block, 32, self.bytes_len);
@@ -46,11 +52,11 @@ impl SegmentHeader {
             return Ok(None);
         }
         let version = get_u32(block, 8);
-        if version != VERSION {
+        if ![CLEAR_VERSION, SEALED_VERSION].contains(&version) {
             return Err(PersistenceError::NewerFormat {
                 file: file.to_path_buf(),
                 found: version,
-                supported: VERSION,
+                supported: SEALED_VERSION,
             });
         }
         let header = Self {
@@ -58,6 +64,7 @@ impl SegmentHeader {
             first_group: get_u64(block, 24),
             bytes_len: get_u64(block, 32),
             salt: get_u64(block, 40),
+            is_sealed: version == SEALED_VERSION,
         };
         Ok((header.segment == segment).then_some(header))
     }
@@ -72,6 +79,8 @@ pub(super) struct GroupHeader {
     pub payload_checksum: u32,
     pub first_height: u64,
     pub last_height: u64,
+    /// Of a sealed payload; zeros otherwise.
+    pub nonce: [u8; NONCE_BYTES],
 }
 
 /// Where a group is: part of its checksum, so that a group at another place is not mistaken for one that belongs.
@@ -92,6 +101,7 @@ impl GroupHeader {
         bytes[28..32].copy_from_slice(&self.payload_checksum.to_le_bytes());
         put_u64(&mut bytes, 32, self.first_height);
         put_u64(&mut bytes, 40, self.last_height);
+        bytes[48..48 + NONCE_BYTES].copy_from_slice(&self.nonce);
         let checksum = header_checksum(&bytes, place);
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -109,7 +119,40 @@ impl GroupHeader {
             payload_checksum: get_u32(bytes, 28),
             first_height: get_u64(bytes, 32),
             last_height: get_u64(bytes, 40),
+            nonce: bytes[48..48 + NONCE_BYTES].try_into().expect("twelve bytes"),
         })
+    }
+
+    /// What a sealed payload is bound to.
+    fn seal_place(&self, place: GroupPlace) -> [u8; 56] {
+        let words = [
+            place.segment,
+            place.offset,
+            place.salt,
+            self.group,
+            u64::from(self.record_count),
+            self.first_height,
+            self.last_height,
+        ];
+        let mut bytes = [0; 56];
+        for (target, word) in bytes.chunks_exact_mut(8).zip(words) {
+            target.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Encrypts the payload, and says so in the header. The tag belongs behind the payload.
+    pub(super) fn seal(&mut self, key: &SealingKey, place: GroupPlace, payload: &mut [u8]) -> [u8; TAG_BYTES] {
+        let (nonce, tag) = key.seal(&self.seal_place(place), payload);
+        self.nonce = nonce;
+        tag
+    }
+
+    /// Decrypts a payload with its tag; `None` where it is not what was sealed at this place.
+    pub(super) fn open(&self, key: &SealingKey, place: GroupPlace, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
+        let len = key.open(&self.seal_place(place), self.nonce, &mut sealed)?.len();
+        sealed.truncate(len);
+        Some(sealed)
     }
 
     /// Bytes from this group's start to the next one's; `None` for a length that no file has.

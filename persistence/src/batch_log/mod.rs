@@ -18,6 +18,7 @@ mod tests;
 pub use reader::LogTail;
 
 use crate::disk::Disk;
+use crate::encryption::{Cipher, NONCE_BYTES, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
 use format::{
     BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader, push_record,
@@ -67,6 +68,8 @@ pub struct BatchLog {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     options: BatchLogOptions,
+    /// There where the log is encrypted.
+    cipher: Option<Cipher>,
     segments: VecDeque<Segment>,
     writing: Option<Writing>,
     next_group: u64,
@@ -105,7 +108,21 @@ impl BatchLog {
     /// # Errors
     /// What the disk says, or damage before the tail.
     pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: BatchLogOptions) -> Result<(Self, LogTail)> {
-        let mut reader = GroupReader::new(open_segments(&*disk, directory)?, 0);
+        Self::open_with(disk, directory, options, None)
+    }
+
+    /// The same, encrypted where there is a cipher; a log is one or the other for all its life.
+    ///
+    /// # Errors
+    /// As for [`BatchLog::open`]; [`PersistenceError::NoKey`] for an encrypted log without a cipher. To another cipher
+    /// everything is damaged.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: BatchLogOptions,
+        cipher: Option<&Cipher>,
+    ) -> Result<(Self, LogTail)> {
+        let mut reader = GroupReader::new(open_segments(&*disk, directory, cipher)?, 0);
         let mut last_height = None;
         while let Some(group) = reader.next_group()? {
             last_height = Some(group.header.last_height);
@@ -119,6 +136,7 @@ impl BatchLog {
             disk,
             directory: directory.to_path_buf(),
             options,
+            cipher: cipher.cloned(),
             segments: reader.segments.into(),
             writing: None,
             next_group,
@@ -238,7 +256,8 @@ impl BatchLog {
     }
 
     fn write_group(&mut self, group: &mut PendingGroup, last_height: u64) -> Result<u64> {
-        let bytes_needed = (group.bytes_len() as u64).next_multiple_of(BLOCK_BYTES);
+        let tag_bytes = self.cipher.as_ref().map_or(0, |_| TAG_BYTES);
+        let bytes_needed = ((group.bytes_len() + tag_bytes) as u64).next_multiple_of(BLOCK_BYTES);
         let mut writing = match self.writing.take() {
             Some(writing) if writing.offset + bytes_needed <= writing.end => writing,
             _ => self.start_segment(bytes_needed)?,
@@ -249,7 +268,7 @@ impl BatchLog {
             offset: writing.offset,
             salt: segment.header.salt,
         };
-        let bytes = group.finish(self.next_group, last_height, place);
+        let bytes = group.finish(self.next_group, last_height, place, segment.key.as_deref());
         for (number, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
             let offset = writing.offset + (number * PIECE_BYTES) as u64;
             segment
@@ -287,6 +306,7 @@ impl BatchLog {
                 .max(BLOCK_BYTES + bytes_needed)
                 .next_multiple_of(BLOCK_BYTES),
             salt: self.options.salt,
+            is_sealed: self.cipher.is_some(),
         };
         let path = self.directory.join(segment_name(header.segment));
         let file = self.disk.create(&path).map_err(PersistenceError::io(&path, "create"))?;
@@ -303,6 +323,7 @@ impl BatchLog {
             header,
             path,
             file,
+            key: segment_key(self.cipher.as_ref(), header.segment),
             last_height: None,
         });
         Ok(Writing {
@@ -373,17 +394,25 @@ impl PendingGroup {
         push_record(&mut self.bytes, height, record);
     }
 
-    /// The group as it goes to `place`: header, records, zeros to the end of its last block.
-    fn finish(&mut self, group: u64, last_height: u64, place: GroupPlace) -> &[u8] {
-        let payload = &self.bytes[self.start + GROUP_HEADER_BYTES..];
-        let header = GroupHeader {
+    /// The group as it goes to `place`: header, records, sealed where there is a key, zeros to the end of its last block.
+    fn finish(&mut self, group: u64, last_height: u64, place: GroupPlace, key: Option<&SealingKey>) -> &[u8] {
+        let payload_start = self.start + GROUP_HEADER_BYTES;
+        let mut header = GroupHeader {
             group,
-            payload_bytes: payload.len() as u64,
+            payload_bytes: 0,
             record_count: self.record_count,
-            payload_checksum: crc32fast::hash(payload),
+            payload_checksum: 0,
             first_height: self.first_height,
             last_height,
+            nonce: [0; NONCE_BYTES],
         };
+        if let Some(key) = key {
+            let tag = header.seal(key, place, &mut self.bytes[payload_start..]);
+            self.bytes.extend_from_slice(&tag);
+        }
+        let payload = &self.bytes[payload_start..];
+        header.payload_bytes = payload.len() as u64;
+        header.payload_checksum = crc32fast::hash(payload);
         self.bytes[self.start..self.start + GROUP_HEADER_BYTES].copy_from_slice(&header.encode(place));
         let padded = self.bytes_len().next_multiple_of(BLOCK_BYTES as usize);
         self.bytes.resize(self.start + padded, 0);
@@ -399,6 +428,11 @@ impl PendingGroup {
         self.record_count = 0;
         self
     }
+}
+
+/// The key of a segment's groups, where the log is encrypted.
+fn segment_key(cipher: Option<&Cipher>, segment: u64) -> Option<Arc<SealingKey>> {
+    cipher.map(|cipher| Arc::new(cipher.key("segment", segment)))
 }
 
 /// Records in order, read group by group. After an error it ends.

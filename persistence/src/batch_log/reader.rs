@@ -5,7 +5,9 @@
 //! it was ever acknowledged.
 
 use super::format::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, SegmentHeader, split_records};
+use super::segment_key;
 use crate::disk::{Disk, DiskFile};
+use crate::encryption::{Cipher, SealingKey};
 use crate::error::{PersistenceError, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub(super) struct Segment {
     pub header: SegmentHeader,
     pub path: PathBuf,
     pub file: Arc<dyn DiskFile>,
+    /// There where its groups are sealed.
+    pub key: Option<Arc<SealingKey>>,
     /// The height of its last record, once known.
     pub last_height: Option<u64>,
 }
@@ -141,7 +145,7 @@ impl GroupReader {
 
 /// Opens the segment files of `directory` in order. A last segment that a crash cut off while it was created is
 /// removed: nothing was ever written to it.
-pub(super) fn open_segments(disk: &dyn Disk, directory: &Path) -> Result<Vec<Segment>> {
+pub(super) fn open_segments(disk: &dyn Disk, directory: &Path, cipher: Option<&Cipher>) -> Result<Vec<Segment>> {
     let names = disk.list(directory).map_err(PersistenceError::io(directory, "list"))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
@@ -150,10 +154,16 @@ pub(super) fn open_segments(disk: &dyn Disk, directory: &Path) -> Result<Vec<Seg
         let path = directory.join(segment_name(*number));
         let file = disk.open(&path).map_err(PersistenceError::io(&path, "open"))?;
         match read_segment_header(&*file, *number, &path)? {
+            Some(header) if header.is_sealed && cipher.is_none() => return Err(PersistenceError::NoKey { file: path }),
+            Some(header) if !header.is_sealed && cipher.is_some() => {
+                let what = "a segment in clear among encrypted ones";
+                return Err(PersistenceError::damaged(&path, 0, what));
+            }
             Some(header) => segments.push(Segment {
                 header,
                 path,
                 file,
+                key: segment_key(cipher, header.segment),
                 last_height: None,
             }),
             None if position + 1 == numbers.len() && zeros_in(&*file, &path, BLOCK_BYTES)? => {
@@ -195,12 +205,15 @@ fn read_header(segment: &Segment, offset: u64) -> Result<Option<GroupHeader>> {
         .file
         .read_at(&mut bytes, offset)
         .map_err(PersistenceError::io(&segment.path, "read"))?;
-    let place = GroupPlace {
+    Ok(GroupHeader::decode(&bytes, group_place(segment, offset)))
+}
+
+fn group_place(segment: &Segment, offset: u64) -> GroupPlace {
+    GroupPlace {
         segment: segment.header.segment,
         offset,
         salt: segment.header.salt,
-    };
-    Ok(GroupHeader::decode(&bytes, place))
+    }
 }
 
 /// The group `expected` at `offset`, or `None` where there is no such thing.
@@ -231,6 +244,13 @@ fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Gr
     if crc32fast::hash(&payload) != header.payload_checksum {
         return Ok(None);
     }
+    let Some(key) = &segment.key else {
+        return Ok(Some(Group { header, payload }));
+    };
+    // The checksum is right, so that this is no write that a crash cut off.
+    let opened = header.open(key, group_place(segment, offset), payload);
+    let what = "a group is not what was sealed here";
+    let payload = opened.ok_or_else(|| PersistenceError::damaged(&segment.path, offset, what))?;
     Ok(Some(Group { header, payload }))
 }
 

@@ -1,7 +1,8 @@
 //! What is read back after crashes, damage and failures.
 
 use super::{BatchLog, BatchLogOptions, LogTail};
-use crate::disk::{FileDisk, SimDisk};
+use crate::disk::{Disk, FileDisk, SimDisk};
+use crate::encryption::Cipher;
 use crate::error::{PersistenceError, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,14 +17,39 @@ const SMALL: BatchLogOptions = BatchLogOptions {
 
 type Records = Vec<(u64, Vec<u8>)>;
 
+/// What a test runs over: a log in clear, or an encrypted one.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Clear,
+    Sealed,
+}
+
+impl Kind {
+    fn open_on(self, disk: impl Disk + 'static, directory: &Path) -> Result<(BatchLog, LogTail)> {
+        let cipher = match self {
+            Self::Clear => None,
+            Self::Sealed => Some(Cipher::new([6; 32])),
+        };
+        BatchLog::open_with(Arc::new(disk), directory, SMALL, cipher.as_ref())
+    }
+
+    fn open(self, directory: &Path) -> Result<(BatchLog, LogTail)> {
+        // Real files, without waiting for the real disk.
+        self.open_on(SimDisk::default(), directory)
+    }
+
+    fn read_all(self, directory: &Path) -> Result<Records> {
+        let (log, _) = self.open(directory)?;
+        log.read_from(0)?.collect()
+    }
+}
+
 fn open(directory: &Path) -> Result<(BatchLog, LogTail)> {
-    // Real files, without waiting for the real disk.
-    BatchLog::open(Arc::new(SimDisk::default()), directory, SMALL)
+    Kind::Clear.open(directory)
 }
 
 fn read_all(directory: &Path) -> Result<Records> {
-    let (log, _) = open(directory)?;
-    log.read_from(0)?.collect()
+    Kind::Clear.read_all(directory)
 }
 
 fn record(height: u64) -> Vec<u8> {
@@ -31,8 +57,8 @@ fn record(height: u64) -> Vec<u8> {
 }
 
 /// Twelve records in groups of one to three over several segments.
-fn write_sample(directory: &Path) -> Records {
-    let (mut log, _) = BatchLog::open(Arc::new(FileDisk), directory, SMALL).expect("an empty log");
+fn write_sample(kind: Kind, directory: &Path) -> Records {
+    let (mut log, _) = kind.open_on(FileDisk, directory).expect("an empty log");
     let mut records = Records::new();
     for height in 1..=12 {
         log.append(height, &record(height)).expect("appended");
@@ -66,14 +92,19 @@ fn files_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn what_was_synced_is_read_back_and_the_rest_is_not() {
+    check_read_back(Kind::Clear);
+    check_read_back(Kind::Sealed);
+}
+
+fn check_read_back(kind: Kind) {
     let directory = directory();
-    let mut records = write_sample(directory.path());
-    let (mut log, tail) = open(directory.path()).expect("reopened");
+    let mut records = write_sample(kind, directory.path());
+    let (mut log, tail) = kind.open(directory.path()).expect("reopened");
     assert!(!tail.torn);
     assert_eq!(log.last_height(), Some(12));
-    assert_eq!(read_all(directory.path()).expect("read"), records);
+    assert_eq!(kind.read_all(directory.path()).expect("read"), records);
     log.append(20, b"lost").expect("appended");
-    assert_eq!(read_all(directory.path()).expect("read"), records);
+    assert_eq!(kind.read_all(directory.path()).expect("read"), records);
     let report = log.sync().expect("synced").expect("a group");
     assert_eq!(
         (report.record_count, report.last_height, report.bytes_written),
@@ -81,7 +112,7 @@ fn what_was_synced_is_read_back_and_the_rest_is_not() {
     );
     assert_eq!(log.sync().expect("nothing to sync"), None);
     records.push((20, b"lost".to_vec()));
-    assert_eq!(read_all(directory.path()).expect("read"), records);
+    assert_eq!(kind.read_all(directory.path()).expect("read"), records);
     let from = log
         .read_from(12)
         .expect("a reader")
@@ -96,13 +127,16 @@ fn what_was_synced_is_read_back_and_the_rest_is_not() {
     let large = vec![9; 40_000];
     log.append(21, &large).expect("appended");
     log.sync().expect("synced");
-    assert_eq!(read_all(directory.path()).expect("read").last(), Some(&(21, large)));
+    assert_eq!(
+        kind.read_all(directory.path()).expect("read").last(),
+        Some(&(21, large))
+    );
 }
 
 #[test]
 fn truncation_deletes_whole_segments_and_keeps_what_is_needed() {
     let directory = directory();
-    let records = write_sample(directory.path());
+    let records = write_sample(Kind::Clear, directory.path());
     let (mut log, _) = open(directory.path()).expect("reopened");
     let before = log.segments.len();
     for height in 1..=13 {
@@ -123,8 +157,17 @@ fn truncation_deletes_whole_segments_and_keeps_what_is_needed() {
 
 #[test]
 fn any_flipped_byte_gives_a_prefix_or_an_error() {
+    check_flips(Kind::Clear);
+}
+
+#[test]
+fn any_flipped_byte_of_an_encrypted_log_gives_a_prefix_or_an_error() {
+    check_flips(Kind::Sealed);
+}
+
+fn check_flips(kind: Kind) {
     let directory = directory();
-    let records = write_sample(directory.path());
+    let records = write_sample(kind, directory.path());
     let (mut prefixes, mut errors) = (0, 0);
     for (name, bytes) in files_of(directory.path()) {
         let path = directory.path().join(name);
@@ -134,7 +177,7 @@ fn any_flipped_byte_gives_a_prefix_or_an_error() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1 << (position % 8);
             fs::write(&path, &flipped).expect("written");
-            match read_all(directory.path()) {
+            match kind.read_all(directory.path()) {
                 Ok(read) => {
                     assert!(records.starts_with(&read), "{path:?} at {position}");
                     prefixes += 1;
@@ -154,7 +197,7 @@ fn any_flipped_byte_gives_a_prefix_or_an_error() {
 #[test]
 fn damage_before_the_tail_is_never_taken_for_a_torn_tail() {
     let directory = directory();
-    write_sample(directory.path());
+    write_sample(Kind::Clear, directory.path());
     let (name, bytes) = files_of(directory.path()).swap_remove(0);
     let path = directory.path().join(name);
     for position in [4096, 4100, 4096 + 64, 4096 + 90] {
@@ -179,14 +222,21 @@ fn damage_before_the_tail_is_never_taken_for_a_torn_tail() {
 
 #[test]
 fn a_truncated_last_file_gives_a_prefix_and_the_log_goes_on() {
+    check_truncated(Kind::Clear);
+    check_truncated(Kind::Sealed);
+}
+
+fn check_truncated(kind: Kind) {
     let directory = directory();
-    let records = write_sample(directory.path());
+    let records = write_sample(kind, directory.path());
     let (name, bytes) = files_of(directory.path()).pop().expect("a segment");
     let path = directory.path().join(name);
     for len in (0..bytes.len()).step_by(61) {
         fs::write(&path, &bytes[..len]).expect("written");
         // Shorter than its header, a segment can only be one that was being created.
-        let (mut log, _) = open(directory.path()).unwrap_or_else(|error| panic!("{len}: {error}"));
+        let (mut log, _) = kind
+            .open(directory.path())
+            .unwrap_or_else(|error| panic!("{len}: {error}"));
         let read = log
             .read_from(0)
             .expect("a reader")
@@ -196,7 +246,7 @@ fn a_truncated_last_file_gives_a_prefix_and_the_log_goes_on() {
         log.append(100, b"next").expect("appended");
         log.sync().expect("synced");
         assert_eq!(
-            read_all(directory.path()).expect("read"),
+            kind.read_all(directory.path()).expect("read"),
             [read, vec![(100, b"next".to_vec())]].concat()
         );
         for (name, _) in files_of(directory.path()) {
@@ -209,11 +259,20 @@ fn a_truncated_last_file_gives_a_prefix_and_the_log_goes_on() {
 
 #[test]
 fn a_crash_at_any_operation_keeps_what_was_acknowledged() {
-    for seed in 0..8 {
+    check_crashes(Kind::Clear, 0..8);
+}
+
+#[test]
+fn a_crash_at_any_operation_keeps_what_an_encrypted_log_acknowledged() {
+    check_crashes(Kind::Sealed, 8..11);
+}
+
+fn check_crashes(kind: Kind, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let source = directory();
         let disk = SimDisk::default();
-        let (mut log, _) = BatchLog::open(Arc::new(disk.clone()), source.path(), SMALL).expect("an empty log");
+        let (mut log, _) = kind.open_on(disk.clone(), source.path()).expect("an empty log");
         // Records appended, and for each operation count how many were acknowledged by then.
         let (mut records, mut acknowledged, mut truncated) = (Records::new(), vec![(0, 0)], vec![(0, 0)]);
         for height in 1..=30 {
@@ -234,7 +293,8 @@ fn a_crash_at_any_operation_keeps_what_was_acknowledged() {
                 rng.random_range(0..bound)
             })
             .expect("laid out");
-            let heights: Vec<u64> = read_all(target.path())
+            let heights: Vec<u64> = kind
+                .read_all(target.path())
                 .unwrap_or_else(|error| panic!("seed {seed}, crash after {point}: {error}"))
                 .iter()
                 .map(|(height, _)| *height)
@@ -285,16 +345,24 @@ fn after_a_failure_nothing_more_is_written() {
 
 #[test]
 fn the_format_is_pinned() {
+    let digest = "06183c4f171868f4c9abda12f6f9cf2448ef6408a4fbdb401f6490d0bd02aa2b";
+    check_format(Kind::Clear, digest);
+}
+
+#[test]
+fn the_encrypted_format_is_pinned() {
+    let digest = "d5295baa7d14d3110f130ac5c5c30815834012cb165058188b7e31a35ae6a7b7";
+    check_format(Kind::Sealed, digest);
+}
+
+fn check_format(kind: Kind, expected: &str) {
     let directory = directory();
-    write_sample(directory.path());
+    write_sample(kind, directory.path());
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in files_of(directory.path()) {
         hasher.update(name.as_bytes());
         hasher.update(&bytes);
     }
     // A change here is a new format version: FORMAT.md, `VERSION`, and a reader for the old one.
-    assert_eq!(
-        hasher.finalize().to_hex().as_str(),
-        "06183c4f171868f4c9abda12f6f9cf2448ef6408a4fbdb401f6490d0bd02aa2b"
-    );
+    assert_eq!(hasher.finalize().to_hex().as_str(), expected);
 }

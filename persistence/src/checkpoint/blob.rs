@@ -1,11 +1,13 @@
 //! Bytes that a checkpoint holds as one piece.
 
+use super::load::read_sealed_blob;
 use super::stored::{RECORD_HEADER_BYTES, StoredNode};
 use crate::page_map::Digest;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Immutable bytes with their BLAKE3 digest: in memory, or read in place from a checkpoint. A blob is written once
+/// Immutable bytes with their BLAKE3 digest: in memory, or read from a checkpoint, in place unless that is encrypted. A blob is written once
 /// however many items and checkpoints refer to it.
 #[derive(Clone)]
 pub struct Blob {
@@ -20,16 +22,21 @@ enum Place {
 }
 
 impl Blob {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// The bytes. Those of an encrypted checkpoint are decrypted for each caller.
+    ///
+    /// # Panics
+    /// Where they are no longer what they were when the checkpoint was loaded, or cannot be read.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.place {
-            Place::Memory(bytes) => bytes,
-            Place::Stored(node, len) => {
+            Place::Memory(bytes) => Cow::Borrowed(bytes),
+            Place::Stored(node, len) if node.generation.seal.is_none() => {
                 let start = node.offset + RECORD_HEADER_BYTES as u64;
-                node.generation
-                    .records
-                    .bytes(start, *len)
-                    .expect("records were checked at load")
+                let bytes = node.generation.records.bytes(start, *len);
+                Cow::Borrowed(bytes.expect("records were checked at load"))
+            }
+            Place::Stored(node, len) => {
+                let bytes = read_sealed_blob(&node.generation, node.offset, *len);
+                Cow::Owned(bytes.unwrap_or_else(|error| node.generation.give_up(&error)))
             }
         }
     }

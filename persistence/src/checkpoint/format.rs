@@ -2,6 +2,7 @@
 
 use super::blob::Blob;
 use super::stored::{NODE_ENTRY_BYTES, RECORD_HEADER_BYTES};
+use crate::encryption::{NONCE_BYTES, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::{Digest, PageMap};
 use std::path::Path;
@@ -12,7 +13,12 @@ pub(super) const SLOT_COUNT: u64 = 2;
 pub(super) const BUCKET_COUNT: usize = 1024;
 
 const MAGIC: &[u8; 8] = b"RCCHKPNT";
-const VERSION: u32 = 1;
+const CLEAR_VERSION: u32 = 1;
+/// Of a superblock with a seal, of files whose pages and records are sealed.
+const SEALED_VERSION: u32 = 2;
+/// Where the fields of a superblock end and its seal begins.
+const FIELDS_END: usize = 64;
+const SEAL_END: usize = FIELDS_END + NONCE_BYTES + TAG_BYTES;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub(super) enum Kind {
     Blob = 2,
     Bucket = 3,
     Root = 4,
+    /// One of the others, encrypted.
+    Sealed = 5,
 }
 
 /// The commit record: which bytes of which files are a checkpoint.
@@ -41,10 +49,11 @@ impl Superblock {
         self.sequence % SLOT_COUNT
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, key: Option<&SealingKey>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SLOT_BYTES as usize);
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        let version = key.map_or(CLEAR_VERSION, |_| SEALED_VERSION);
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         let words = [
             self.sequence,
@@ -57,6 +66,11 @@ impl Superblock {
         for word in words {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
+        if let Some(key) = key {
+            let (nonce, tag) = key.seal(&bytes, &mut []);
+            bytes.extend_from_slice(&nonce);
+            bytes.extend_from_slice(&tag);
+        }
         bytes.resize(SLOT_BYTES as usize, 0);
         let checksum = crc32fast::hash(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -66,8 +80,8 @@ impl Superblock {
     /// `None` where the slot is not an intact superblock that belongs there.
     ///
     /// # Errors
-    /// An intact superblock of a later format version.
-    pub(super) fn decode(bytes: &[u8], slot: u64, file: &Path) -> Result<Option<Self>> {
+    /// An intact superblock of a later format version, or not of this key.
+    pub(super) fn decode(bytes: &[u8], slot: u64, file: &Path, key: Option<&SealingKey>) -> Result<Option<Self>> {
         let mut unsealed = bytes.to_vec();
         unsealed[12..16].fill(0);
         let mut reader = Reader(&bytes[8..]);
@@ -77,13 +91,23 @@ impl Superblock {
         if &bytes[..8] != MAGIC || crc32fast::hash(&unsealed) != checksum {
             return Ok(None);
         }
-        if version != VERSION {
-            let file = file.to_path_buf();
-            return Err(PersistenceError::NewerFormat {
-                file,
-                found: version,
-                supported: VERSION,
-            });
+        let file = file.to_path_buf();
+        match (version, key) {
+            (CLEAR_VERSION, None) => {}
+            (SEALED_VERSION, Some(key)) if is_sealed_by(key, &unsealed) => {}
+            // The checksum is right, so that this is no cut-off write: somebody without the key has put it there.
+            (CLEAR_VERSION | SEALED_VERSION, Some(_)) => {
+                let what = "a superblock that was not written with the key of this directory";
+                return Err(PersistenceError::damaged(&file, slot * SLOT_BYTES, what));
+            }
+            (SEALED_VERSION, None) => return Err(PersistenceError::NoKey { file }),
+            _ => {
+                return Err(PersistenceError::NewerFormat {
+                    file,
+                    found: version,
+                    supported: SEALED_VERSION,
+                });
+            }
         }
         let mut word = || reader.u64().unwrap_or(0);
         let superblock = Self {
@@ -96,6 +120,13 @@ impl Superblock {
         };
         Ok((superblock.slot() == slot).then_some(superblock))
     }
+}
+
+/// True for the superblock, its checksum left out, that was sealed with this key.
+fn is_sealed_by(key: &SealingKey, superblock: &[u8]) -> bool {
+    let (fields, seal) = superblock[..SEAL_END].split_at(FIELDS_END);
+    seal.split_first_chunk()
+        .is_some_and(|(nonce, tag)| key.open(fields, *nonce, &mut tag.to_vec()).is_some())
 }
 
 /// The fields of a record's header that its kind gives a meaning to.
@@ -120,17 +151,19 @@ pub(super) fn encode_record(header: RecordHeader, body: &[u8], generation: u64, 
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&header.page_count.to_le_bytes());
     bytes.extend_from_slice(body);
-    let checksum = record_checksum(&bytes, generation, offset);
+    let (start, body) = bytes.split_at(RECORD_HEADER_BYTES);
+    let checksum = record_checksum(start, body, generation, offset);
     bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes
 }
 
 /// Binds a record to its file and offset, so that one that strayed is not taken for the one that belongs there.
-pub(super) fn record_checksum(bytes: &[u8], generation: u64, offset: u64) -> u32 {
+pub(super) fn record_checksum(header: &[u8], body: &[u8], generation: u64, offset: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..4]);
-    hasher.update(&bytes[8..]);
+    hasher.update(&header[..4]);
+    hasher.update(&header[8..]);
+    hasher.update(body);
     hasher.update(&generation.to_le_bytes());
     hasher.update(&offset.to_le_bytes());
     hasher.finalize()

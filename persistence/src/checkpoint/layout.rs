@@ -2,8 +2,9 @@
 
 use super::format::{SLOT_BYTES, SLOT_COUNT, Superblock};
 use super::load::Loader;
-use super::stored::{Generation, SUSPECT_FILE};
+use super::stored::{Generation, GenerationSeal, SUSPECT_FILE};
 use crate::disk::{Disk, DiskFile};
+use crate::encryption::{Cipher, ClearPages, SealingKey};
 use crate::error::{PersistenceError, Result};
 use crate::sys::mapping::MappedFile;
 use std::collections::BTreeSet;
@@ -16,6 +17,27 @@ use std::sync::Arc;
 pub(super) struct Layout {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
+    /// There where the store is encrypted.
+    pub seal: Option<StoreSeal>,
+}
+
+/// The keys of a store.
+#[derive(Debug)]
+pub(super) struct StoreSeal {
+    cipher: Cipher,
+    /// Superblocks are not secret, but nobody else may write them.
+    pub superblocks: SealingKey,
+    clear_pages: Arc<ClearPages>,
+}
+
+impl StoreSeal {
+    pub(super) fn new(cipher: &Cipher) -> Self {
+        Self {
+            cipher: cipher.clone(),
+            superblocks: cipher.key("superblocks", 0),
+            clear_pages: Arc::new(ClearPages::new()),
+        }
+    }
 }
 
 /// A generation's files, for appending and for reading.
@@ -27,6 +49,11 @@ pub(super) struct GenerationFiles {
 }
 
 impl Layout {
+    /// The key that superblocks are written and read with.
+    pub(super) fn superblock_key(&self) -> Option<&SealingKey> {
+        self.seal.as_ref().map(|seal| &seal.superblocks)
+    }
+
     /// The superblock file, made with two empty slots where there is none.
     pub(super) fn open_superblocks(&self) -> Result<Arc<dyn DiskFile>> {
         let path = self.superblocks_path();
@@ -87,6 +114,10 @@ impl Layout {
             pages_path: self.pages_path(number),
             records_path: self.records_path(number),
             found_pages_end,
+            seal: self
+                .seal
+                .as_ref()
+                .map(|seal| GenerationSeal::new(&seal.cipher, number, &seal.clear_pages)),
         });
         Ok(GenerationFiles {
             generation,

@@ -4,14 +4,13 @@
 use super::blob::Blob;
 use super::format::{ItemRecord, record_checksum};
 use super::format::{Kind, MemoryReference, Reader, RecordHeader, Reference, RootRecord, Superblock, bucket_of};
-use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, StoredLeaf, StoredNode};
+use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, SEALED_RECORD_EXTRA, StoredLeaf, StoredNode};
 use super::unread::UnreadNode;
 use super::{Buckets, CheckpointItem, LoadedCheckpoint, empty_buckets, item_name};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Interior, LEVEL_MAX, Leaf, Node};
 use crate::page_map::{Digest, PageMap};
 use crate::sys::mapping::straddles;
-use replicore_types::OS_PAGE_BYTES;
 use std::sync::{Arc, OnceLock};
 
 /// A checkpoint's content, with where its buckets are.
@@ -145,7 +144,7 @@ impl Loader {
         let stored = self.stored(offset);
         Ok(match level {
             0 => Node::Leaf(Leaf {
-                base: Some(StoredLeaf::new(stored, header.present)),
+                base: Some(StoredLeaf::new(stored, header.present, &body)),
                 digest,
                 ..Leaf::default()
             }),
@@ -160,7 +159,7 @@ impl Loader {
     }
 
     fn check_page(&self, page_offset: u64, record_offset: u64) -> Result<()> {
-        let page = OS_PAGE_BYTES as u64;
+        let page = self.generation.page_stride();
         let end = page_offset.checked_add(page);
         if !page_offset.is_multiple_of(page) || end.is_none_or(|end| end > self.superblock.pages_end) {
             return Err(self.damaged(record_offset, "the place of a page"));
@@ -168,42 +167,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Reads a record through the file rather than the mapping, so that a disk that fails is an error and not a signal.
     fn record(&self, offset: u64, kind: Kind) -> Result<Record> {
-        let wrong = || self.damaged(offset, format!("a record of kind {kind:?} with a right checksum"));
-        let ends_inside = |len: u64| {
-            let end = offset.checked_add(RECORD_HEADER_BYTES as u64)?.checked_add(len)?;
-            (end <= self.superblock.records_end && !straddles(offset, end - offset)).then_some(())
-        };
-        ends_inside(0).ok_or_else(wrong)?;
-        let mut bytes = vec![0; RECORD_HEADER_BYTES];
-        self.read(&mut bytes, offset)?;
-        let mut reader = Reader(&bytes[8..]);
-        let (Some(body_len), Some(page_count)) = (reader.u64(), reader.u64()) else {
-            return Err(wrong());
-        };
-        ends_inside(body_len).ok_or_else(wrong)?;
-        bytes.resize(RECORD_HEADER_BYTES + body_len as usize, 0);
-        self.read(&mut bytes[RECORD_HEADER_BYTES..], offset + RECORD_HEADER_BYTES as u64)?;
-        let checksum = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
-        if checksum != record_checksum(&bytes, self.generation.number, offset) || bytes[0] != kind as u8 {
-            return Err(wrong());
-        }
-        let present = u16::from_le_bytes([bytes[2], bytes[3]]);
-        let header = RecordHeader {
-            kind,
-            level: bytes[1],
-            present,
-            page_count,
-        };
-        let body = bytes.split_off(RECORD_HEADER_BYTES);
-        Ok(Record { header, body })
-    }
-
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let generation = &self.generation;
-        let read = generation.records_file.read_at(buffer, offset);
-        read.map_err(PersistenceError::io(&generation.records_path, "read"))
+        read_record(&self.generation, self.superblock.records_end, offset, kind)
     }
 
     pub(super) fn stored(&self, offset: u64) -> StoredNode {
@@ -214,10 +179,85 @@ impl Loader {
     }
 
     pub(super) fn damaged(&self, offset: u64, expected: impl AsRef<str>) -> PersistenceError {
-        PersistenceError::damaged(
-            &self.generation.records_path,
-            offset,
-            format!("expected {}", expected.as_ref()),
-        )
+        damaged(&self.generation, offset, expected)
     }
+}
+
+/// The bytes of a blob of an encrypted generation, which was loaded before.
+///
+/// # Errors
+/// Damage since then, or what the disk says.
+pub(super) fn read_sealed_blob(generation: &Generation, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let bytes_len = RECORD_HEADER_BYTES + SEALED_RECORD_EXTRA + RECORD_HEADER_BYTES + len.next_multiple_of(8);
+    let record = read_record(generation, offset + bytes_len as u64, offset, Kind::Blob)?;
+    match record.body.len() == len {
+        true => Ok(record.body),
+        false => Err(damaged(generation, offset, "a blob of the length that it had")),
+    }
+}
+
+/// Reads a record through the file rather than the mapping, so that a disk that fails is an error and not a signal. It
+/// ends before `records_end`.
+fn read_record(generation: &Generation, records_end: u64, offset: u64, kind: Kind) -> Result<Record> {
+    let Some(seal) = &generation.seal else {
+        return read_in_clear(generation, records_end, offset, kind);
+    };
+    let sealed = read_in_clear(generation, records_end, offset, Kind::Sealed)?;
+    let opened = seal.open_record(sealed.body, offset);
+    let bytes = opened.ok_or_else(|| damaged(generation, offset, "what was sealed here"))?;
+    let record = split_record(bytes, generation.number, offset, kind);
+    record.ok_or_else(|| damaged(generation, offset, format!("a sealed record of kind {kind:?}")))
+}
+
+fn read_in_clear(generation: &Generation, records_end: u64, offset: u64, kind: Kind) -> Result<Record> {
+    let wrong = || {
+        damaged(
+            generation,
+            offset,
+            format!("a record of kind {kind:?} with a right checksum"),
+        )
+    };
+    let read = |buffer: &mut [u8], offset| {
+        let read = generation.records_file.read_at(buffer, offset);
+        read.map_err(PersistenceError::io(&generation.records_path, "read"))
+    };
+    let ends_inside = |len: u64| {
+        let end = offset.checked_add(RECORD_HEADER_BYTES as u64)?.checked_add(len)?;
+        (end <= records_end && !straddles(offset, end - offset)).then_some(())
+    };
+    ends_inside(0).ok_or_else(wrong)?;
+    let mut bytes = vec![0; RECORD_HEADER_BYTES];
+    read(&mut bytes, offset)?;
+    let body_len = Reader(&bytes[8..]).u64().ok_or_else(wrong)?;
+    ends_inside(body_len).ok_or_else(wrong)?;
+    bytes.resize(RECORD_HEADER_BYTES + body_len as usize, 0);
+    read(&mut bytes[RECORD_HEADER_BYTES..], offset + RECORD_HEADER_BYTES as u64)?;
+    split_record(bytes, generation.number, offset, kind).ok_or_else(wrong)
+}
+
+/// Header and body of a record's bytes, which may have padding behind them; `None` where they are not such a record.
+fn split_record(mut bytes: Vec<u8>, generation: u64, offset: u64, kind: Kind) -> Option<Record> {
+    let (start, rest) = bytes.split_at_checked(8)?;
+    let mut reader = Reader(rest);
+    let (body_len, page_count) = (reader.u64()?, reader.u64()?);
+    let header = RecordHeader {
+        kind,
+        level: start[1],
+        present: u16::from_le_bytes([start[2], start[3]]),
+        page_count,
+    };
+    let checksum = u32::from_le_bytes(start[4..].try_into().ok()?);
+    let is_kind = start[0] == kind as u8;
+    let end = usize::try_from(body_len).ok()?.checked_add(RECORD_HEADER_BYTES)?;
+    if end > bytes.len() || !is_kind {
+        return None;
+    }
+    bytes.truncate(end);
+    let body = bytes.split_off(RECORD_HEADER_BYTES);
+    (checksum == record_checksum(&bytes, &body, generation, offset)).then_some(Record { header, body })
+}
+
+fn damaged(generation: &Generation, offset: u64, expected: impl AsRef<str>) -> PersistenceError {
+    let what = format!("expected {}", expected.as_ref());
+    PersistenceError::damaged(&generation.records_path, offset, what)
 }

@@ -7,6 +7,8 @@
 //!                           root -> buckets -> items -> metadata, blobs, and per memory a tree of nodes -> pages
 //! ```
 //!
+//! In an encrypted store pages and records are sealed one by one, and read by decrypting what is touched.
+//!
 //! A checkpoint appends what is new, makes both files durable, and then writes a superblock over the one before last.
 //! A crash before that leaves the last checkpoint, whose bytes nothing touched. When less than half of the files is
 //! still in use, a checkpoint is written whole into files N + 1, and files N go once no superblock names them.
@@ -395,7 +397,7 @@ impl CheckpointStore {
         let offset = superblock.slot() * SLOT_BYTES;
         state
             .superblocks
-            .write_at(&superblock.encode(), offset)
+            .write_at(&superblock.encode(self.layout.superblock_key()), offset)
             .map_err(PersistenceError::io(&path, "write"))?;
         state.superblocks.sync().map_err(PersistenceError::io(&path, "sync"))?;
         state.slots[superblock.slot() as usize] = Some(superblock);

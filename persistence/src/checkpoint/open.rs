@@ -1,13 +1,14 @@
 //! Finding the newest complete checkpoint of a directory.
 
 use super::format::{SLOT_BYTES, SLOT_COUNT, Superblock};
-use super::layout::{GenerationFiles, Layout};
+use super::layout::{GenerationFiles, Layout, StoreSeal};
 use super::load::Loaded;
 use super::stored::StoredLeaf;
 use super::write::BlobUse;
 use super::{CheckpointOptions, CheckpointStats, CheckpointStore, Last, LoadedCheckpoint, OpenedCheckpoints, State};
 use super::{empty_buckets, item_name, live_bytes_of};
 use crate::disk::{Disk, DiskFile};
+use crate::encryption::Cipher;
 use crate::error::{PersistenceError, Result};
 use crate::page_map::Digest;
 use crate::page_map::node::{FANOUT, Node};
@@ -30,9 +31,24 @@ impl CheckpointStore {
         directory: &Path,
         options: CheckpointOptions,
     ) -> Result<(Self, OpenedCheckpoints)> {
+        Self::open_with(disk, directory, options, None)
+    }
+
+    /// The same, encrypted where there is a cipher; a store is one or the other for all its life.
+    ///
+    /// # Errors
+    /// As for [`CheckpointStore::open`]; [`PersistenceError::NoKey`] for an encrypted store without a cipher. To another
+    /// cipher everything is damaged.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: CheckpointOptions,
+        cipher: Option<&Cipher>,
+    ) -> Result<(Self, OpenedCheckpoints)> {
         let layout = Layout {
             disk,
             directory: directory.to_path_buf(),
+            seal: cipher.map(StoreSeal::new),
         };
         let superblocks = layout.open_superblocks()?;
         let (slots, unreadable) = read_slots(&layout, &*superblocks)?;
@@ -149,7 +165,7 @@ pub(super) fn read_slots(layout: &Layout, file: &dyn DiskFile) -> Result<(Slots,
         let mut bytes = vec![0; SLOT_BYTES as usize];
         file.read_at(&mut bytes, slot * SLOT_BYTES)
             .map_err(PersistenceError::io(&path, "read"))?;
-        slots[slot as usize] = Superblock::decode(&bytes, slot, &path)?;
+        slots[slot as usize] = Superblock::decode(&bytes, slot, &path, layout.superblock_key())?;
         if slots[slot as usize].is_none() && bytes.iter().any(|byte| *byte != 0) {
             unreadable.push(PersistenceError::damaged(&path, slot * SLOT_BYTES, "not a superblock"));
         }

@@ -3,6 +3,7 @@
 use super::{CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore};
 use super::{LoadedCheckpoint, OpenedCheckpoints, WrittenCheckpoint};
 use crate::disk::{Disk, FileDisk, SimDisk};
+use crate::encryption::Cipher;
 use crate::error::{PersistenceError, Result};
 use crate::page_map::{Page, PageDelta, PageIndex, PageMap};
 use rand::{Rng, SeedableRng};
@@ -23,13 +24,34 @@ type Items = BTreeMap<Key, CheckpointItem>;
 /// What a state reads as: per item its metadata, blobs and memories' pages.
 type Content = BTreeMap<Key, (Vec<u8>, Vec<Vec<u8>>, Vec<BTreeMap<u64, u8>>)>;
 
+/// What a test runs over: a store in clear, or an encrypted one.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Clear,
+    Sealed,
+}
+
+impl Kind {
+    fn open_on(self, disk: impl Disk + 'static, directory: &Path) -> Result<(CheckpointStore, OpenedCheckpoints)> {
+        let cipher = match self {
+            Self::Clear => None,
+            Self::Sealed => Some(Cipher::new([6; 32])),
+        };
+        CheckpointStore::open_with(Arc::new(disk), directory, SMALL, cipher.as_ref())
+    }
+
+    fn open(self, directory: &Path) -> Result<(CheckpointStore, OpenedCheckpoints)> {
+        // Real files, without waiting for the real disk.
+        self.open_on(SimDisk::default(), directory)
+    }
+}
+
 fn open_on(disk: impl Disk + 'static, directory: &Path) -> Result<(CheckpointStore, OpenedCheckpoints)> {
-    CheckpointStore::open(Arc::new(disk), directory, SMALL)
+    Kind::Clear.open_on(disk, directory)
 }
 
 fn open(directory: &Path) -> Result<(CheckpointStore, OpenedCheckpoints)> {
-    // Real files, without waiting for the real disk.
-    open_on(SimDisk::default(), directory)
+    Kind::Clear.open(directory)
 }
 
 fn directory() -> tempfile::TempDir {
@@ -67,7 +89,7 @@ fn request(height: u64, items: CheckpointItems) -> CheckpointRequest {
 fn assert_loaded(loaded: &LoadedCheckpoint, height: u64, content: &Content) {
     assert_eq!(loaded.height, height);
     assert_eq!(loaded.state_hash, [height as u8; 32]);
-    assert_eq!(loaded.system.bytes(), vec![height as u8; 50]);
+    assert_eq!(*loaded.system.bytes(), vec![height as u8; 50]);
     assert_eq!(content_of(&loaded.items), *content);
     let frames: u64 = loaded
         .items
@@ -133,10 +155,19 @@ fn rebase(items: &mut Items, written: &WrittenCheckpoint) {
 
 #[test]
 fn checkpoints_read_back_what_was_written_through_any_history() {
-    for seed in 0..16 {
+    check_history(Kind::Clear, 16);
+}
+
+#[test]
+fn encrypted_checkpoints_read_back_what_was_written_through_any_history() {
+    check_history(Kind::Sealed, 6);
+}
+
+fn check_history(kind: Kind, seeds: u64) {
+    for seed in 0..seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let directory = directory();
-        let (mut store, opened) = open(directory.path()).expect("an empty store");
+        let (mut store, opened) = kind.open(directory.path()).expect("an empty store");
         assert!(opened.latest.is_none() && opened.skipped.is_empty());
         let (mut items, mut compactions) = (Items::new(), 0);
         for height in 1..40 {
@@ -176,7 +207,7 @@ fn checkpoints_read_back_what_was_written_through_any_history() {
             if rng.random_bool(0.3) {
                 let opened = {
                     drop(store);
-                    let (reopened, opened) = open(directory.path()).expect("reopened");
+                    let (reopened, opened) = kind.open(directory.path()).expect("reopened");
                     store = reopened;
                     opened
                 };
@@ -250,23 +281,24 @@ fn only_what_changed_is_written() {
         store.write(request(3, CheckpointItems::All(Items::new()))),
         Err(PersistenceError::Refused { .. })
     ));
-    let mut runs = Vec::new();
-    items[&key].memories[0]
-        .for_each_run(|run| runs.push((run.first.0, run.bytes.len() / OS_PAGE_BYTES, run.file.is_some())));
-    assert_eq!(
-        runs,
-        [(0, 3, true), (3, 1, true), (4, 16, true)],
-        "pages written together are one run"
-    );
 }
 
 #[test]
 fn a_crash_at_any_operation_leaves_the_old_or_the_new_checkpoint() {
-    for seed in 0..4 {
+    check_crashes(Kind::Clear, 0..4);
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_the_old_or_the_new_encrypted_checkpoint() {
+    check_crashes(Kind::Sealed, 4..6);
+}
+
+fn check_crashes(kind: Kind, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let source = directory();
         let disk = SimDisk::default();
-        let (store, _) = open_on(disk.clone(), source.path()).expect("an empty store");
+        let (store, _) = kind.open_on(disk.clone(), source.path()).expect("an empty store");
         let mut items = Items::new();
         // For each checkpoint the operation count when it was acknowledged, and its content.
         let mut history = vec![(disk.operation_count(), Content::new())];
@@ -284,7 +316,9 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_checkpoint() {
                 rng.random_range(0..bound)
             })
             .expect("laid out");
-            let (store, opened) = open(target.path()).unwrap_or_else(|error| panic!("seed {seed}, {point}: {error}"));
+            let (store, opened) = kind
+                .open(target.path())
+                .unwrap_or_else(|error| panic!("seed {seed}, {point}: {error}"));
             let acknowledged = history.iter().rposition(|(at, _)| *at <= point).unwrap_or(0) as u64;
             let height = opened.latest.as_ref().map_or(0, |latest| latest.height);
             assert!(
@@ -303,7 +337,7 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_checkpoint() {
             store
                 .write(request(height + 1, CheckpointItems::All(items.clone())))
                 .expect("written");
-            let (_, again) = open(target.path()).expect("reopened");
+            let (_, again) = kind.open(target.path()).expect("reopened");
             assert_loaded(&again.latest.expect("a checkpoint"), height + 1, &content_of(&items));
         }
     }
@@ -343,8 +377,8 @@ fn after_a_failure_nothing_more_is_written_and_the_last_checkpoint_stays() {
 }
 
 /// Two checkpoints in one directory, and what each reads as.
-fn two_checkpoints(directory: &Path) -> [Content; 2] {
-    let (store, _) = open(directory).expect("an empty store");
+fn two_checkpoints(kind: Kind, directory: &Path) -> [Content; 2] {
+    let (store, _) = kind.open(directory).expect("an empty store");
     let mut items = Items::new();
     let mut contents = Vec::new();
     for height in 1..=2_u8 {
@@ -378,8 +412,17 @@ fn files_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn any_flipped_byte_is_detected_or_changes_nothing() {
+    check_flips(Kind::Clear);
+}
+
+#[test]
+fn any_flipped_byte_of_an_encrypted_store_is_detected_or_changes_nothing() {
+    check_flips(Kind::Sealed);
+}
+
+fn check_flips(kind: Kind) {
     let directory = directory();
-    let contents = two_checkpoints(directory.path());
+    let contents = two_checkpoints(kind, directory.path());
     let (mut fallbacks, mut unaffected, mut found_by_verify, mut refused) = (0, 0, 0, 0);
     for (name, bytes) in files_of(directory.path()) {
         let path = directory.path().join(&name);
@@ -391,7 +434,7 @@ fn any_flipped_byte_is_detected_or_changes_nothing() {
             };
             flipped[position] ^= 1 << (position % 8);
             fs::write(&path, &flipped).expect("written");
-            let (store, opened) = match open(directory.path()) {
+            let (store, opened) = match kind.open(directory.path()) {
                 Ok(opened) => opened,
                 Err(PersistenceError::Damaged { .. }) => {
                     refused += 1;
@@ -426,13 +469,18 @@ fn any_flipped_byte_is_detected_or_changes_nothing() {
 
 #[test]
 fn truncated_files_open_the_older_checkpoint_or_say_what_is_wrong() {
+    check_truncated(Kind::Clear);
+    check_truncated(Kind::Sealed);
+}
+
+fn check_truncated(kind: Kind) {
     let directory = directory();
-    let contents = two_checkpoints(directory.path());
+    let contents = two_checkpoints(kind, directory.path());
     for (name, bytes) in files_of(directory.path()) {
         let path = directory.path().join(&name);
         for len in (0..bytes.len()).step_by(97) {
             fs::write(&path, &bytes[..len]).expect("written");
-            match open(directory.path()) {
+            match kind.open(directory.path()) {
                 Ok((_, opened)) => {
                     if let Some(latest) = opened.latest {
                         assert_loaded(&latest, latest.height, &contents[latest.height as usize - 1]);
@@ -449,7 +497,7 @@ fn truncated_files_open_the_older_checkpoint_or_say_what_is_wrong() {
 #[test]
 fn after_a_fallback_the_next_checkpoint_touches_no_byte_of_the_damaged_one() {
     let directory = directory();
-    let contents = two_checkpoints(directory.path());
+    let contents = two_checkpoints(Kind::Clear, directory.path());
     let (name, mut bytes) = files_of(directory.path())
         .into_iter()
         .find(|(name, _)| name.starts_with("records"))
@@ -473,18 +521,26 @@ fn after_a_fallback_the_next_checkpoint_touches_no_byte_of_the_damaged_one() {
 
 #[test]
 fn the_format_is_pinned() {
+    let digest = "27ba24e0afb068b1d7c273ba02758c551d64b0e6076334cac655fcb09c675bae";
+    check_format(Kind::Clear, digest);
+}
+
+#[test]
+fn the_encrypted_format_is_pinned() {
+    let digest = "2458037aadbf7f74434a43d71ec179135bc40ff1daa07810de8ab1257342e12e";
+    check_format(Kind::Sealed, digest);
+}
+
+fn check_format(kind: Kind, expected: &str) {
     let directory = directory();
-    two_checkpoints(directory.path());
+    two_checkpoints(kind, directory.path());
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in files_of(directory.path()) {
         hasher.update(name.as_bytes());
         hasher.update(&bytes);
     }
     // A change here is a new format version: FORMAT.md, `VERSION`, and a reader for the old one.
-    assert_eq!(
-        hasher.finalize().to_hex().as_str(),
-        "27ba24e0afb068b1d7c273ba02758c551d64b0e6076334cac655fcb09c675bae"
-    );
+    assert_eq!(hasher.finalize().to_hex().as_str(), expected);
 }
 
 /// Damage that opening has no time to look for ends the process that meets it; the next one looks for it.

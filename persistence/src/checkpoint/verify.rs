@@ -77,8 +77,9 @@ impl Verifier<'_> {
     }
 
     fn check_blob(&mut self, blob: &Blob, name: &str) -> Result<()> {
-        self.report.bytes += blob.bytes().len() as u64;
-        if blake3::hash(blob.bytes()).as_bytes() == blob.digest() {
+        let bytes = blob.bytes();
+        self.report.bytes += bytes.len() as u64;
+        if blake3::hash(&bytes).as_bytes() == blob.digest() {
             return Ok(());
         }
         let offset = blob.stored_node().map_or(0, |node| node.offset);

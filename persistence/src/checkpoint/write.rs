@@ -3,7 +3,7 @@
 use super::CheckpointItem;
 use super::blob::Blob;
 use super::format::{Kind, RecordHeader, Reference, encode_record};
-use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, StoredLeaf, StoredNode};
+use super::stored::{Generation, NODE_ENTRY_BYTES, RECORD_HEADER_BYTES, SEALED_RECORD_EXTRA, StoredLeaf, StoredNode};
 use crate::disk::DiskFile;
 use crate::error::{PersistenceError, Result};
 use crate::page_map::node::{FANOUT, Interior, Leaf, Mask, Node};
@@ -194,20 +194,33 @@ impl Writer<'_> {
             present: 0,
             page_count: 0,
         };
-        let offset = self.push_record(header, blob.bytes())?;
+        let offset = self.push_record(header, &blob.bytes())?;
         Ok(Blob::stored(*blob.digest(), self.stored(offset), blob.bytes_len()))
     }
 
     pub(super) fn push_record(&mut self, header: RecordHeader, body: &[u8]) -> Result<u64> {
-        let len = (RECORD_HEADER_BYTES + body.len()).next_multiple_of(8) as u64;
+        let mut len = (RECORD_HEADER_BYTES + body.len()).next_multiple_of(8) as u64;
+        if self.generation.seal.is_some() {
+            len = (RECORD_HEADER_BYTES as u64 + len + SEALED_RECORD_EXTRA as u64).next_multiple_of(8);
+        }
         if len > WINDOW_BYTES {
             let what = format!("one piece of {} bytes; at most {WINDOW_BYTES} fit", body.len());
             return Err(PersistenceError::refused(&self.records.path, what));
         }
         self.records.skip_window_edge(len)?;
         let offset = self.records.end();
-        self.records
-            .push(&encode_record(header, body, self.generation.number, offset))?;
+        let mut record = encode_record(header, body, self.generation.number, offset);
+        if let Some(seal) = &self.generation.seal {
+            let header = RecordHeader {
+                kind: Kind::Sealed,
+                level: 0,
+                present: 0,
+                page_count: 0,
+            };
+            let body = seal.seal_record(&record, offset);
+            record = encode_record(header, &body, self.generation.number, offset);
+        }
+        self.records.push(&record)?;
         Ok(offset)
     }
 
@@ -284,7 +297,7 @@ impl Writer<'_> {
         let present = leaf.present();
         let mut body = Vec::with_capacity(FANOUT * NODE_ENTRY_BYTES);
         for slot in 0..FANOUT {
-            let (Some(page), Some(digest)) = (leaf.page(slot), leaf.page_digest(slot)) else {
+            let Some(digest) = leaf.page_digest(slot) else {
                 continue;
             };
             let base = leaf
@@ -297,7 +310,7 @@ impl Writer<'_> {
             });
             let offset = match held {
                 Some(offset) => offset,
-                None => self.push_page(page)?,
+                None => self.push_page(&leaf.page(slot).expect("a page with a digest"), digest)?,
             };
             Reference {
                 offset,
@@ -318,15 +331,18 @@ impl Writer<'_> {
         };
         let digest = OnceLock::from(*leaf.digest());
         Ok(Arc::new(Node::Leaf(Leaf {
-            base: Some(StoredLeaf::new(node, present)),
+            base: Some(StoredLeaf::new(node, present, &body)),
             digest,
             ..Leaf::default()
         })))
     }
 
-    fn push_page(&mut self, page: &Page) -> Result<u64> {
+    fn push_page(&mut self, page: &Page, digest: &Digest) -> Result<u64> {
         let offset = self.pages.end();
-        self.pages.push(page)?;
+        match &self.generation.seal {
+            None => self.pages.push(page)?,
+            Some(seal) => self.pages.push(&seal.seal_page(page, digest, offset))?,
+        }
         self.pages_written += 1;
         Ok(offset)
     }

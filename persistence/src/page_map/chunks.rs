@@ -121,7 +121,7 @@ impl PageMap {
         for slot in 0..CHUNK_PAGES {
             if let Some(page) = self.get(PageIndex(number * CHUNK_PAGES + slot)) {
                 bytes[slot as usize / 8] |= 1 << (slot % 8);
-                bytes.extend_from_slice(page);
+                bytes.extend_from_slice(&*page);
             }
         }
         bytes

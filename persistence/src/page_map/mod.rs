@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PageMap ── root ─┬─ interior ─┬─ leaf ─┬─ frame (written since the last checkpoint, in memory)
-//!                  │            │        └─ page of a checkpoint (mapped file, read when touched)
+//!                  │            │        └─ page of a checkpoint (in its file, read when touched)
 //!                  │            └─ leaf
 //!                  └─ interior (shared with other versions)
 //! ```
@@ -15,13 +15,14 @@ mod changes;
 mod chunks;
 mod delta;
 pub(crate) mod node;
+mod page_ref;
 mod rebase;
 #[cfg(test)]
 mod tests;
 
-pub use changes::PageRun;
 pub use chunks::{CHUNK_PAGES, Outline};
 pub use delta::PageDelta;
+pub use page_ref::PageRef;
 
 use delta::Write;
 use node::{FANOUT, Interior, LEVEL_MAX, Node, child_of, level_for, node_digest};
@@ -52,7 +53,7 @@ const SHARED_WORK_FRAMES: u64 = 512;
 
 impl PageMap {
     /// The page at `index`; `None` reads as zeros.
-    pub fn get(&self, index: PageIndex) -> Option<&Page> {
+    pub fn get(&self, index: PageIndex) -> Option<PageRef<'_>> {
         if level_for(index.0) > self.level {
             return None;
         }

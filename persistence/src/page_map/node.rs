@@ -4,7 +4,7 @@
 //! its digest is a pass over its children's digests. For scattered writes both sum to a third of what a fan-out of 64
 //! costs, and a look-up in 4 GiB is five steps instead of four.
 
-use super::{Digest, Page};
+use super::{Digest, PageRef};
 use crate::checkpoint::stored::{StoredLeaf, StoredNode};
 use crate::checkpoint::unread::UnreadNode;
 use crate::sys::frame::Frame;
@@ -197,11 +197,24 @@ impl Leaf {
         self.in_base() | self.in_memory
     }
 
-    pub(crate) fn page(&self, slot: usize) -> Option<&Page> {
+    pub(crate) fn page(&self, slot: usize) -> Option<PageRef<'_>> {
         if self.overridden >> slot & 1 == 1 {
-            return self.frames[slot].as_ref().map(|frame| frame.page());
+            return self.frames[slot].as_ref().map(|frame| PageRef::InPlace(frame.page()));
         }
         self.base.as_ref()?.page(slot)
+    }
+
+    /// True where a page is surely the same in both, without reading it; false says nothing.
+    pub(crate) fn same_page_surely(&self, other: &Leaf, slot: usize) -> bool {
+        match (&self.frames[slot], &other.frames[slot]) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (None, None) if self.overridden >> slot & 1 == 1 || other.overridden >> slot & 1 == 1 => false,
+            (None, None) => match (&self.base, &other.base) {
+                (Some(one), Some(another)) => one.same_page_as(another, slot),
+                (one, another) => one.is_none() && another.is_none(),
+            },
+            _ => false,
+        }
     }
 
     pub(crate) fn page_digest(&self, slot: usize) -> Option<&Digest> {

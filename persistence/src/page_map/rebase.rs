@@ -102,7 +102,7 @@ fn rebase_leaf(leaf: &Leaf, snapshot: &Leaf, stored: &Leaf) -> Option<Leaf> {
             // A page that went back to its base's content stays absent from `overridden` only over the same base.
             let frame = match &leaf.frames[slot] {
                 Some(frame) => Some(frame.clone()),
-                None if leaf.overridden >> slot & 1 == 1 || leaf.page(slot).is_none() => None,
+                None if leaf.overridden >> slot & 1 == 1 || leaf.present() >> slot & 1 == 0 => None,
                 None => return None,
             };
             rebased.set(slot, frame);

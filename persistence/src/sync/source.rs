@@ -45,9 +45,9 @@ impl CheckpointSource {
         let item = |item: u32| self.items.get(item as usize).map(|(_, item)| item);
         let memory = |number: u32, position: u32| item(number)?.memories.get(position as usize);
         Some(match *piece {
-            SyncPiece::System => self.system.bytes().to_vec(),
-            SyncPiece::Metadata(number) => item(number)?.metadata.bytes().to_vec(),
-            SyncPiece::Blob(number, position) => item(number)?.blobs.get(position as usize)?.bytes().to_vec(),
+            SyncPiece::System => self.system.bytes().into_owned(),
+            SyncPiece::Metadata(number) => item(number)?.metadata.bytes().into_owned(),
+            SyncPiece::Blob(number, position) => item(number)?.blobs.get(position as usize)?.bytes().into_owned(),
             SyncPiece::Outline(number, position) => memory(number, position)?.outline().encode(),
             SyncPiece::Chunk(number, position, chunk) => memory(number, position)?.chunk(chunk),
         })

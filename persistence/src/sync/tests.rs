@@ -73,7 +73,7 @@ fn checkpoint(store: &CheckpointStore, height: u64, items: &Items) -> Checkpoint
 
 fn assert_same(fetched: &LoadedCheckpoint, height: u64, items: &Items) {
     assert_eq!((fetched.height, fetched.state_hash), (height, [height as u8; 32]));
-    assert_eq!(fetched.system.bytes(), [height as u8; 20]);
+    assert_eq!(*fetched.system.bytes(), [height as u8; 20]);
     assert!(fetched.items.keys().eq(items.keys()));
     for (item, expected) in fetched.items.values().zip(items.values()) {
         assert_eq!(item.metadata.bytes(), expected.metadata.bytes());

@@ -6,7 +6,6 @@ use replicore_types::OS_PAGE_BYTES;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 /// A file is mapped in windows of this size, each when it is first needed. A window may reach beyond the end of the
@@ -74,10 +73,6 @@ impl MappedFile {
     /// The page at `offset`.
     pub(crate) fn page(&self, offset: u64) -> Option<&Page> {
         self.bytes(offset, OS_PAGE_BYTES)?.try_into().ok()
-    }
-
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 

@@ -1,16 +1,18 @@
 //! The two keys of a replica: the subnet's BLS key, which signs state roots, and the node's Ed25519 key, which signs
-//! query responses. Both are made at the first start and stay in the state directory.
+//! query responses. Both are made at the first start and stay in the state directory, sealed where that is encrypted.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use blst::BLST_ERROR;
 use blst::min_sig::{PublicKey, SecretKey, Signature};
+use replicore_persistence::StateDirectory;
+use replicore_persistence::encryption::SealingKey;
 use replicore_types::{NodeId, PrincipalId, SubnetId};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// File name of the subnet's key inside the state directory: 32 bytes, big endian.
+/// File name of the subnet's key inside the state directory: 32 bytes, big endian; sealed where that is encrypted.
 pub const ROOT_KEY_FILE: &str = "root_key";
 /// File name of the node's key inside the state directory: the 32-byte seed.
 pub const NODE_KEY_FILE: &str = "node_key";
@@ -28,6 +30,12 @@ pub enum KeyError {
     Length(PathBuf),
     /// The bytes are no key.
     Value(PathBuf),
+    /// The file was not sealed with the key of its directory.
+    Seal(PathBuf),
+    /// The file holds no operator's key.
+    Operator(PathBuf),
+    /// The operator's key lies in the directory that it protects.
+    Inside(PathBuf),
     /// The operating system gave no randomness.
     Randomness(getrandom::Error),
 }
@@ -45,12 +53,88 @@ impl std::fmt::Display for KeyError {
             }
             Self::Length(path) => write!(f, "key file {} is damaged: it must hold 32 bytes", path.display()),
             Self::Value(path) => write!(f, "key file {} is damaged: its bytes are no key", path.display()),
+            Self::Seal(path) => write!(
+                f,
+                "key file {} is damaged, or was not written by this replica: put the original back",
+                path.display()
+            ),
+            Self::Operator(path) => write!(
+                f,
+                "key file {} must hold 64 hexadecimal digits (make one: openssl rand -hex 32)",
+                path.display()
+            ),
+            Self::Inside(path) => write!(
+                f,
+                "the encryption key {} lies in the state directory, where it protects nothing: keep it elsewhere",
+                path.display()
+            ),
             Self::Randomness(error) => write!(f, "no randomness for a new key: {error}"),
         }
     }
 }
 
 impl std::error::Error for KeyError {}
+
+/// Where key files lie, and how: in clear, or sealed.
+#[derive(Debug)]
+pub struct KeyFolder<'a> {
+    path: &'a Path,
+    seal: Option<SealingKey>,
+}
+
+impl<'a> From<&'a Path> for KeyFolder<'a> {
+    /// Key files in clear.
+    fn from(path: &'a Path) -> Self {
+        Self { path, seal: None }
+    }
+}
+
+impl<'a> From<&'a StateDirectory> for KeyFolder<'a> {
+    /// Key files of a state directory, sealed where it is encrypted.
+    fn from(directory: &'a StateDirectory) -> Self {
+        let cipher = directory.cipher("keys");
+        Self {
+            path: directory.path(),
+            seal: cipher.map(|cipher| cipher.key("file", 0)),
+        }
+    }
+}
+
+impl KeyFolder<'_> {
+    /// The 32 bytes of a key file; where there is none, it is made from a random seed.
+    pub(crate) fn load_or_create(
+        &self,
+        name: &str,
+        derive: impl FnOnce(&[u8; 32]) -> [u8; 32],
+    ) -> Result<[u8; 32], KeyError> {
+        let path = self.path.join(name);
+        match File::open(&path) {
+            Ok(file) => self.unseal(name, &path, load(&path, file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;
+                let key = derive(&seed);
+                let content = match &self.seal {
+                    Some(seal) => seal.seal_file(name, &key),
+                    None => key.to_vec(),
+                };
+                create(&path, &content).map_err(|error| KeyError::Io(path.clone(), error))?;
+                Ok(key)
+            }
+            Err(error) => Err(KeyError::Io(path, error)),
+        }
+    }
+
+    fn unseal(&self, name: &str, path: &Path, content: Vec<u8>) -> Result<[u8; 32], KeyError> {
+        let key = match &self.seal {
+            Some(seal) => seal
+                .open_file(name, &content)
+                .ok_or_else(|| KeyError::Seal(path.to_owned()))?,
+            None => content,
+        };
+        key.try_into().map_err(|_| KeyError::Length(path.to_owned()))
+    }
+}
 
 /// The subnet's key: BLS12-381 with signatures in G1. Holding one proves that its public key was derived from it.
 pub struct RootKey {
@@ -60,16 +144,17 @@ pub struct RootKey {
 
 impl RootKey {
     /// The key of the state directory; made at the first call.
-    pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
-        let path = state_dir.join(ROOT_KEY_FILE);
-        let bytes = load_or_create(&path, |seed| {
+    pub fn load_or_create<'a>(folder: impl Into<KeyFolder<'a>>) -> Result<Self, KeyError> {
+        let folder = folder.into();
+        let bytes = folder.load_or_create(ROOT_KEY_FILE, |seed| {
             // The key derivation of the BLS standard spreads the seed evenly over the scalars.
             let Ok(secret) = SecretKey::key_gen(seed, &[]) else {
                 return *seed;
             };
             secret.to_bytes()
         })?;
-        let secret = SecretKey::from_bytes(&bytes).map_err(|_: BLST_ERROR| KeyError::Value(path))?;
+        let secret =
+            SecretKey::from_bytes(&bytes).map_err(|_: BLST_ERROR| KeyError::Value(folder.path.join(ROOT_KEY_FILE)))?;
         Ok(Self::new(secret))
     }
 
@@ -136,10 +221,11 @@ pub struct NodeKey {
 
 impl NodeKey {
     /// The key of the state directory; made at the first call.
-    pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
-        let path = state_dir.join(NODE_KEY_FILE);
-        let seed = load_or_create(&path, |seed| *seed)?;
-        let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Value(path))?;
+    pub fn load_or_create<'a>(folder: impl Into<KeyFolder<'a>>) -> Result<Self, KeyError> {
+        let folder = folder.into();
+        let seed = folder.load_or_create(NODE_KEY_FILE, |seed| *seed)?;
+        let key =
+            Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Value(folder.path.join(NODE_KEY_FILE)))?;
         let public_key_der = [&ED25519_DER_PREFIX[..], key.public_key().as_ref()].concat();
         Ok(Self {
             key,
@@ -168,34 +254,20 @@ impl NodeKey {
     }
 }
 
-/// The 32 bytes of the key file; where there is none, it is made from a random seed.
-pub(crate) fn load_or_create(path: &Path, derive: impl FnOnce(&[u8; 32]) -> [u8; 32]) -> Result<[u8; 32], KeyError> {
-    match File::open(path) {
-        Ok(file) => load(path, file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;
-            let key = derive(&seed);
-            create(path, &key).map_err(|error| KeyError::Io(path.to_owned(), error))?;
-            Ok(key)
-        }
-        Err(error) => Err(KeyError::Io(path.to_owned(), error)),
-    }
-}
-
-fn load(path: &Path, mut file: File) -> Result<[u8; 32], KeyError> {
+fn load(path: &Path, mut file: File) -> Result<Vec<u8>, KeyError> {
     let failed = |error| KeyError::Io(path.to_owned(), error);
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode(path.to_owned(), mode));
     }
     let mut bytes = Vec::new();
-    (&mut file).take(33).read_to_end(&mut bytes).map_err(failed)?;
-    bytes.try_into().map_err(|_| KeyError::Length(path.to_owned()))
+    // One byte more than the longest that is right.
+    (&mut file).take(65).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Writes a key so that the file either does not exist or is whole, whenever the machine stops.
-fn create(path: &Path, key: &[u8; 32]) -> io::Result<()> {
+fn create(path: &Path, key: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     match std::fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

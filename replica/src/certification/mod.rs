@@ -11,6 +11,6 @@ mod query_response;
 mod tests;
 
 pub use certificate::{CertifiedRoot, data_certificate_paths, request_status_paths};
-pub use keys::{BLS_SIGNATURE_BYTES, KeyError, NODE_KEY_FILE, NodeKey, ROOT_KEY_FILE, RootKey};
-pub(crate) use keys::{load_or_create, state_root_message, verify_subnet_signature};
+pub use keys::{BLS_SIGNATURE_BYTES, KeyError, KeyFolder, NODE_KEY_FILE, NodeKey, ROOT_KEY_FILE, RootKey};
+pub(crate) use keys::{state_root_message, verify_subnet_signature};
 pub use query_response::{QueryOutcome, query_response_hash, sign_query_response};

@@ -93,7 +93,7 @@ fn memory_hash(memory: &WasmMemory) -> Value {
     let mut hash = Sha256::new();
     for index in 0..memory.size_bytes() / OS_PAGE_BYTES as u64 {
         match memory.pages.get(replicore_persistence::PageIndex(index)) {
-            Some(page) => hash.update(page),
+            Some(page) => hash.update(*page),
             None => hash.update([0; OS_PAGE_BYTES]),
         }
     }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
+use crate::operator_key::{open_directory, open_log};
 use crate::pool::IngressPool;
 use crate::port_file::PortFile;
 use crate::queries::{self, Queries, QueryHandler};
@@ -24,14 +25,16 @@ use replicore_netstack::{
     ServiceBusy, StatusReport, Target,
 };
 use replicore_persistence::sync::{SyncError, fetch};
-use replicore_persistence::{BatchLog, CheckpointOptions, CheckpointStore, FileDisk, PersistenceError, StateDirectory};
+use replicore_persistence::{
+    BatchLog, CheckpointOptions, CheckpointStore, Cipher, FileDisk, PersistenceError, StateDirectory,
+};
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{ErrorCode, Ingress, Payload, Time, UserError};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -40,7 +43,7 @@ use tracing::{info, warn};
 
 /// File of a follower's state directory: the key of the subnet that it follows, DER.
 pub(crate) const FOLLOWED_KEY_FILE: &str = "followed_key";
-/// Where the parts of a state lie while it is fetched.
+/// Folder of the parts of a state while it is fetched.
 const STAGING: &str = "sync";
 /// From a broken connection to the next attempt.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(500);
@@ -75,6 +78,8 @@ pub enum FollowError {
     OtherSubnet,
     /// The state that was fetched is not sound; what is wrong with it.
     Unsound(String),
+    /// The peer's checkpoint, at the first height, is not newer than what this side has, at the second.
+    Behind(u64, u64),
 }
 
 impl fmt::Display for FollowError {
@@ -91,6 +96,11 @@ impl fmt::Display for FollowError {
                 f.write_str("the peer belongs to another subnet than the one to follow: check address and root key")
             }
             Self::Unsound(what) => write!(f, "the state that the peer sent is not sound: {what}"),
+            Self::Behind(peer, ours) => write!(
+                f,
+                "the peer has a checkpoint at height {peer} and no batch after height {ours}, which this follower has: it was \
+                 restored from an older copy; follow another replica, or begin with an empty directory"
+            ),
         }
     }
 }
@@ -176,7 +186,7 @@ impl Follower {
     /// # Errors
     /// [`FollowError`]; what was fetched is kept for the next attempt.
     pub fn start(config: &Config, options: &FollowerOptions) -> Result<Self, FollowError> {
-        let directory = StateDirectory::open(&config.state_dir)?;
+        let directory = open_directory(config)?;
         if directory.path().join(ROOT_KEY_FILE).exists() {
             return Err(FollowError::NotAFollower);
         }
@@ -186,19 +196,31 @@ impl Follower {
         let connect = || format!("reach the replica to follow at {}", options.peer);
         let mut peer = Peer::connect(options.peer).map_err(|error| FollowError::Io(connect(), error))?;
         let root_key_der = pin_key(directory.path(), &peer, options.root_key_der.as_deref())?;
-        let node_key = Arc::new(NodeKey::load_or_create(directory.path())?);
+        let node_key = Arc::new(NodeKey::load_or_create(&directory)?);
         let engine_config = recovery::engine_config(config, directory.path());
         let engine = Arc::new(Engine::new(engine_config).map_err(RecoveryError::Engine)?);
         let (writer, state) = CheckpointWriter::open(&directory)?;
-        let (log, _) = BatchLog::open(Arc::new(FileDisk), &directory.log(), recovery::log_options())?;
+        let (log, _) = open_log(&directory, recovery::log_options())?;
         let cores = SchedulerCores(config.scheduler_cores());
-        let machine = match state {
-            Some(state) => recovery::replay(StateMachine::new(state, Arc::clone(&engine), cores), &log)?,
-            None => StateMachine::new(
-                fetch_state(directory.path(), &writer, &mut peer)?,
-                Arc::clone(&engine),
-                cores,
-            ),
+        let staging = Staging::of(&directory);
+        let recovered = state.map(|state| {
+            let height = state.metadata.height.0;
+            let machine = StateMachine::new(state, Arc::clone(&engine), cores);
+            recovery::replay(machine, &log).map_err(|error| (height, error))
+        });
+        let machine = match recovered {
+            Some(Ok(machine)) => machine,
+            Some(Err((height, error @ RecoveryError::Gap(..)))) => {
+                // The log has a gap before every checkpoint that was fetched, and that one is damaged.
+                warn!(%error, "the state is fetched again");
+                let state = fetch_state(&staging, &writer, &mut peer, Some(height))?;
+                recovery::replay(StateMachine::new(state, Arc::clone(&engine), cores), &log)?
+            }
+            Some(Err((_, error))) => return Err(error.into()),
+            None => {
+                let state = fetch_state(&staging, &writer, &mut peer, None)?;
+                StateMachine::new(state, Arc::clone(&engine), cores)
+            }
         };
         let (pool, waiters) = (
             Arc::new(IngressPool::new(config.pool.clone())),
@@ -224,7 +246,7 @@ impl Follower {
         )
         .map_err(thread)?;
         let following = Following {
-            state_dir: directory.path().to_owned(),
+            staging,
             peer_address: options.peer,
             root_key_der: root_key_der.clone(),
             machine,
@@ -368,15 +390,40 @@ fn pin_key(directory: &Path, peer: &Peer, given: Option<&[u8]>) -> Result<Vec<u8
     Ok(key.to_vec())
 }
 
-/// Fetches the peer's checkpoint, as far as it is lacking here, and makes it the newest of the directory.
-fn fetch_state(state_dir: &Path, writer: &CheckpointWriter, peer: &mut Peer) -> Result<ReplicatedState, FollowError> {
+/// Where the parts of a state lie while it is fetched.
+struct Staging {
+    path: PathBuf,
+    cipher: Option<Cipher>,
+}
+
+impl Staging {
+    fn of(directory: &StateDirectory) -> Self {
+        Self {
+            path: directory.path().join(STAGING),
+            cipher: directory.cipher(STAGING),
+        }
+    }
+}
+
+/// Fetches the peer's checkpoint, as far as it is lacking here, and makes it the newest of the directory: it must be newer
+/// than the height that this side has.
+fn fetch_state(
+    staging: &Staging,
+    writer: &CheckpointWriter,
+    peer: &mut Peer,
+    ours: Option<u64>,
+) -> Result<ReplicatedState, FollowError> {
     let manifest = peer
         .manifest()
         .map_err(|error| FollowError::Io("learn what the peer's state consists of".into(), error))?;
-    let path = state_dir.join(STAGING);
-    let staging = |what: &str, error| FollowError::Io(format!("{what} {}", path.display()), error);
-    std::fs::create_dir_all(&path).map_err(|error| staging("create", error))?;
-    let (store, staged) = CheckpointStore::open(Arc::new(FileDisk), &path, CheckpointOptions::default())?;
+    if let Some(ours) = ours.filter(|ours| *ours >= manifest.height) {
+        return Err(FollowError::Behind(manifest.height, ours));
+    }
+    let path = &staging.path;
+    let failed = |what: &str, error| FollowError::Io(format!("{what} {}", path.display()), error);
+    std::fs::create_dir_all(path).map_err(|error| failed("create", error))?;
+    let (options, cipher) = (CheckpointOptions::default(), staging.cipher.as_ref());
+    let (store, staged) = CheckpointStore::open_with(Arc::new(FileDisk), path, options, cipher)?;
     let fetched = fetch(peer, &manifest, &store, staged.latest, writer.store().latest()?)?;
     info!(height = manifest.height, report = ?fetched.report, "the peer's checkpoint is here");
     let (state, _) = checkpoints::load(fetched.checkpoint)?;
@@ -384,7 +431,7 @@ fn fetch_state(state_dir: &Path, writer: &CheckpointWriter, peer: &mut Peer) -> 
     writer.write(&state)?;
     // Read from here on from where it is durable.
     drop((state, store));
-    std::fs::remove_dir_all(&path).map_err(|error| staging("remove", error))?;
+    std::fs::remove_dir_all(path).map_err(|error| failed("remove", error))?;
     let loaded = writer.store().latest()?;
     let loaded = loaded.ok_or_else(|| FollowError::Unsound("its checkpoint is not there".into()))?;
     Ok(checkpoints::load(loaded)?.0)
@@ -407,7 +454,7 @@ fn check_modules(state: &ReplicatedState) -> Result<(), FollowError> {
 
 /// What the following thread owns.
 struct Following {
-    state_dir: std::path::PathBuf,
+    staging: Staging,
     peer_address: SocketAddr,
     root_key_der: Vec<u8>,
     machine: StateMachine,
@@ -463,7 +510,8 @@ impl Following {
             return Ok(());
         };
         self.link.set(&peer);
-        match fetch_state(&self.state_dir, &self.writer, &mut peer) {
+        let ours = self.machine.state().metadata.height.0;
+        match fetch_state(&self.staging, &self.writer, &mut peer, Some(ours)) {
             Ok(state) => {
                 let (engine, cores) = (Arc::clone(self.machine.engine()), self.machine.cores());
                 self.machine = StateMachine::new(state, engine, cores);

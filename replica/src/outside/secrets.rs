@@ -3,7 +3,7 @@
 //! One process holds what the nodes of a public subnet hold in shares. Keys and results are those that any client
 //! library verifies; the security is that of one file.
 
-use crate::certification::{KeyError, load_or_create};
+use crate::certification::{KeyError, KeyFolder};
 use blstrs::{G1Affine, G1Projective, G2Affine, G2Projective};
 use curve25519_dalek::edwards::EdwardsPoint;
 use curve25519_dalek::scalar::Scalar as EdScalar;
@@ -16,9 +16,8 @@ use replicore_scheduler::threshold::{
 use replicore_types::{CanisterId, Payload, ThresholdAlgorithm, ThresholdKeyId, ThresholdKeys};
 use secp256k1::{Keypair, Message, Scalar, SecretKey};
 use sha2::{Digest, Sha256, Sha512};
-use std::path::Path;
 
-/// File name of the seed inside the state directory: 32 bytes.
+/// File name of the seed inside the state directory: 32 bytes, sealed where that is encrypted.
 pub const THRESHOLD_SEED_FILE: &str = "threshold_seed";
 /// Separates what is derived from the seed from all other uses of hashes.
 const DOMAIN: &[u8] = b"replicore threshold key\x01";
@@ -33,9 +32,9 @@ impl ThresholdSecrets {
     ///
     /// # Errors
     /// As for the other key files: the file cannot be read or made, or others than its owner may access it.
-    pub fn load_or_create(state_dir: &Path) -> Result<Self, KeyError> {
-        let path = state_dir.join(THRESHOLD_SEED_FILE);
-        load_or_create(&path, |seed| *seed).map(Self::from_seed)
+    pub fn load_or_create<'a>(folder: impl Into<KeyFolder<'a>>) -> Result<Self, KeyError> {
+        let seed = folder.into().load_or_create(THRESHOLD_SEED_FILE, |seed| *seed)?;
+        Ok(Self::from_seed(seed))
     }
 
     /// The secrets that follow from a seed.

@@ -6,7 +6,7 @@ use crate::recovery::{Recovered, open};
 use replicore_types::Batch;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,12 @@ const FLIPS_PER_FILE: u64 = 14;
 /// Certified root and hash of the whole state, by height.
 type Facts = BTreeMap<u64, ([u8; 32], [u8; 32])>;
 
+/// The key, where there is one, lies beside the directory.
 fn config(state_dir: &Path) -> Config {
+    let key = state_dir.with_file_name("key");
     Config {
         state_dir: state_dir.to_owned(),
+        encryption_key: key.exists().then_some(key),
         cores: 1,
         ..Config::default()
     }
@@ -120,18 +123,30 @@ fn recover(state_dir: &Path, batches: &[Batch], facts: &Facts) -> Result<u64, St
 #[test]
 fn a_flipped_byte_is_named_or_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let state_dir = directory.path().join("state");
+    check_flips(&directory.path().join("state"));
+}
+
+#[test]
+fn a_flipped_byte_of_an_encrypted_directory_is_named_or_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "5e".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    check_flips(&directory.path().join("state"));
+}
+
+fn check_flips(state_dir: &Path) {
     let batches = script::batches(12);
     // The last batch is executed after recovery, so that pages are touched.
     let last = batches.len() as u64 - 1;
-    let facts = history(&state_dir, &batches);
+    let facts = history(state_dir, &batches);
     let (mut named, mut unaffected) = (BTreeMap::new(), 0);
-    for path in files_below(&state_dir) {
-        let relative = path.strip_prefix(&state_dir).unwrap().display().to_string();
+    for path in files_below(state_dir) {
+        let relative = path.strip_prefix(state_dir).unwrap().display().to_string();
         let written = written_len(&path);
         for number in 0..FLIPS_PER_FILE.min(written) {
             let flip = Flip::new(&path, number * written / FLIPS_PER_FILE.min(written));
-            let recovered = recover(&state_dir, &batches, &facts);
+            let recovered = recover(state_dir, &batches, &facts);
             let position = flip.position;
             drop(flip);
             let _left_by_damage = std::fs::remove_file(state_dir.join("checkpoints/suspect"));

@@ -4,7 +4,7 @@ use super::script;
 use crate::checkpoints::CheckpointWriter;
 use crate::machine::StateMachine;
 use replicore_engine::{Engine, EngineConfig, Tiers};
-use replicore_persistence::StateDirectory;
+use replicore_persistence::{OperatorKey, StateDirectory};
 use replicore_scheduler::SchedulerCores;
 use replicore_types::{IngressState, SubnetConfig};
 use std::sync::Arc;
@@ -122,11 +122,21 @@ fn a_cold_engine_changes_nothing() {
 
 #[test]
 fn checkpoints_change_nothing() {
-    let (expected, _) = run(5, machine(1), |machine| machine);
     let directory = tempfile::tempdir().unwrap();
-    let opened = StateDirectory::open(directory.path()).unwrap();
+    check_checkpoints(&StateDirectory::open(directory.path()).unwrap());
+}
+
+#[test]
+fn encrypted_checkpoints_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = OperatorKey::new([1; 32]);
+    check_checkpoints(&StateDirectory::open_encrypted(directory.path(), &key, [2; 32]).unwrap());
+}
+
+fn check_checkpoints(opened: &StateDirectory) {
+    let (expected, _) = run(5, machine(1), |machine| machine);
     let writer = |height: u64| {
-        let (writer, state) = CheckpointWriter::open(&opened).unwrap();
+        let (writer, state) = CheckpointWriter::open(opened).unwrap();
         assert_eq!(state.is_some(), height > 1);
         (writer, state)
     };
@@ -151,10 +161,20 @@ fn checkpoints_change_nothing() {
 
 #[test]
 fn memories_read_from_a_checkpoint_change_nothing() {
-    let (expected, _) = run(6, machine(1), |machine| machine);
     let directory = tempfile::tempdir().unwrap();
-    let opened = StateDirectory::open(directory.path()).unwrap();
-    let (writer, _) = CheckpointWriter::open(&opened).unwrap();
+    check_rebased(&StateDirectory::open(directory.path()).unwrap());
+}
+
+#[test]
+fn memories_read_from_an_encrypted_checkpoint_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = OperatorKey::new([1; 32]);
+    check_rebased(&StateDirectory::open_encrypted(directory.path(), &key, [2; 32]).unwrap());
+}
+
+fn check_rebased(opened: &StateDirectory) {
+    let (expected, _) = run(6, machine(1), |machine| machine);
+    let (writer, _) = CheckpointWriter::open(opened).unwrap();
     let (rebased, _) = run(6, machine(1), |mut machine| {
         writer.write(machine.state()).unwrap();
         // The next batch changes the memory first, as it does while a checkpoint is written in the background.

@@ -161,7 +161,7 @@ fn write_memory(memory: &mut WasmMemory, offset: u64, bytes: &[u8]) -> Result<()
         let index = PageIndex((position / OS_PAGE_BYTES) as u64);
         let within = position % OS_PAGE_BYTES;
         let length = (OS_PAGE_BYTES - within).min(end - position);
-        let mut page = memory.pages.get(index).copied().unwrap_or([0; OS_PAGE_BYTES]);
+        let mut page = memory.pages.get(index).map_or([0; OS_PAGE_BYTES], |page| *page);
         page[within..][..length].copy_from_slice(&bytes[position - start..][..length]);
         delta.insert(index, &page);
         position += length;
