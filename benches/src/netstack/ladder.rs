@@ -147,7 +147,8 @@ pub fn idle_connections(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-fn open_files_max() -> Result<usize, BenchError> {
+/// How many files this process may have open.
+pub(super) fn open_files_max() -> Result<usize, BenchError> {
     let limits = fs::read_to_string("/proc/self/limits").map_err(BenchError::new)?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
