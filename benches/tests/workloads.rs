@@ -9,7 +9,7 @@ use replicore_workloads::certificate::Verifier;
 use replicore_workloads::load::{self, LoadOptions, Progress};
 use replicore_workloads::login::Issuer;
 use replicore_workloads::recording::{Recording, ReplayOptions};
-use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, management, models};
+use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, management, models, passkey};
 use std::fs::File;
 use std::io::BufReader;
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use std::time::Duration;
 
 const USERS: u64 = 12;
 
-/// A quarter anonymous, a quarter with their own keys, a quarter with session keys of their own, a quarter logged in at a
-/// canister.
+/// Anonymous, with their own keys, with session keys that those, passkeys and a canister delegate to: in turn.
 fn users(agent: &mut Agent) -> Vec<Identity> {
     let issuer = Issuer::deploy(agent).unwrap();
-    let user = |number: u64| match (number % 4, [number as u8; 32]) {
+    let user = |number: u64| match (number % 5, [number as u8; 32]) {
         (0, _) => Identity::anonymous(),
         (1, _) => Identity::numbered(number),
         (2, secret) => Identity::numbered(number).with_session(secret, hours_from_now()),
+        (3, secret) => passkey::session(secret, hours_from_now()).unwrap(),
         (_, secret) => issuer
             .log_in(agent, &Identity::numbered(number), secret, hours_from_now())
             .unwrap(),

@@ -57,11 +57,7 @@ impl Identity {
     #[must_use]
     pub fn with_session(&self, secret: [u8; 32], expiration: u64) -> Self {
         let session = Self::from_secret(secret);
-        let hash = hash_of_map(&mut [
-            ("pubkey", hash(&session.public_key_der)),
-            ("expiration", hash(&leb128(expiration))),
-        ]);
-        let signature = self.sign(&[b"\x1Aic-request-auth-delegation", &hash[..]].concat());
+        let signature = self.sign(&delegation_bytes(&session.public_key_der, expiration));
         session.for_user(self.public_key_der.clone(), expiration, signature.to_vec())
     }
 
@@ -115,4 +111,13 @@ impl Identity {
         }
         signature
     }
+}
+
+/// What is signed to let a session key sign for a user.
+pub(crate) fn delegation_bytes(session_key_der: &[u8], expiration: u64) -> Vec<u8> {
+    let hash = hash_of_map(&mut [
+        ("pubkey", hash(session_key_der)),
+        ("expiration", hash(&leb128(expiration))),
+    ]);
+    [b"\x1Aic-request-auth-delegation", &hash[..]].concat()
 }

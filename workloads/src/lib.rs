@@ -16,6 +16,7 @@ pub mod load;
 pub mod login;
 pub mod management;
 pub mod models;
+pub mod passkey;
 pub mod recording;
 pub mod request;
 pub mod skew;

@@ -12,7 +12,7 @@ use replicore_workloads::arrival::Arrivals;
 use replicore_workloads::certificate::Verifier;
 use replicore_workloads::load::{self, LoadOptions, LoadReport, Progress};
 use replicore_workloads::login::Issuer;
-use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, models};
+use replicore_workloads::{Agent, Deployed, Identity, Scale, Workload, models, passkey};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +68,9 @@ pub struct LoadArgs {
     /// Of 100 users, how many sign with a session key that their own key delegates to; overrides `--signing`.
     #[arg(long)]
     session_percent: Option<u64>,
+    /// Of 100 users, how many sign with a session key that a new passkey (WebAuthn) delegates to; overrides `--signing`.
+    #[arg(long)]
+    passkey_percent: Option<u64>,
     /// Of 100 users, how many sign with a session key that a canister vouches for; overrides `--signing`.
     #[arg(long)]
     canister_signature_percent: Option<u64>,
@@ -103,13 +106,16 @@ pub struct LoadArgs {
 /// How users sign: each their own way, mixed evenly over popular and unpopular ones.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SigningArg {
-    /// Like the visitors of a site with a login: 10 % anonymous, 20 % with their own keys (programs), 20 % with session keys of
-    /// their own (wallets), 50 % with session keys that a canister vouches for (Internet Identity).
+    /// Like the visitors of a site with a login: 10 % anonymous, 20 % with their own keys (programs), 10 % with session keys that
+    /// those delegate to (wallets), 10 % with session keys that a passkey delegates to, 50 % with session keys that a canister
+    /// vouches for (Internet Identity).
     Mixed,
     /// With their own Ed25519 keys.
     Ed25519,
     /// Half with their own keys, half with session keys that those delegate to.
     Session,
+    /// With session keys that passkeys delegate to (WebAuthn).
+    Passkey,
     /// With session keys that a canister vouches for.
     Canister,
     /// Not at all.
@@ -121,6 +127,7 @@ enum SigningArg {
 struct Signing {
     anonymous: u64,
     session: u64,
+    passkey: u64,
     canister: u64,
 }
 
@@ -247,23 +254,22 @@ impl From<ArrivalsArg> for Arrivals {
 
 impl Signing {
     fn of(args: &LoadArgs) -> Result<Self, CliError> {
-        let (anonymous, session, canister) = match args.signing {
-            SigningArg::Mixed => (10, 20, 50),
-            SigningArg::Ed25519 => (0, 0, 0),
-            SigningArg::Session => (0, 50, 0),
-            SigningArg::Canister => (0, 0, 100),
-            SigningArg::Anonymous => (100, 0, 0),
+        let (anonymous, session, passkey, canister) = match args.signing {
+            SigningArg::Mixed => (10, 10, 10, 50),
+            SigningArg::Ed25519 => (0, 0, 0, 0),
+            SigningArg::Session => (0, 50, 0, 0),
+            SigningArg::Passkey => (0, 0, 100, 0),
+            SigningArg::Canister => (0, 0, 0, 100),
+            SigningArg::Anonymous => (100, 0, 0, 0),
         };
         let signing = Self {
             anonymous: args.anonymous_percent.unwrap_or(anonymous),
             session: args.session_percent.unwrap_or(session),
+            passkey: args.passkey_percent.unwrap_or(passkey),
             canister: args.canister_signature_percent.unwrap_or(canister),
         };
-        match signing
-            .anonymous
-            .checked_add(signing.session)
-            .and_then(|sum| sum.checked_add(signing.canister))
-        {
+        let shares = [signing.anonymous, signing.session, signing.passkey, signing.canister];
+        match shares.iter().try_fold(0_u64, |sum, share| sum.checked_add(*share)) {
             Some(0..=100) => Ok(signing),
             _ => Err("the percentages of ways to sign are over 100 together".into()),
         }
@@ -290,10 +296,12 @@ fn users(args: &LoadArgs, agent: &mut Agent) -> Result<Vec<Identity>, CliError> 
         let mut secret = [0xa5; 32];
         secret[..8].copy_from_slice(&number.to_le_bytes());
         let (anonymous, session) = (signing.anonymous, signing.anonymous + signing.session);
+        let passkey = session + signing.passkey;
         users.push(match &issuer {
             _ if place < anonymous => Identity::anonymous(),
             _ if place < session => own.with_session(secret, expiration),
-            Some(issuer) if place < session + signing.canister => {
+            _ if place < passkey => passkey::session(secret, expiration).map_err(|_| "no randomness for passkeys")?,
+            Some(issuer) if place < passkey + signing.canister => {
                 logins += 1;
                 issuer.log_in(agent, &own, secret, expiration)?
             }
@@ -473,10 +481,11 @@ mod tests {
         let of = |anonymous, session, canister| Signing {
             anonymous,
             session,
+            passkey: if canister == 50 { 10 } else { 0 },
             canister,
         };
         assert_eq!(signing(&[]).unwrap(), of(0, 50, 0));
-        assert_eq!(signing(&["--signing", "mixed"]).unwrap(), of(10, 20, 50));
+        assert_eq!(signing(&["--signing", "mixed"]).unwrap(), of(10, 10, 50));
         assert_eq!(
             signing(&["--signing", "mixed", "--session-percent", "0"]).unwrap(),
             of(10, 0, 50)
