@@ -2,13 +2,15 @@
 //!
 //! `cargo xtask canisters` compiles the workload canisters, `e2e` drives a started replica with third-party clients,
 //! `layers` checks the architecture rules, `torture` kills a replica under load, `bench-compare` measures two
-//! revisions in turn, `peers` installs what the benchmarks compare with, and `ci` runs all of it in the order of `.ci/run`.
+//! revisions in turn, `compare-storage` measures checkpoints against embedded databases, `peers` installs what the
+//! benchmarks compare with, and `ci` runs all of it in the order of `.ci/run`.
 //! What the commands download (npm, PyPI, Debian packages) stays in `.e2e/`, outside version control.
 #![forbid(unsafe_code)]
 
 mod bench_compare;
 mod canisters;
 mod ci;
+mod compare_storage;
 mod documents;
 mod e2e;
 mod layers;
@@ -40,6 +42,8 @@ enum Command {
     BenchCompare(bench_compare::Options),
     /// Install the databases that the ledger is compared with.
     Peers,
+    /// Measure checkpoints against embedded databases: redb, fjall, LMDB and RocksDB.
+    CompareStorage(compare_storage::Options),
     /// Everything that a change has to pass.
     Ci(ci::Options),
 }
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Torture(options) => torture::run(&options),
         Command::BenchCompare(options) => bench_compare::run(&options),
         Command::Peers => peers::run(),
+        Command::CompareStorage(options) => compare_storage::run(&options),
         Command::Ci(options) => ci::run(&options),
     };
     match result {

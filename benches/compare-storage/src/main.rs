@@ -1,10 +1,12 @@
-//! Dirty pages to durable storage: checkpoints of replicore beside redb and fjall, with the same durability, each in every
-//! round, so that what else the disk does meets all.
+//! Dirty pages to durable storage: checkpoints of replicore beside redb, fjall, LMDB and, with the feature, RocksDB, with the
+//! same durability, each in every round, so that what else the disk does meets all.
 //!
 //! `compare-storage [ROUNDS]` prints a table: median time from so many changed pages of a memory of 256 MiB to the disk,
 //! and how many times that of a checkpoint it is. A checkpoint hashes the pages and the tree above them too.
 
 mod peers;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 
 use peers::Store;
 use std::time::{Duration, Instant};

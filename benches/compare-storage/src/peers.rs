@@ -31,6 +31,9 @@ pub fn all(directory: &Path) -> Vec<Box<dyn Store>> {
         Box::new(Checkpoints::open(&folder("checkpoints"))),
         Box::new(Redb::open(&folder("redb"))),
         Box::new(Fjall::open(&folder("fjall"))),
+        Box::new(Lmdb::open(&folder("lmdb"))),
+        #[cfg(feature = "rocksdb")]
+        Box::new(crate::rocksdb::RocksDb::open(&folder("rocksdb"))),
     ]
 }
 
@@ -82,7 +85,7 @@ impl Store for Checkpoints {
     }
 
     fn read(&mut self, place: u64) -> Page {
-        self.memory.get(PageIndex(place)).copied().unwrap_or([0; PAGE_BYTES])
+        self.memory.get(PageIndex(place)).map_or([0; PAGE_BYTES], |page| *page)
     }
 }
 
@@ -154,5 +157,49 @@ impl Store for Fjall {
     fn read(&mut self, place: u64) -> Page {
         let page = self.pages.get(place.to_be_bytes()).expect("readable").expect("present");
         page[..].try_into().expect("a page")
+    }
+}
+
+/// One write transaction a commit, with LMDB's default durability: synced when it returns.
+struct Lmdb {
+    environment: heed::Env,
+    pages: heed::Database<heed::types::U64<heed::byteorder::BE>, heed::types::Bytes>,
+}
+
+/// Address space for the map, several times what is stored.
+const LMDB_MAP_BYTES: usize = 4 << 30;
+
+impl Lmdb {
+    fn open(folder: &Path) -> Self {
+        let mut options = heed::EnvOpenOptions::new();
+        options.map_size(LMDB_MAP_BYTES);
+        // SAFETY: the folder is new and this process alone opens it, once.
+        let environment = unsafe { options.open(folder) }.expect("an environment");
+        let mut transaction = environment.write_txn().expect("a transaction");
+        let pages = environment
+            .create_database(&mut transaction, None)
+            .expect("a database");
+        transaction.commit().expect("committed");
+        Self { environment, pages }
+    }
+}
+
+impl Store for Lmdb {
+    fn name(&self) -> &'static str {
+        "LMDB"
+    }
+
+    fn commit(&mut self, changes: &Changes) {
+        let mut transaction = self.environment.write_txn().expect("a transaction");
+        for (place, page) in changes {
+            self.pages.put(&mut transaction, place, &page[..]).expect("put");
+        }
+        transaction.commit().expect("committed");
+    }
+
+    fn read(&mut self, place: u64) -> Page {
+        let transaction = self.environment.read_txn().expect("a transaction");
+        let page = self.pages.get(&transaction, &place).expect("readable").expect("present");
+        page.try_into().expect("a page")
     }
 }
