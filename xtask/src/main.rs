@@ -1,7 +1,7 @@
 //! The workbench: everything around the code that is more than `cargo test`.
 //!
 //! `cargo xtask canisters` compiles the workload canisters, `e2e` drives a started replica with third-party clients,
-//! `layers` checks the architecture rules, `torture` kills a replica under load, `bench-compare` measures two
+//! `fuzz` runs a fuzz target, `layers` checks the architecture rules, `torture` kills a replica under load, `bench-compare` measures two
 //! revisions in turn, `compare-storage` measures checkpoints against embedded databases, `peers` installs what the
 //! benchmarks compare with, and `ci` runs all of it in the order of `.ci/run`.
 //! What the commands download (npm, PyPI, Debian packages) stays in `.e2e/`, outside version control.
@@ -13,6 +13,7 @@ mod ci;
 mod compare_storage;
 mod documents;
 mod e2e;
+mod fuzz;
 mod layers;
 mod peers;
 mod shell;
@@ -34,6 +35,8 @@ enum Command {
     Canisters(canisters::Options),
     /// Drive a replica with third-party clients: deploy, call, verify, restart, kill, recover.
     E2e(e2e::Options),
+    /// Run a fuzz target of `persistence` or `engine`.
+    Fuzz(fuzz::Options),
     /// Check the dependency direction and what the inner crates may use.
     Layers,
     /// Kill a replica under load at random moments and check what it recovers, again and again.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Canisters(options) => canisters::run(&options),
         Command::E2e(options) => e2e::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Layers => layers::run(),
         Command::Torture(options) => torture::run(&options),
         Command::BenchCompare(options) => bench_compare::run(&options),

@@ -1,22 +1,23 @@
-//! Any bytes as segment files of a batch log: records or an error, and a log that opens goes on.
+//! A golden batch log, in clear or encrypted, with bytes changed anywhere, or cut off: records or an error, and a log that
+//! opens goes on.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use replicore_persistence::disk::SimDisk;
 use replicore_persistence::{BatchLog, BatchLogOptions};
+use replicore_persistence_fuzz::changed_directory;
 use std::sync::Arc;
 
 fuzz_target!(|data: &[u8]| {
-    let directory = tempfile::tempdir().expect("a directory");
-    for (number, bytes) in data.chunks(16 << 10).enumerate() {
-        let path = directory.path().join(format!("{number:016x}.segment"));
-        std::fs::write(path, bytes).expect("written");
-    }
+    let Some((_files, directory)) = changed_directory(data, "log") else {
+        return;
+    };
     let options = BatchLogOptions {
         segment_bytes: 16 << 10,
         salt: 1,
     };
-    let Ok((mut log, _)) = BatchLog::open(Arc::new(SimDisk::default()), directory.path(), options) else {
+    let (disk, cipher) = (Arc::new(SimDisk::default()), directory.cipher("log"));
+    let Ok((mut log, _)) = BatchLog::open_with(disk, &directory.log(), options, cipher.as_ref()) else {
         return;
     };
     let heights = log
