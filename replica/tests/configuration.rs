@@ -36,14 +36,15 @@ fn every_key_is_documented_with_its_default() {
     let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
     let keys = check("Top level", "", &defaults);
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `")).count();
-    // What has no default has no line in the printed configuration: the port file, the recording, the root certificates, the
-    // address for followers, the collector of traces.
-    assert_eq!(rows, keys + 5, "a documented key does not exist");
+    // What has no default has no line in the printed configuration: the port file, the recording, the encryption key, the
+    // root certificates, the address for followers, the collector of traces.
+    assert_eq!(rows, keys + 6, "a documented key does not exist");
     assert!(chapter("[outcalls]").contains("| `root_certificates` | none |"));
     assert!(chapter("[sync]").contains("| `listen` | none |"));
     assert!(chapter("[tracing]").contains("| `otlp_url` | none |"));
     assert!(chapter("Top level").contains("| `port_file` | none |"));
     assert!(chapter("Top level").contains("| `record` | none |"));
+    assert!(chapter("Top level").contains("| `encryption_key` | none |"));
 }
 
 #[test]
