@@ -116,6 +116,15 @@ pub struct CheckpointWriter {
     passed_over: Vec<String>,
 }
 
+/// Where a state comes from, seen from the last checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// From the state in it, by rounds: its history knows what changed since.
+    Rounds,
+    /// From another replica: when its parts changed says nothing about the checkpoint.
+    Elsewhere,
+}
+
 /// What the last checkpoint was written from.
 #[derive(Default)]
 struct Last {
@@ -179,7 +188,8 @@ impl CheckpointWriter {
         self.rebases.clone()
     }
 
-    /// Writes a state and returns once it is durable. A height that is written already is left as it is.
+    /// Writes a state that rounds have made of the one in the last checkpoint, and returns once it is durable. A height
+    /// that is written already is left as it is.
     ///
     /// # Errors
     /// What the disk says; the last checkpoint is then untouched.
@@ -192,6 +202,23 @@ impl CheckpointWriter {
     /// # Errors
     /// As [`CheckpointWriter::write`].
     pub fn write_paced(&self, state: &ReplicatedState, pace: &dyn Fn(u64)) -> Result<(), CheckpointError> {
+        self.write_changes(state, pace, Origin::Rounds)
+    }
+
+    /// Writes a state that came from elsewhere, whatever the last checkpoint holds.
+    ///
+    /// # Errors
+    /// As [`CheckpointWriter::write`].
+    pub fn write_fetched(&self, state: &ReplicatedState) -> Result<(), CheckpointError> {
+        self.write_changes(state, &|_| {}, Origin::Elsewhere)
+    }
+
+    fn write_changes(
+        &self,
+        state: &ReplicatedState,
+        pace: &dyn Fn(u64),
+        origin: Origin,
+    ) -> Result<(), CheckpointError> {
         let mut last = self.last.lock();
         let height = state.metadata.height.0;
         if last.height.is_some_and(|last| last >= height) {
@@ -201,7 +228,10 @@ impl CheckpointWriter {
         let (mut canisters, mut digests) = (last.canisters.clone(), last.digests.clone());
         let mut changed = changed_canisters(&mut canisters, &state.canisters, &mut digests);
         let changed_count = changed.len();
-        let since = last.height.map(|_| last.time);
+        let since = match origin {
+            Origin::Rounds => last.height.map(|_| last.time),
+            Origin::Elsewhere => None,
+        };
         changed.extend(changed_pieces(state, since, &mut digests));
         let system = state.system_bytes();
         let state_hash = state_hash(&system, digests.iter().map(|(key, digest)| (*key, *digest)));

@@ -428,7 +428,7 @@ fn fetch_state(
     info!(height = manifest.height, report = ?fetched.report, "the peer's checkpoint is here");
     let (state, _) = checkpoints::load(fetched.checkpoint)?;
     check_modules(&state)?;
-    writer.write(&state)?;
+    writer.write_fetched(&state)?;
     // Read from here on from where it is durable.
     drop((state, store));
     std::fs::remove_dir_all(path).map_err(|error| failed("remove", error))?;
