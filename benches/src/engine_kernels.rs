@@ -36,14 +36,18 @@ const LIMITS: InstructionLimits = InstructionLimits {
 
 /// `engine.kernels_ratio`, `engine.kernel_worst_ratio`, `engine.kernel_f64_ratio`: time of the kernels as queries of a
 /// canister in the optimised tier, over plain wasmtime with the same options and no instrumentation: geometric mean,
-/// the worst, and the one over doubles. Each kernel runs on both in turn.
+/// the worst, and the one over doubles. Beside the mean stands that of wasmtime which bounds execution by its own means,
+/// fuel and epochs. Each kernel runs on all of them in turn.
 pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut plain = Plain::new()?;
+    let (mut fuel, mut epochs) = (Plain::bounded(Bound::Fuel)?, Plain::bounded(Bound::Epochs)?);
     let mut canister = Canister::new(engine(Tiers::Optimised, None)?)?;
     let names: &[&str] = if effort.is_smoke() { &NAMES[2..5] } else { &NAMES };
     let mut fingerprint = Sha256::new();
     for name in names {
-        plain.run(name)?;
+        for wasmtime in [&mut plain, &mut fuel, &mut epochs] {
+            wasmtime.run(name)?;
+        }
         fingerprint.update(canister.query(name)?.to_le_bytes());
     }
     // The least of several turns is what other work on the machine disturbed least.
@@ -52,19 +56,23 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         names
             .iter()
             .map(|name| {
-                let (mut expected, mut measured) = (f64::INFINITY, f64::INFINITY);
+                let mut least = [f64::INFINITY; 4];
                 for _ in 0..turns {
-                    expected = expected.min(plain.run(name)?);
                     let (elapsed, result) = seconds(|| canister.query(name));
                     result?;
-                    measured = measured.min(elapsed);
+                    let turn = [plain.run(name)?, elapsed, fuel.run(name)?, epochs.run(name)?];
+                    least
+                        .iter_mut()
+                        .zip(turn)
+                        .for_each(|(least, this)| *least = least.min(this));
                 }
-                Ok(measured / expected)
+                let [expected, measured @ ..] = least;
+                Ok(measured.map(|measured| measured / expected))
             })
-            .collect::<Result<Vec<f64>, BenchError>>()
+            .collect::<Result<Vec<[f64; 3]>, BenchError>>()
     })?;
     let root = hex::encode(fingerprint.finalize());
-    let of = |kernel: usize| runs.iter().map(|run| run[kernel]).collect::<Vec<f64>>();
+    let of = |kernel: usize| runs.iter().map(|run| run[kernel][0]).collect::<Vec<f64>>();
     let median = |kernel: usize| Figure::of("", "x", of(kernel), String::new()).value;
     let medians: Vec<f64> = (0..names.len()).map(median).collect();
     let worst = (0..names.len()).fold(0, |worst, kernel| {
@@ -75,13 +83,14 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         }
     });
     let floats = names.iter().position(|name| *name == FLOATS).unwrap_or(0);
-    let mean = |run: &Vec<f64>| (run.iter().map(|ratio| ratio.ln()).sum::<f64>() / run.len() as f64).exp();
-    let mut all = Figure::of(
-        "engine.kernels_ratio",
-        "x",
-        runs.iter().map(mean).collect(),
-        root.clone(),
-    );
+    let mean = |run: &Vec<[f64; 3]>, design: usize| {
+        let logarithms: f64 = run.iter().map(|ratios| ratios[design].ln()).sum();
+        (logarithms / run.len() as f64).exp()
+    };
+    let means = |design: usize| runs.iter().map(|run| mean(run, design)).collect::<Vec<f64>>();
+    let mut all = Figure::of("engine.kernels_ratio", "x", means(0), root.clone())
+        .against("wasmtime with fuel", means(1))
+        .against("wasmtime with epochs", means(2));
     for (kernel, name) in names.iter().enumerate() {
         all = all.against(name, of(kernel));
     }
@@ -217,6 +226,17 @@ impl Canister {
     }
 }
 
+/// How wasmtime itself keeps a module from running for ever.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Not at all.
+    None,
+    /// By counting instructions.
+    Fuel,
+    /// By looking at a clock that another thread would move on.
+    Epochs,
+}
+
 /// The kernels in plain wasmtime: what a Wasm engine does that neither counts nor tracks.
 pub struct Plain {
     store: Store<()>,
@@ -229,10 +249,26 @@ impl Plain {
     /// # Errors
     /// Where the module does not compile.
     pub fn new() -> Result<Self, BenchError> {
+        Self::bounded(Bound::None)
+    }
+
+    /// The same where execution is bounded, generously.
+    ///
+    /// # Errors
+    /// As [`Plain::new`].
+    pub fn bounded(bound: Bound) -> Result<Self, BenchError> {
         let wasm = wat::parse_str(KERNELS).map_err(BenchError::new)?;
-        let engine = wasmtime::Engine::new(&Config::new()).map_err(BenchError::new)?;
+        let mut config = Config::new();
+        config.consume_fuel(bound == Bound::Fuel);
+        config.epoch_interruption(bound == Bound::Epochs);
+        let engine = wasmtime::Engine::new(&config).map_err(BenchError::new)?;
         let module = Module::new(&engine, &wasm).map_err(BenchError::new)?;
         let mut store = Store::new(&engine, ());
+        match bound {
+            Bound::None => {}
+            Bound::Fuel => store.set_fuel(u64::MAX).map_err(BenchError::new)?,
+            Bound::Epochs => store.set_epoch_deadline(1),
+        }
         let instance = Instance::new(&mut store, &module, &[]).map_err(BenchError::new)?;
         Ok(Self { store, instance })
     }
