@@ -11,14 +11,19 @@
 //! it shows those of the replica that it follows.
 
 mod client;
+mod error;
 mod feed;
+mod fetched_state;
 mod follower;
+mod following;
 mod serve;
+mod service;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use error::FollowError;
 pub use feed::{Entry, Feed};
 pub(crate) use follower::FOLLOWED_KEY_FILE;
-pub use follower::{FollowError, Follower, FollowerOptions};
+pub use follower::{Follower, FollowerOptions};
 pub use serve::{SyncServer, SyncState};
