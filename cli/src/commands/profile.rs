@@ -149,9 +149,9 @@ fn executed(args: &ProfileArgs, model: &dyn Workload, engine: Arc<Engine>) -> Re
 }
 
 fn replayed(state_dir: &Path, key: Option<&Path>, engine: Arc<Engine>) -> Result<String, CliError> {
-    let cores = Config::default().scheduler_cores();
+    // On one core: with several some messages are executed ahead, and may be executed again, which a profile would count.
     let replayed = look_at(state_dir, key, |place| {
-        offline::replay_on(engine, SchedulerCores(cores), place, None, None)
+        offline::replay_on(engine, SchedulerCores(1), place, None, None)
     })?;
     Ok(format!(
         "{} batches from height {} to {}, every root as recorded: root {}",
