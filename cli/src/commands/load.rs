@@ -158,7 +158,12 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode, CliError> {
         return simulate(args, model);
     }
     let options = options(args)?;
-    let root_key = fetch_root_key(options.address)?;
+    let root_key = fetch_root_key(options.address).map_err(|error| {
+        format!(
+            "no replica answers at {}: {error}; start one there (`replicore start --listen {0}`) or name another with --url",
+            options.address
+        )
+    })?;
     let verifier = Arc::new(Verifier::new(&root_key)?.sampling(args.signatures_one_in));
     let mut agent = Agent::new(options.address, Identity::numbered(0), Arc::clone(&verifier));
     if !args.canister.is_empty() {
