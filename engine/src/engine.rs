@@ -96,6 +96,7 @@ pub struct Engine {
     modules: ModuleCache,
     warm: InstancePool,
     queries: InstancePool,
+    instances_made: AtomicU64,
     /// Where profiles are asked for.
     profile: Option<Mutex<Profile>>,
 }
@@ -131,6 +132,7 @@ impl Engine {
         };
         Ok(Self {
             modules: modules.map_err(error)?,
+            instances_made: AtomicU64::new(0),
             profile: config.profile.then(Mutex::default),
             warm: InstancePool::new(config.warm_canisters_max, 1, config.warm_bytes_max),
             queries: InstancePool::new(
@@ -144,6 +146,11 @@ impl Engine {
     /// Instances that are warm now, for replicated messages and for queries.
     pub fn warm_instances(&self) -> (usize, usize) {
         (self.warm.len(), self.queries.len())
+    }
+
+    /// Instances made so far: messages that found none, neither of their canister nor one of the same module to take over.
+    pub fn instances_made(&self) -> u64 {
+        self.instances_made.load(Ordering::Relaxed)
     }
 
     /// Returns when no better code is being made in the background: from then on messages run on the best there is.
@@ -193,6 +200,7 @@ impl Engine {
             instance.bring_to(state).map_err(broken)?;
             return Ok((instance, warm));
         }
+        self.instances_made.fetch_add(1, Ordering::Relaxed);
         Ok((Box::new(Instance::new(compiled, state).map_err(broken)?), false))
     }
 

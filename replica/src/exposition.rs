@@ -133,6 +133,12 @@ impl Observed {
         text.head("warm_instances", "gauge", "Idle instances that are kept ready.");
         text.sample("warm_instances", "{purpose=\"updates\"}", updates);
         text.sample("warm_instances", "{purpose=\"queries\"}", queries);
+        let made = self.engine.instances_made();
+        text.counter(
+            "instances_made_total",
+            "Instances made, for want of one that was ready.",
+            made,
+        );
         text.gauge(
             "scheduler_cores",
             "Threads that execute canisters in rounds.",

@@ -192,6 +192,13 @@ impl Instance {
         self.compiled.hash == state.module.hash && self.committed_heap.size_wasm_pages <= state.heap.size_wasm_pages
     }
 
+    /// True where bringing the instance to a state of another canister costs less than a new one: few pages on both
+    /// sides, none of which comes in later.
+    pub(crate) fn can_turn_into(&self, state: &ExecutionState) -> bool {
+        let is_small = |heap: &WasmMemory| heap.pages.len() < cold_heap::PAGES_MIN;
+        self.cold.is_none() && self.can_hold(state) && is_small(&self.committed_heap) && is_small(&state.heap)
+    }
+
     /// Bytes of memory that the instance takes, about.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let pages = match &self.cold {

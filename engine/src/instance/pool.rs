@@ -1,4 +1,7 @@
 //! Warm instances, bounded in number and in memory, evicted by recency.
+//!
+//! What has no room is not lost where many canisters share a module: before an instance is made, the one that its
+//! keeping would push out is taken instead, and gets the other canister's pages.
 
 use super::{Compiled, Instance};
 use crate::ExecutionState;
@@ -46,8 +49,9 @@ impl InstancePool {
         }
     }
 
-    /// An instance of the canister that holds the state's version, or else one that can be brought to it. Instances
-    /// whose code `compiled` replaces are dropped: that is how better code takes over between two messages.
+    /// An instance of the canister that holds the state's version, or else one that can be brought to it, of another
+    /// canister where that one is about to be pushed out. Instances whose code `compiled` replaces are dropped: that is
+    /// how better code takes over between two messages.
     pub(crate) fn take(
         &self,
         canister: CanisterId,
@@ -57,7 +61,9 @@ impl InstancePool {
         // Dropped after the lock is released.
         let replaced: Vec<Idle>;
         let mut shard = self.shards[shard_of(canister)].lock();
-        let idle = shard.get_mut(&canister)?;
+        let Some(idle) = shard.get_mut(&canister) else {
+            return self.recycle(&mut shard, state, compiled);
+        };
         replaced = idle.extract_if(.., |idle| !idle.instance.is_up_to(compiled)).collect();
         let replaced_bytes = replaced.iter().map(|idle| idle.bytes).sum();
         self.bytes.fetch_sub(replaced_bytes, Ordering::Relaxed);
@@ -67,6 +73,20 @@ impl InstancePool {
             .position(|idle| idle.instance.holds(state.warm_version) && fits(idle))
             .or_else(|| idle.iter().position(fits))?;
         let Idle { instance, bytes } = idle.swap_remove(position);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Some(instance)
+    }
+
+    /// The instance that was not used for longest, where there is no room for one more and it can become one of another
+    /// canister at a small price.
+    fn recycle(&self, shard: &mut Shard, state: &ExecutionState, compiled: &Compiled) -> Option<Box<Instance>> {
+        let has_room = shard.len() < shard.cap().get() && self.bytes.load(Ordering::Relaxed) < self.bytes_max;
+        let (_, idle) = shard.peek_lru()?;
+        let fits = |idle: &Idle| idle.instance.is_up_to(compiled) && idle.instance.can_turn_into(state);
+        if has_room || !matches!(&idle[..], [only] if fits(only)) {
+            return None;
+        }
+        let Idle { instance, bytes } = shard.pop_lru()?.1.pop()?;
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         Some(instance)
     }
