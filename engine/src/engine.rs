@@ -256,10 +256,8 @@ impl Engine {
         }
         let reusable = match &failed {
             None if keeps_state(&running.message) => {
-                let version = fresh_version();
-                (state.heap, state.globals) = instance.commit(&changes, version);
-                (state.stable, stats.stable_pages_dirtied) = running.stable.commit();
-                state.warm_version = version;
+                instance.commit(&changes, fresh_version(), state);
+                stats.stable_pages_dirtied = running.stable.commit(&mut state.stable);
                 true
             }
             _ => instance.roll_back(&changes),

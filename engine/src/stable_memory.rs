@@ -138,29 +138,20 @@ impl StableMemory {
         }
     }
 
-    /// The memory as the next message finds it, and the number of pages written.
-    pub(crate) fn commit(self) -> (WasmMemory, u64) {
-        let written = self.written.len() as u64;
-        if written == 0 {
-            return (
-                WasmMemory {
-                    pages: self.committed,
-                    size_wasm_pages: self.size_wasm_pages,
-                },
-                0,
-            );
+    /// Makes `memory`, that the message began with, what the next message finds. Returns the number of pages written.
+    pub(crate) fn commit(self, memory: &mut WasmMemory) -> u64 {
+        memory.size_wasm_pages = self.size_wasm_pages;
+        if self.written.is_empty() {
+            return 0;
         }
         let mut delta = PageDelta::default();
         for (index, page) in &self.written {
             delta.insert(*index, page);
         }
-        (
-            WasmMemory {
-                pages: self.committed.update(delta),
-                size_wasm_pages: self.size_wasm_pages,
-            },
-            written,
-        )
+        // Let go of, so that what no snapshot holds changes in place.
+        drop(self.committed);
+        memory.pages.apply(delta);
+        self.written.len() as u64
     }
 }
 
@@ -214,7 +205,7 @@ mod tests {
                 expected[offset as usize..offset as usize + size].fill(value);
                 prop_assert_eq!(&seen, &expected);
                 if commit {
-                    memory = stable.commit().0;
+                    stable.commit(&mut memory);
                     model = expected;
                 }
             }

@@ -31,7 +31,7 @@ use crate::module::{STACK_BYTES, WriteTracking, symbols};
 use crate::system_api::{Exports, HostState, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
-use replicore_persistence::{Page, PageDelta, PageIndex};
+use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -385,8 +385,8 @@ impl Instance {
             .collect()
     }
 
-    /// Makes the changes the committed state, under a new version. Returns heap and globals as they are now.
-    pub(crate) fn commit(&mut self, changes: &HeapChanges, version: u64) -> (WasmMemory, Arc<[GlobalValue]>) {
+    /// Makes the changes the committed state, under a new version, and `state` what heap and globals are now.
+    pub(crate) fn commit(&mut self, changes: &HeapChanges, version: u64, state: &mut ExecutionState) {
         if let Some(heap) = self.store.data().exports.heap {
             self.committed_heap.size_wasm_pages = heap.size(&self.store);
             if !changes.pages.is_empty() {
@@ -397,9 +397,14 @@ impl Instance {
                         delta.insert(index, page);
                     }
                 }
-                self.committed_heap.pages = self.committed_heap.pages.update(delta);
+                // Where nobody else holds the version before, no snapshot and no query, its nodes change in place.
+                state.heap.pages = PageMap::default();
                 if let Some(cold) = &mut self.cold {
-                    // Nothing new for pages that are not in; the old version need not be kept for them.
+                    cold.set_source(PageMap::default());
+                }
+                self.committed_heap.pages.apply(delta);
+                if let Some(cold) = &mut self.cold {
+                    // The same for pages that are not in.
                     cold.set_source(self.committed_heap.pages.clone());
                 }
             }
@@ -407,7 +412,9 @@ impl Instance {
         self.protect_written();
         self.read_globals();
         self.version = version;
-        (self.committed_heap.clone(), self.committed_globals.clone())
+        state.heap = self.committed_heap.clone();
+        state.globals = self.committed_globals.clone();
+        state.warm_version = version;
     }
 
     /// Undoes the message. False where that is impossible, because the heap grew: the instance must be dropped.
