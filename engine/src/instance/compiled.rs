@@ -16,6 +16,7 @@ use crate::system_api::HostState;
 use crate::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
 use lru::LruCache;
 use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use replicore_types::{ErrorCode, NumInstructions, UserError};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -178,8 +179,13 @@ impl ModuleCache {
         let (tiers, shared) = (shared.tiers, Arc::new(shared));
         let worker = Arc::clone(&shared);
         let background = (tiers == Tiers::Both)
-            .then(|| Background::start("module-compiler", move |module| worker.improve(&module)))
-            .flatten();
+            .then(compiler_threads)
+            .flatten()
+            .and_then(|threads| {
+                Background::start("module-compiler", move |module| {
+                    threads.install(|| worker.improve(&module));
+                })
+            });
         Self { shared, background }
     }
 
@@ -270,6 +276,17 @@ impl Shared {
             self.keep(compiled);
         }
     }
+}
+
+/// The threads on which functions are compiled in the background: half as many as the host has cores. Were they those that
+/// the process shares, baseline code and the certified tree, which are made there while a round waits, would stand in line
+/// behind seconds of optimising. `None` where the system gives no thread.
+fn compiler_threads() -> Option<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads((rayon::current_num_threads() / 2).max(1))
+        .thread_name(|number| format!("optimiser-{number}"))
+        .build()
+        .ok()
 }
 
 /// A module that was prepared before.
