@@ -3,6 +3,7 @@
 use crate::certification::RootKey;
 use crate::outside::ThresholdSecrets;
 use crate::snapshot::CertifiedSnapshot;
+use crate::spans::{Spans, TracedExecution};
 use replicore_engine::{DataCertificate, Engine};
 use replicore_netstack::QueryResponse;
 use replicore_persistence::StoredMemory;
@@ -72,8 +73,17 @@ impl StateMachine {
 
     /// Executes one batch. Its height must be one more than the state's, its time later.
     pub fn execute_batch(&mut self, batch: Batch) -> RoundStats {
+        self.execute_batch_traced(batch, None)
+    }
+
+    /// Executes one batch, with spans around the messages that are sampled. They change no result.
+    pub(crate) fn execute_batch_traced(&mut self, batch: Batch, spans: Option<&Spans>) -> RoundStats {
         let state = self.state.clone();
-        let (state, statistics) = execute_round(state, batch, &*self.engine, self.cores);
+        let engine = TracedExecution {
+            engine: &*self.engine,
+            spans,
+        };
+        let (state, statistics) = execute_round(state, batch, &engine, self.cores);
         self.state = state;
         statistics
     }

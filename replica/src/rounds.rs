@@ -118,9 +118,10 @@ impl Rounds {
         // The log starts on the batch while the round runs.
         self.commit.log(Arc::clone(&batch))?;
         let start = Instant::now();
-        let statistics = self.machine.execute_batch((*batch).clone());
+        let spans = self.spans.as_deref();
+        let statistics = self.machine.execute_batch_traced((*batch).clone(), spans);
         self.metrics.round(&statistics, start.elapsed());
-        if let Some(spans) = &self.spans {
+        if let Some(spans) = spans {
             trace(spans, &batch, start, &statistics);
         }
         self.commit.certify(Committed {

@@ -218,13 +218,17 @@ fn every_message_leaves_a_trace_of_the_stages_it_passed() {
     let names: BTreeSet<&str> = call.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        BTreeSet::from(["call", "certify", "log", "pool", "round", "verify"])
+        BTreeSet::from(["call", "certify", "execute", "log", "pool", "round", "verify"])
     );
     assert_eq!(call["call"].trace_id, hex::encode(&signed.request_id[..16]));
     assert_eq!(call["call"].attribute("replicore.outcome"), "certified");
     assert_eq!(call["call"].attribute("replicore.canister"), canister.to_text());
     assert_eq!(call["round"].attribute("replicore.batch.messages"), "1");
     assert!(call["round"].attribute("replicore.height").parse::<u64>().unwrap() > 0);
+    let (execute, round) = (&call["execute"], &call["round"]);
+    assert!(execute.times().0 >= round.times().0 && execute.times().1 <= round.times().1);
+    assert_eq!(execute.attribute("replicore.slice"), "0");
+    assert!(execute.attribute("replicore.instructions").parse::<u64>().unwrap() > 0);
     let order = ["verify", "pool", "round"].map(|name| call[name].times());
     assert!(
         order.windows(2).all(|pair| pair[0].1 <= pair[1].0),
@@ -249,7 +253,11 @@ fn assert_parts_lie_in_the_whole(trace: &BTreeMap<String, Span>) {
         let (start, end) = span.times();
         assert!(start <= end && start >= whole.times().0, "{span:?} in {whole:?}");
         if span.name != whole.name {
-            assert_eq!((span.parent_span_id.as_str(), span.kind), (whole.span_id.as_str(), 1));
+            let parent = match span.name.as_str() {
+                "execute" => &trace["round"],
+                _ => whole,
+            };
+            assert_eq!((&span.parent_span_id, span.kind), (&parent.span_id, 1));
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   verify ──►                                                         HTTP, envelope, signatures
 //!             pool ─────►                                              ingress filter, waiting for a batch
 //!                        round ────────────►                           of the batch that it is in
+//!                          execute ──►                                 in a canister: one span a slice, its parent is the round
 //!                        log ─────────►                                the batch made durable, beside the round
 //!                                            certify ──►               root signed, certificates made and answered
 //! query ───────────►                                                   received .. answered
@@ -17,9 +18,11 @@
 //!
 //! Nothing waits for the collector: what it does not take is lost, and counted.
 
+mod execution;
 mod otlp;
 mod traced;
 
+pub(crate) use execution::TracedExecution;
 pub use otlp::traces_url;
 pub use traced::Traced;
 
@@ -52,6 +55,8 @@ pub enum Stage {
     Pool,
     /// The round of its batch.
     Round,
+    /// Its execution in a canister, by the number of the slice.
+    Execute(u32),
     /// Its batch made durable.
     Log,
     /// Root signed, certificates made and answered.
@@ -68,6 +73,7 @@ impl Stage {
             Self::Verify => "verify",
             Self::Pool => "pool",
             Self::Round => "round",
+            Self::Execute(_) => "execute",
             Self::Log => "log",
             Self::Certify => "certify",
             Self::Answer => "answer",
@@ -76,6 +82,21 @@ impl Stage {
 
     fn is_whole(self) -> bool {
         matches!(self, Self::Call | Self::Query)
+    }
+
+    /// Tells the spans of a message apart; zero is the whole.
+    fn number(self) -> u64 {
+        match self {
+            Self::Call | Self::Query => 0,
+            Self::Verify => 1,
+            Self::Pool => 2,
+            Self::Round => 3,
+            Self::Log => 4,
+            Self::Certify => 5,
+            Self::Answer => 6,
+            // Above the others; a message has far fewer slices than there is room for below the bit that is always set.
+            Self::Execute(slice) => 7 + u64::from(slice & 0xffff),
+        }
     }
 }
 
@@ -220,21 +241,23 @@ impl Span {
 
     /// The whole message's span is named by the eight bytes after that, its parts by what follows from them.
     fn span_id(&self) -> String {
-        let own = match self.stage.is_whole() {
-            true => 0,
-            false => self.stage as u64 + 1,
-        };
-        format!("{:016x}", self.whole_id() ^ own)
+        self.id_of(self.stage)
     }
 
     fn parent_id(&self) -> String {
-        match self.stage.is_whole() {
-            true => String::new(),
-            false => format!("{:016x}", self.whole_id()),
+        match self.stage {
+            Stage::Call | Stage::Query => String::new(),
+            Stage::Execute(_) => self.id_of(Stage::Round),
+            _ => self.id_of(Stage::Call),
         }
     }
 
-    /// Not zero, which stands for no span; nor is any of the parts, which differ from it in the lowest byte alone.
+    /// The name of another span of the same message.
+    fn id_of(&self, stage: Stage) -> String {
+        format!("{:016x}", self.whole_id() ^ stage.number())
+    }
+
+    /// Not zero, which stands for no span; nor is any of the parts, which differ from it in the lowest bytes alone.
     fn whole_id(&self) -> u64 {
         part(&self.message, 16) | 1 << 32
     }
@@ -318,10 +341,14 @@ mod tests {
             Stage::Answer,
         ]
         .map(span);
-        let mut names: Vec<_> = parts.iter().map(Span::span_id).chain([whole.span_id()]).collect();
+        let slices = [0, 1, 300].map(|slice| span(Stage::Execute(slice)));
+        let all = parts.iter().chain(&slices).chain([&whole]);
+        let mut names: Vec<_> = all.map(Span::span_id).collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 10);
+        let round = span(Stage::Round).span_id();
+        assert!(slices.iter().all(|slice| slice.parent_id() == round));
         assert!(parts.iter().all(|part| part.parent_id() == whole.span_id()));
         assert!(parts.iter().all(|part| part.trace_id() == whole.trace_id()) && whole.parent_id().is_empty());
     }
