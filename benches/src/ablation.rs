@@ -1,38 +1,26 @@
 //! What each mechanism is worth: modelled applications on replicas that lack one of them, beside replicas that have all.
 //!
-//! A run starts a replica, deploys the application, drives it in a closed loop, lets the application check itself, and
-//! stops the replica. The variants take turns, so that what disturbs one disturbs the others, and a ratio is always to the
-//! replica with everything of the same turn. In the first turn every batch log is then executed again with everything
-//! switched on: roots that differ end the measurement.
+//! A run starts a replica, deploys the application, drives it in a closed loop until everything is compiled and then on the
+//! clock, lets the application check itself, and stops the replica. The variants take turns, so that what disturbs one
+//! disturbs the others, and a ratio is always to the replica with everything of the same turn. In the first turn every
+//! batch log is then executed again with everything switched on: roots that differ end the measurement.
 
+mod runs;
+
+use self::runs::{Bench, Run};
+use crate::BenchError;
 use crate::measure::{Effort, Summary};
-use crate::{BenchError, replicas};
-use hdrhistogram::Histogram;
-use replicore::config::Config;
 use replicore::mechanisms::Mechanism;
-use replicore::{Replica, offline};
-use replicore_workloads::agent::fetch_root_key;
-use replicore_workloads::arrival::Arrivals;
-use replicore_workloads::certificate::Verifier;
-use replicore_workloads::load::{self, LoadOptions, Progress};
-use replicore_workloads::{Agent, Identity, Scale, Workload, models};
-use std::net::SocketAddr;
+use replicore_workloads::{Workload, models};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is measured where nothing is named: writes to one canister, computation, calls between canisters, many canisters,
 /// and queries.
 pub const WORKLOADS: [&str; 5] = ["ledger", "compute", "social", "idle", "explorer"];
 
-const USERS: u64 = 60;
-const CONNECTIONS: usize = 24;
-const ITEMS: u64 = 100;
-/// Canisters of applications that have a number of them; of the one whose point it is, many.
-const CANISTERS: u64 = 10;
-const CANISTERS_MANY: u64 = 300;
-/// Of the certificates that clients get, this part has its signature checked by them, which share the machine.
-const SIGNATURES_CHECKED_ONE_IN: u8 = 16;
+/// Turns that are taken whatever the time.
+const TURNS_MIN: usize = 2;
 
 /// What is left out of a replica.
 #[derive(Clone, Debug)]
@@ -44,6 +32,14 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// The replica with everything.
+    pub fn nothing() -> Self {
+        Self {
+            name: "nothing",
+            without: Vec::new(),
+        }
+    }
+
     /// Each mechanism by itself, then the conservative design without any.
     pub fn all() -> Vec<Self> {
         let one = |mechanism: Mechanism| Self {
@@ -73,8 +69,12 @@ pub struct Worth {
     pub p50_ratio: Summary,
     /// 99th percentile of latency over that with everything.
     pub p99_ratio: Summary,
-    /// Time from the start of the replica to the deployed application, over that with everything.
-    pub start_ratio: Summary,
+    /// Processor time of the replica's threads for an operation, over that with everything: what it costs where the
+    /// throughput is bounded by the clients.
+    pub cpu_ratio: Summary,
+    /// Time from the start of a replica that has compiled nothing to the deployed application, over that with everything;
+    /// for variants without the mechanism that this is about.
+    pub start_ratio: Option<Summary>,
 }
 
 impl Worth {
@@ -93,7 +93,8 @@ impl Worth {
             "throughput_ratio": summary(&self.throughput_ratio),
             "latency_p50_ratio": summary(&self.p50_ratio),
             "latency_p99_ratio": summary(&self.p99_ratio),
-            "start_ratio": summary(&self.start_ratio),
+            "cpu_ratio": summary(&self.cpu_ratio),
+            "start_ratio": self.start_ratio.as_ref().map(summary),
             "runs": self.throughput_ratio.runs,
         })
     }
@@ -101,8 +102,8 @@ impl Worth {
     /// The head of [`Worth::line`]'s columns.
     pub fn head() -> String {
         format!(
-            "{:17} {:>10} {:>10}  {:^20} {:>8} {:>8} {:>8}",
-            "without", "ops/s", "with all", "ratio [range]", "p50", "p99", "start"
+            "{:17} {:>10} {:>10}  {:^20} {:>8} {:>8} {:>8} {:>8}",
+            "without", "ops/s", "with all", "ratio [range]", "cpu", "p50", "p99", "start"
         )
     }
 
@@ -110,14 +111,16 @@ impl Worth {
     pub fn line(&self) -> String {
         let Summary { value, low, high, .. } = self.throughput_ratio;
         format!(
-            "{:17} {:>10.0} {:>10.0}  {:>20} {:>8.2} {:>8.2} {:>8.2}",
+            "{:17} {:>10.0} {:>10.0}  {:>20} {:>8.2} {:>8.2} {:>8.2} {:>8}",
             self.variant,
             self.per_second[0].value,
             self.per_second[1].value,
             format!("{value:.2} [{low:.2} .. {high:.2}]"),
+            self.cpu_ratio.value,
             self.p50_ratio.value,
             self.p99_ratio.value,
-            self.start_ratio.value
+            self.start_ratio
+                .map_or("-".to_owned(), |ratio| format!("{:.2}", ratio.value)),
         )
     }
 }
@@ -145,75 +148,70 @@ pub fn run(
     Ok(())
 }
 
-/// One run.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    start: f64,
-}
-
-fn measure(model: &dyn Workload, variants: &[Variant], effort: &Effort) -> Result<Vec<Worth>, BenchError> {
-    let all_on = Variant {
-        name: "nothing",
-        without: Vec::new(),
-    };
-    // The first replica of a process finds everything cold: it is not measured.
-    one(model, &all_on, false, effort)?;
-    let mut turns: Vec<Vec<Run>> = Vec::new();
-    for turn in 0..effort.ablation_turns() {
-        let with_all = one(model, &all_on, turn == 0, effort)?;
-        let mut runs = vec![with_all; variants.len() + 1];
-        for step in 0..variants.len() {
-            // Another one begins in every turn: nobody always runs behind the same neighbour.
-            let index = (step + turn * 5) % variants.len();
-            runs[index + 1] = one(model, &variants[index], turn == 0, effort)?;
-        }
-        turns.push(runs);
+fn measure(model: &'static dyn Workload, variants: &[Variant], effort: &Effort) -> Result<Vec<Worth>, BenchError> {
+    let bench = Bench::new(model, effort)?;
+    // The first replica of a process finds everything cold, and code is made with a write barrier and without.
+    let barrier = |variant: &&Variant| variant.without.contains(&Mechanism::WriteBarrier);
+    let all_on = Variant::nothing();
+    for variant in [&all_on].into_iter().chain(variants.iter().find(barrier)) {
+        bench.compile(variant)?;
     }
-    let worth = |(index, variant): (usize, &Variant)| {
-        let column = |of: fn(&Run) -> f64| turns.iter().map(|runs| of(&runs[index + 1])).collect();
-        let ratio = |of: fn(&Run) -> f64| turns.iter().map(|runs| of(&runs[index + 1]) / of(&runs[0])).collect();
-        Worth {
-            workload: model.name(),
-            variant: variant.name,
-            per_second: [
-                Summary::of(column(|run| run.per_second)),
-                Summary::of(turns.iter().map(|runs| runs[0].per_second).collect()),
-            ],
-            throughput_ratio: Summary::of(ratio(|run| run.per_second)),
-            p50_ratio: Summary::of(ratio(|run| run.p50)),
-            p99_ratio: Summary::of(ratio(|run| run.p99)),
-            start_ratio: Summary::of(ratio(|run| run.start)),
+    let effort = effort.begin(effort.ablation_share());
+    let (mut turns, mut starts) = (Vec::new(), Vec::new());
+    while turns.len() < effort.ablation_turns() {
+        if turns.len() >= TURNS_MIN && effort.time_left().is_zero() {
+            break;
         }
+        turns.push(turn(&bench, &all_on, variants, turns.len())?);
+        starts.push(start_ratios(&bench, &all_on, variants)?);
+    }
+    let ratio = |index: usize, of: fn(&Run) -> f64| {
+        let ratios = turns.iter().map(|runs| of(&runs[index + 1]) / of(&runs[0]));
+        Summary::of(ratios.collect())
+    };
+    let per_second = |index: usize| Summary::of(turns.iter().map(|runs| runs[index].per_second).collect());
+    let worth = |(index, variant): (usize, &Variant)| Worth {
+        workload: model.name(),
+        variant: variant.name,
+        per_second: [per_second(index + 1), per_second(0)],
+        throughput_ratio: ratio(index, |run| run.per_second),
+        p50_ratio: ratio(index, |run| run.p50),
+        p99_ratio: ratio(index, |run| run.p99),
+        cpu_ratio: ratio(index, |run| run.cpu),
+        start_ratio: {
+            let ratios: Option<Vec<f64>> = starts.iter().map(|starts| starts[index]).collect();
+            ratios.map(Summary::of)
+        },
     };
     Ok(variants.iter().enumerate().map(worth).collect())
 }
 
-fn one(model: &dyn Workload, variant: &Variant, is_replayed: bool, effort: &Effort) -> Result<Run, BenchError> {
-    let directory = tempfile::tempdir().map_err(BenchError::new)?;
-    let run = run_in(directory.path(), model, variant, effort)?;
-    if is_replayed {
-        replay(directory.path(), variant)?;
+/// A run with everything, then one of each variant. Another one begins in every turn: nobody always runs behind the same
+/// neighbour.
+fn turn(bench: &Bench<'_>, all_on: &Variant, variants: &[Variant], number: usize) -> Result<Vec<Run>, BenchError> {
+    let is_replayed = number == 0;
+    let with_all = bench.warm(all_on, is_replayed)?;
+    let mut runs = vec![with_all; variants.len() + 1];
+    for step in 0..variants.len() {
+        let index = (step + number * 5) % variants.len();
+        runs[index + 1] = bench.warm(&variants[index], is_replayed)?;
     }
-    Ok(run)
+    Ok(runs)
 }
 
-/// One run, which leaves its state directory behind.
-fn run_in(state_dir: &Path, model: &dyn Workload, variant: &Variant, effort: &Effort) -> Result<Run, BenchError> {
-    let in_variant =
-        |error: &dyn std::fmt::Display| BenchError::new(format!("{} without {}: {error}", model.name(), variant.name));
-    let mut config = replicas::config(state_dir);
-    variant
-        .without
-        .iter()
-        .for_each(|mechanism| mechanism.switch_off(&mut config));
-    let begin = Instant::now();
-    let replica = Replica::start(&config).map_err(|error| in_variant(&error))?;
-    let run = drive(model, replica.local_addr(), begin, effort).map_err(|error| in_variant(&error))?;
-    replica.stop().map_err(|error| in_variant(&error))?;
-    Ok(run)
+/// How long variants without tiers take to a deployed application where nothing is compiled, over what it takes with
+/// everything.
+fn start_ratios(bench: &Bench<'_>, all_on: &Variant, variants: &[Variant]) -> Result<Vec<Option<f64>>, BenchError> {
+    let concerns = |variant: &Variant| variant.without.contains(&Mechanism::Tiering);
+    if !variants.iter().any(concerns) {
+        return Ok(vec![None; variants.len()]);
+    }
+    let with_all = bench.cold_start(all_on)?;
+    let one = |variant: &Variant| match concerns(variant) {
+        true => bench.cold_start(variant).map(|seconds| Some(seconds / with_all)),
+        false => Ok(None),
+    };
+    variants.iter().map(one).collect()
 }
 
 /// Leaves in an empty folder the state directory of a replica without something that has served an application for a
@@ -222,79 +220,24 @@ fn run_in(state_dir: &Path, model: &dyn Workload, variant: &Variant, effort: &Ef
 /// # Errors
 /// As for [`run`].
 pub fn leave_behind(state_dir: &Path, workload: &str, variant: &Variant) -> Result<(), BenchError> {
-    let model = named(workload)?;
-    run_in(state_dir, model, variant, &Effort::smoke()).map(drop)
+    let effort = Effort::smoke();
+    let bench = Bench::new(named(workload)?, &effort)?;
+    bench.run_in(state_dir, variant).map(drop)
 }
 
 fn named(workload: &str) -> Result<&'static dyn Workload, BenchError> {
     models::named(workload).ok_or_else(|| BenchError::new(format!("no workload is called `{workload}`")))
 }
 
-/// Executes with everything switched on what a replica without something has logged.
-fn replay(state_dir: &Path, variant: &Variant) -> Result<(), BenchError> {
-    let name = variant.name;
-    let replayed = offline::replay(state_dir, None, None, &Config::default())
-        .map_err(|error| BenchError::new(format!("the log of a replica without {name}: {error}")))?;
-    match replayed.confirmed_checkpoint {
-        Some(_) if replayed.batches > 0 => Ok(()),
-        _ => Err(BenchError::new(format!(
-            "the log of a replica without {name} holds nothing to execute again"
-        ))),
-    }
-}
-
-fn drive(model: &dyn Workload, address: SocketAddr, begin: Instant, effort: &Effort) -> Result<Run, BenchError> {
-    let root_key = fetch_root_key(address).map_err(BenchError::new)?;
-    let verifier = Verifier::new(&root_key).map_err(BenchError::new)?;
-    let verifier = Arc::new(verifier.sampling(SIGNATURES_CHECKED_ONE_IN));
-    let users = replicas::users(USERS);
-    let is_many = model.name() == "idle";
-    let scale = Scale {
-        users: users.iter().map(Identity::principal).collect(),
-        canisters: match is_many {
-            true => effort.scale(CANISTERS_MANY).max(CANISTERS),
-            false => CANISTERS,
-        },
-        items: ITEMS,
-    };
-    let mut agent = Agent::new(address, Identity::numbered(0), Arc::clone(&verifier));
-    let deployed = model.deploy(&mut agent, &scale).map_err(BenchError::new)?;
-    let start = begin.elapsed().as_secs_f64();
-    let options = LoadOptions {
-        address,
-        rate: None,
-        arrivals: Arrivals::Poisson,
-        connections: CONNECTIONS,
-        duration: effort.ablation_slice(),
-        user_skew: 0.5,
-        seed: 1,
-    };
-    let report = load::run(&options, deployed.as_ref(), &users, &verifier, &Progress::default());
-    let report = report.map_err(BenchError::new)?;
-    deployed.check(&mut agent, report.is_exact()).map_err(BenchError::new)?;
-    let mut latency: Histogram<u64> = report.updates.clone();
-    // Histograms of equal bounds: adding cannot fail.
-    let _same_bounds = latency.add(&report.queries);
-    if latency.is_empty() {
-        return Err(BenchError::new("no operation was answered"));
-    }
-    Ok(Run {
-        per_second: report.completed() as f64 / report.elapsed.as_secs_f64(),
-        p50: latency.value_at_quantile(0.5) as f64,
-        p99: latency.value_at_quantile(0.99) as f64,
-        start,
-    })
-}
-
 impl Effort {
-    /// Turns of an ablation.
+    /// Turns of an ablation at most.
     fn ablation_turns(&self) -> usize {
         self.runs.div_ceil(3)
     }
 
-    /// Load of one run.
-    fn ablation_slice(&self) -> Duration {
-        Duration::from_secs(2) / self.divisor.min(20) as u32
+    /// Time after which no turn begins beyond the least.
+    fn ablation_share(&self) -> Duration {
+        Duration::from_secs(600) / self.divisor.pow(2) as u32
     }
 }
 
@@ -316,7 +259,11 @@ mod tests {
         let [table] = &tables[..] else { panic!("{tables:?}") };
         assert_eq!(table.len(), 2);
         for worth in table {
-            assert!(worth.throughput_ratio.value > 0.0, "{worth:?}");
+            assert!(
+                worth.throughput_ratio.value > 0.0 && worth.cpu_ratio.value > 0.0,
+                "{worth:?}"
+            );
+            assert_eq!(worth.start_ratio.is_some(), worth.variant == "all off", "{worth:?}");
             assert!(worth.line().starts_with(worth.variant), "{worth:?}");
             assert_eq!(worth.to_json()["workload"], "ledger");
         }

@@ -421,7 +421,8 @@ mod tests {
             throughput_ratio: summary(0.1),
             p50_ratio: summary(9.0),
             p99_ratio: summary(9.0),
-            start_ratio: summary(2.0),
+            cpu_ratio: summary(1.5),
+            start_ratio: Some(summary(2.0)),
         };
         let left_out = [("ledger.postgres_ratio".to_owned(), "not <installed>".to_owned())];
         let page = Page {

@@ -29,11 +29,7 @@ fn subset(mechanisms: &[Mechanism], number: usize) -> Vec<Mechanism> {
 #[test]
 fn every_combination_executes_a_log_to_its_roots() {
     let directory = tempfile::tempdir().unwrap();
-    let nothing = Variant {
-        name: "nothing",
-        without: Vec::new(),
-    };
-    ablation::leave_behind(directory.path(), "social", &nothing).unwrap();
+    ablation::leave_behind(directory.path(), "social", &Variant::nothing()).unwrap();
     let mut roots = Vec::new();
     for number in 0..1 << OF_EXECUTION.len() {
         let without = subset(&OF_EXECUTION, number);

@@ -281,6 +281,12 @@ impl Replica {
         self.observed.to_text()
     }
 
+    /// Returns when no better code is being made in the background: from then on canisters run on the best there is, as
+    /// measurements want it.
+    pub fn finish_compiling(&self) {
+        self.observed.engine.finish_compiling();
+    }
+
     /// Why the replica cannot go on, once that has happened. It then accepts nothing more; its owner should stop it.
     pub fn failure(&self) -> Option<String> {
         self.workers.failure.get()
