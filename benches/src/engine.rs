@@ -2,6 +2,7 @@
 
 use crate::BenchError;
 use crate::engine_canister::{Canister, HEAP_WASM_PAGES, HOST_CALLS, PAGES_TOUCHED, engine, mixed};
+use crate::engine_peers::{Instances, Messages};
 use crate::measure::{Effort, Figure, seconds};
 use replicore_engine::ExecutionState;
 use replicore_types::CanisterId;
@@ -11,17 +12,56 @@ use sha2::{Digest, Sha256};
 /// Canisters of the Zipf measurement, and what its pools hold.
 const FLEET: u64 = 10_000;
 
-/// `engine.noop_update_us`: `Engine::execute` of an update that replies nothing.
+/// `engine.noop_update_us`: `Engine::execute` of an update that replies nothing. Beside it the same module in plain wasmtime:
+/// a call of an instance that is kept, and an instance for each message, mapped anew, out of a pool, and out of a pool
+/// with fuel and epochs.
 pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut canister = Canister::new(1)?;
+    let mut peers = Peers::new(
+        &[
+            Instances::Kept,
+            Instances::Each,
+            Instances::Pooled,
+            Instances::PooledBounded,
+        ],
+        1,
+    )?;
     let messages = effort.scale(20_000);
-    let samples = effort.samples(|| Ok(canister.microseconds("noop", messages)))?;
-    Ok(vec![Figure::of(
-        "engine.noop_update_us",
-        "us",
-        samples,
-        canister.root(),
-    )])
+    let samples = effort.samples(|| {
+        let ours = canister.microseconds("noop", messages);
+        Ok((ours, peers.microseconds("noop", messages / 4)?))
+    })?;
+    let ours = samples.iter().map(|(ours, _)| *ours).collect();
+    let mut figure = Figure::of("engine.noop_update_us", "us", ours, canister.root());
+    for (peer, name) in [
+        "wasmtime_kept",
+        "wasmtime_each",
+        "wasmtime_pooled",
+        "wasmtime_pooled_bounded",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        figure = figure.against(name, samples.iter().map(|(_, theirs)| theirs[peer]).collect());
+    }
+    Ok(vec![figure])
+}
+
+/// The same messages in plain wasmtime.
+struct Peers(Vec<Messages>);
+
+impl Peers {
+    fn new(instances: &[Instances], heap_wasm_pages: u64) -> Result<Self, BenchError> {
+        let peers = instances
+            .iter()
+            .map(|instances| Messages::new(*instances, heap_wasm_pages));
+        peers.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn microseconds(&mut self, method: &str, messages: u64) -> Result<Vec<f64>, BenchError> {
+        let peers = self.0.iter_mut();
+        peers.map(|peer| peer.microseconds(method, messages.max(1))).collect()
+    }
 }
 
 /// `engine.host_call_ns`: one `ic0.msg_caller_size` in a loop of a million.
@@ -44,17 +84,23 @@ fn host_calls(effort: &Effort, id: &'static str, method: &str) -> Result<Vec<Fig
 }
 
 /// `engine.write5_random_pages_us`: an update that reads its argument, writes 8 bytes into each of 5 random pages of a
-/// 256 MiB heap and replies 32 bytes, less the no-op of the same canister. The heap is written once before.
+/// 256 MiB heap and replies 32 bytes, less the no-op of the same canister. The heap is written once before. Beside it the
+/// same of plain wasmtime with an instance out of a pool for each message, whose heap is empty every time.
 pub fn write_five_pages(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let mut canister = Canister::new(if effort.is_smoke() { 256 } else { HEAP_WASM_PAGES })?;
+    let heap_wasm_pages = if effort.is_smoke() { 256 } else { HEAP_WASM_PAGES };
+    let mut canister = Canister::new(heap_wasm_pages)?;
+    let mut pooled = Messages::new(Instances::Pooled, heap_wasm_pages)?;
     canister.update("fill")?;
     let messages = effort.scale(4_000);
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
-        Ok(canister.microseconds("write5", messages) - noop)
+        let ours = canister.microseconds("write5", messages) - noop;
+        let noop = pooled.microseconds("noop", messages)?;
+        Ok((ours, pooled.microseconds("write5", messages)? - noop))
     })?;
-    let root = canister.root();
-    Ok(vec![Figure::of("engine.write5_random_pages_us", "us", samples, root)])
+    let (ours, theirs) = samples.into_iter().unzip();
+    let figure = Figure::of("engine.write5_random_pages_us", "us", ours, canister.root());
+    Ok(vec![figure.against("wasmtime_pooled", theirs)])
 }
 
 /// `engine.trap_rollback_page_us`: what each of 64 written heap pages adds to a message that ends in `ic0.trap`;

@@ -39,7 +39,7 @@ fn repeated(name: &str, body: &str) -> String {
 }
 
 /// The canister of these measurements. Its argument is a random number that pages are chosen with.
-fn module(heap_wasm_pages: u64) -> String {
+pub(crate) fn module(heap_wasm_pages: u64) -> String {
     let host_calls = repeated("host_calls", "(drop (call $caller_size))");
     let host_copies = repeated(
         "host_copies",
@@ -56,7 +56,7 @@ fn module(heap_wasm_pages: u64) -> String {
     (import "ic0" "trap" (func $trap (param i32 i32)))
     (import "ic0" "stable64_grow" (func $stable_grow (param i64) (result i64)))
     (import "ic0" "stable64_write" (func $stable_write (param i64 i64 i64)))
-    (memory {heap_wasm_pages})
+    (memory (export "memory") {heap_wasm_pages})
     (func $next (param $seed i64) (result i64)
         (i64.add (i64.mul (local.get $seed) (i64.const 6364136223846793005)) (i64.const 1442695040888963407)))
     (func $seed (result i64)

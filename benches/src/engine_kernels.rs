@@ -2,6 +2,7 @@
 
 use crate::BenchError;
 use crate::engine_canister::view;
+use crate::engine_peers::pooling;
 use crate::measure::{Effort, Figure, seconds};
 use replicore_engine::{
     Call, CallContextView, CanisterModule, Engine, EngineConfig, EntryPoint, Execute, ExecutionOutcome, ExecutionState,
@@ -11,7 +12,7 @@ use replicore_types::{CallContextId, NumInstructions, Payload, PrincipalId, Subn
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::PathBuf;
-use wasmtime::{Config, Instance, Module, Store, TypedFunc};
+use wasmtime::{Config, Instance, InstancePre, Linker, Module, Store, TypedFunc};
 
 const KERNELS: &str = include_str!("kernels.wat");
 /// Their names.
@@ -37,15 +38,16 @@ const LIMITS: InstructionLimits = InstructionLimits {
 /// `engine.kernels_ratio`, `engine.kernel_worst_ratio`, `engine.kernel_f64_ratio`: time of the kernels as queries of a
 /// canister in the optimised tier, over plain wasmtime with the same options and no instrumentation: geometric mean,
 /// the worst, and the one over doubles. Beside the mean stands that of wasmtime which bounds execution by its own means,
-/// fuel and epochs. Each kernel runs on all of them in turn.
+/// fuel and epochs, and of one that takes an instance out of a pool for every run. Each kernel runs on all of them in turn.
 pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut plain = Plain::new()?;
     let (mut fuel, mut epochs) = (Plain::bounded(Bound::Fuel)?, Plain::bounded(Bound::Epochs)?);
+    let mut pooled = Plain::bounded(Bound::Pooled)?;
     let mut canister = Canister::new(engine(Tiers::Optimised, None)?)?;
     let names: &[&str] = if effort.is_smoke() { &NAMES[2..5] } else { &NAMES };
     let mut fingerprint = Sha256::new();
     for name in names {
-        for wasmtime in [&mut plain, &mut fuel, &mut epochs] {
+        for wasmtime in [&mut plain, &mut fuel, &mut epochs, &mut pooled] {
             wasmtime.run(name)?;
         }
         fingerprint.update(canister.query(name)?.to_le_bytes());
@@ -56,11 +58,12 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         names
             .iter()
             .map(|name| {
-                let mut least = [f64::INFINITY; 4];
+                let mut least = [f64::INFINITY; 5];
                 for _ in 0..turns {
                     let (elapsed, result) = seconds(|| canister.query(name));
                     result?;
-                    let turn = [plain.run(name)?, elapsed, fuel.run(name)?, epochs.run(name)?];
+                    let bounded = [fuel.run(name)?, epochs.run(name)?, pooled.run(name)?];
+                    let turn = [plain.run(name)?, elapsed, bounded[0], bounded[1], bounded[2]];
                     least
                         .iter_mut()
                         .zip(turn)
@@ -69,7 +72,7 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
                 let [expected, measured @ ..] = least;
                 Ok(measured.map(|measured| measured / expected))
             })
-            .collect::<Result<Vec<[f64; 3]>, BenchError>>()
+            .collect::<Result<Vec<[f64; 4]>, BenchError>>()
     })?;
     let root = hex::encode(fingerprint.finalize());
     let of = |kernel: usize| runs.iter().map(|run| run[kernel][0]).collect::<Vec<f64>>();
@@ -83,14 +86,15 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         }
     });
     let floats = names.iter().position(|name| *name == FLOATS).unwrap_or(0);
-    let mean = |run: &Vec<[f64; 3]>, design: usize| {
+    let mean = |run: &Vec<[f64; 4]>, design: usize| {
         let logarithms: f64 = run.iter().map(|ratios| ratios[design].ln()).sum();
         (logarithms / run.len() as f64).exp()
     };
     let means = |design: usize| runs.iter().map(|run| mean(run, design)).collect::<Vec<f64>>();
     let mut all = Figure::of("engine.kernels_ratio", "x", means(0), root.clone())
         .against("wasmtime with fuel", means(1))
-        .against("wasmtime with epochs", means(2));
+        .against("wasmtime with epochs", means(2))
+        .against("wasmtime with a pool", means(3));
     for (kernel, name) in names.iter().enumerate() {
         all = all.against(name, of(kernel));
     }
@@ -226,7 +230,8 @@ impl Canister {
     }
 }
 
-/// How wasmtime itself keeps a module from running for ever.
+/// What plain wasmtime is asked for, beyond running a module: how it keeps one from running for ever, where instances come
+/// from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Not at all.
@@ -235,12 +240,16 @@ pub enum Bound {
     Fuel,
     /// By looking at a clock that another thread would move on.
     Epochs,
+    /// Not at all, but every run has an instance of its own out of a pool.
+    Pooled,
 }
 
 /// The kernels in plain wasmtime: what a Wasm engine does that neither counts nor tracks.
 pub struct Plain {
     store: Store<()>,
     instance: Instance,
+    /// Makes an instance for every run, where that is asked for.
+    each: Option<InstancePre<()>>,
 }
 
 impl Plain {
@@ -258,19 +267,27 @@ impl Plain {
     /// As [`Plain::new`].
     pub fn bounded(bound: Bound) -> Result<Self, BenchError> {
         let wasm = wat::parse_str(KERNELS).map_err(BenchError::new)?;
-        let mut config = Config::new();
+        let mut config = match bound {
+            Bound::Pooled => pooling(),
+            Bound::None | Bound::Fuel | Bound::Epochs => Config::new(),
+        };
         config.consume_fuel(bound == Bound::Fuel);
         config.epoch_interruption(bound == Bound::Epochs);
         let engine = wasmtime::Engine::new(&config).map_err(BenchError::new)?;
         let module = Module::new(&engine, &wasm).map_err(BenchError::new)?;
         let mut store = Store::new(&engine, ());
         match bound {
-            Bound::None => {}
+            Bound::None | Bound::Pooled => {}
             Bound::Fuel => store.set_fuel(u64::MAX).map_err(BenchError::new)?,
             Bound::Epochs => store.set_epoch_deadline(1),
         }
         let instance = Instance::new(&mut store, &module, &[]).map_err(BenchError::new)?;
-        Ok(Self { store, instance })
+        let each = (bound == Bound::Pooled).then(|| Linker::new(&engine).instantiate_pre(&module));
+        Ok(Self {
+            store,
+            instance,
+            each: each.transpose().map_err(BenchError::new)?,
+        })
     }
 
     /// Seconds that a kernel takes.
@@ -279,11 +296,18 @@ impl Plain {
     /// What wasmtime says.
     pub fn run(&mut self, kernel: &str) -> Result<f64, BenchError> {
         let name = format!("canister_query {kernel}");
-        let function: TypedFunc<(), ()> = self
-            .instance
-            .get_typed_func(&mut self.store, &name)
-            .map_err(BenchError::new)?;
-        let (elapsed, result) = seconds(|| function.call(&mut self.store, ()));
+        let call = |store: &mut Store<()>, instance: &Instance| {
+            let function: TypedFunc<(), ()> = instance.get_typed_func(&mut *store, &name)?;
+            function.call(store, ())
+        };
+        let (elapsed, result) = seconds(|| match &self.each {
+            None => call(&mut self.store, &self.instance),
+            Some(each) => {
+                let mut store = Store::new(self.store.engine(), ());
+                let instance = each.instantiate(&mut store)?;
+                call(&mut store, &instance)
+            }
+        });
         result.map_err(BenchError::new)?;
         Ok(elapsed)
     }

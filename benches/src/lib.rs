@@ -13,6 +13,7 @@ pub mod embedded;
 mod engine;
 pub mod engine_canister;
 pub mod engine_kernels;
+mod engine_peers;
 mod ledger;
 mod machine;
 mod measure;
