@@ -240,6 +240,20 @@ impl Agent {
         })
     }
 
+    /// Agents of the same user on connections of their own, to do many things at once. None where things happen one
+    /// after the other anyway: the replica is in the same process, or canisters were given in an order.
+    pub fn companions(&self, count: usize) -> Vec<Self> {
+        let Route::Http(http) = &self.route else {
+            return Vec::new();
+        };
+        if self.has_ready() {
+            return Vec::new();
+        }
+        let (address, identity) = (http.connection.address(), &self.identity);
+        let companion = |_| Self::new(address, identity.clone(), Arc::clone(&http.verifier));
+        (0..count).map(companion).collect()
+    }
+
     /// Whether the replica is in the same process: its time goes on with its rounds alone.
     pub fn is_embedded(&self) -> bool {
         matches!(self.route, Route::Embedded(_))

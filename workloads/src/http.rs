@@ -33,6 +33,11 @@ impl Connection {
         }
     }
 
+    /// Where it leads.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Sends a request and waits for its answer.
     ///
     /// # Errors

@@ -2,8 +2,12 @@
 //!
 //! Stands for front ends hosted on canisters. Chunks of 1.9 MB for what is large, answers that hold the first part and a
 //! callback for the rest, and the certification of bodies are those of DFINITY's asset canister and the HTTP gateway protocol
-//! (version 1). Sizes between 1 KiB and 64 KiB and the Zipf law over them are near what is published of web pages; that one
-//! request in fifty is an upload and one a part of the film are guesses. The film has 8 KiB for every item, 2.5 MB at least.
+//! (version 1). Sizes lie between 1 KiB and 64 KiB: the median page of October 2024 is made of 18 KB of HTML, of 24 scripts
+//! with 613 KB (26 KB each) and of 18 images with 1,054 KB (59 KB each), by the HTTP Archive's Web Almanac 2024, chapter "Page
+//! Weight". Which of them is fetched follows Zipf's law with exponent 1, somewhat steeper than the 0.64 to 0.83 that proxies
+//! see (Breslau et al., "Web Caching and Zipf-like Distributions", 1999), since a site's home page is not shared with others.
+//! That one request in fifty is an upload and one a part of the film are guesses. The film has 8 KiB for every item, 2.5 MB at
+//! least.
 
 use crate::agent::Agent;
 use crate::canisters;

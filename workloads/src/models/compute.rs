@@ -2,8 +2,9 @@
 //!
 //! Stands for what canisters compute between reading and writing: proofs of work and Merkle trees (500 hashes are a branch of
 //! a large tree, or a small proof), QR codes as wallets and tickets show them (the text is a payment request of some sixty
-//! characters, error correction M), thumbnails of uploads (halved), and drawings. Every result is computed by the client as well, to the
-//! last bit. Machine learning is a model of its own.
+//! characters, error correction M, which ISO/IEC 18004 gives for 15 % of damage), thumbnails of uploads (halved), and drawings
+//! (the set of Mandelbrot, as programs for benchmarks have it). How often each is asked for is a guess: evenly. Every result
+//! is computed by the client as well, to the last bit. Machine learning is a model of its own.
 
 use crate::agent::Agent;
 use crate::canisters;

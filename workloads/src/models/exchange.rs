@@ -1,7 +1,11 @@
 //! An exchange: seven limit orders around a drifting price to two swaps with the pool and one look at the spread.
 //!
-//! Stands for an order-book exchange with a pool beside it. Most orders of real books are placed near the spread, hence the
-//! narrow band of prices.
+//! Stands for an order-book exchange with a pool beside it. Where orders are placed: around the best price, fewer the farther
+//! away (Bouchaud, Mézard and Potters, "Statistical properties of stock order books", 2002; Cont, Stoikov and Talreja, "A
+//! stochastic model for order book dynamics", 2010); hence the narrow band of prices, evenly chosen in it, so that about half
+//! of the orders meet another. The pool keeps the product of its two amounts (Adams, Zinsmeister and Robinson, "Uniswap v2
+//! Core", 2020), fee of 0.3 % included. Real books see most orders cancelled: the model has no cancellations, because they would take
+//! from the book what the check counts. The shares of orders, swaps and looks are guesses.
 
 use crate::agent::Agent;
 use crate::canisters;

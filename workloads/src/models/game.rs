@@ -1,6 +1,9 @@
 //! A game: a world that moves with every heartbeat, one steering to four looks.
 //!
-//! Stands for worlds that live without their players. A thousand entities of 32 bytes move at every heartbeat.
+//! Stands for worlds that live without their players. They move in ticks: twenty a second in Minecraft, 64 or 128 in shooters;
+//! here with every heartbeat, which comes with each round, hence as fast as the replica makes them under load. A thousand
+//! entities of 32 bytes move at every one: servers of the kind of Minecraft hold some thousands in the parts of the world that
+//! are loaded. That players look four times as often as they steer is a guess.
 
 use crate::agent::Agent;
 use crate::canisters;
