@@ -104,14 +104,33 @@ impl<'a> Bench<'a> {
     }
 
     /// One run, which leaves its state directory behind.
-    pub fn run_in(&self, state_dir: &Path, variant: &Variant) -> Result<Run, BenchError> {
-        let mut served = self.serve(state_dir, variant)?;
-        let slice = self.slice();
-        let run = served.drive(slice / 3).and_then(|_warm_up| {
+    fn run_in(&self, state_dir: &Path, variant: &Variant) -> Result<Run, BenchError> {
+        self.serve_for(state_dir, variant, |served| {
+            let warm_up = served.drive(self.slice() / 3)?;
             served.replica.finish_compiling();
-            served.measure(slice)
-        });
-        let run = run.and_then(|(run, is_exact)| {
+            let (run, is_exact) = served.measure(self.slice())?;
+            Ok((run, warm_up.is_exact() && is_exact))
+        })
+    }
+
+    /// A moment of load, whatever code there is for it.
+    pub fn touch(&self, state_dir: &Path, variant: &Variant) -> Result<(), BenchError> {
+        self.serve_for(state_dir, variant, |served| {
+            let report = served.drive(self.slice())?;
+            Ok(((), report.is_exact()))
+        })
+    }
+
+    /// Does something with a replica that serves the application, and has the application checked. `work` says whether the
+    /// fate of every operation is known.
+    fn serve_for<T>(
+        &self,
+        state_dir: &Path,
+        variant: &Variant,
+        work: impl FnOnce(&Served) -> Result<(T, bool), BenchError>,
+    ) -> Result<T, BenchError> {
+        let mut served = self.serve(state_dir, variant)?;
+        let run = work(&served).and_then(|(run, is_exact)| {
             let checked = served.deployed.check(&mut served.agent, is_exact);
             checked.map(|()| run).map_err(BenchError::new)
         });
