@@ -19,8 +19,12 @@ use std::sync::Arc;
 pub const CANISTER_INDICES: (u64, u64) = (0, (1 << 26) - 1);
 
 /// A replicated state and the engine that executes batches on it: what an embedder drives with its own ordering.
+///
+/// A batch changes the state in place wherever nobody else holds it; a clone of the state, as readers keep one, costs the
+/// next batch a copy of every node that it touches.
 pub struct StateMachine {
-    state: ReplicatedState,
+    /// Out while a batch is executed, and for good where that panicked.
+    state: Option<ReplicatedState>,
     engine: Arc<Engine>,
     cores: SchedulerCores,
 }
@@ -30,14 +34,18 @@ impl StateMachine {
     pub fn new(mut state: ReplicatedState, engine: Arc<Engine>, cores: SchedulerCores) -> Self {
         // Names are not persisted. Without them queries would find no warm instance until a canister's next update.
         state.name_versions(|execution| engine.name_version(execution));
-        Self { state, engine, cores }
+        Self {
+            state: Some(state),
+            engine,
+            cores,
+        }
     }
 
     /// The same machine, whose rounds make all of the certified tree anew instead of what changed: what there is to measure
     /// the incremental tree against. The roots are the same.
     #[must_use]
     pub fn rebuilding_the_tree(mut self) -> Self {
-        self.state.certified.rebuild_always();
+        self.state_mut().certified.rebuild_always();
         self
     }
 
@@ -57,8 +65,15 @@ impl StateMachine {
     }
 
     /// The state after the last batch.
+    ///
+    /// # Panics
+    /// A batch panicked before: half of it may have been done, so no state is left.
     pub fn state(&self) -> &ReplicatedState {
-        &self.state
+        self.state.as_ref().expect(STATE_IS_THERE)
+    }
+
+    fn state_mut(&mut self) -> &mut ReplicatedState {
+        self.state.as_mut().expect(STATE_IS_THERE)
     }
 
     /// The engine.
@@ -72,19 +87,22 @@ impl StateMachine {
     }
 
     /// Executes one batch. Its height must be one more than the state's, its time later.
+    ///
+    /// # Panics
+    /// A batch panicked before, see [`StateMachine::state`].
     pub fn execute_batch(&mut self, batch: Batch) -> RoundStats {
         self.execute_batch_traced(batch, None)
     }
 
     /// Executes one batch, with spans around the messages that are sampled. They change no result.
     pub(crate) fn execute_batch_traced(&mut self, batch: Batch, spans: Option<&Spans>) -> RoundStats {
-        let state = self.state.clone();
+        let state = self.state.take().expect(STATE_IS_THERE);
         let engine = TracedExecution {
             engine: &*self.engine,
             spans,
         };
         let (state, statistics) = execute_round(state, batch, &engine, self.cores);
-        self.state = state;
+        self.state = Some(state);
         statistics
     }
 
@@ -94,7 +112,7 @@ impl StateMachine {
             let Ok(id) = PrincipalId::try_from_slice(&memory.key) else {
                 continue;
             };
-            self.state
+            self.state_mut()
                 .rebase(&CanisterId(id), memory.position, &memory.snapshot, &memory.stored);
         }
     }
@@ -104,7 +122,7 @@ impl StateMachine {
     /// # Errors
     /// The rejection that its sender gets.
     pub fn inspect(&self, message: &Ingress) -> Result<(), UserError> {
-        replicore_scheduler::inspect::should_accept(&self.state, &*self.engine, message)
+        replicore_scheduler::inspect::should_accept(self.state(), &*self.engine, message)
     }
 
     /// A query on the current state, without a data certificate.
@@ -121,7 +139,7 @@ impl StateMachine {
         method: String,
         argument: Payload,
     ) -> QueryResponse {
-        let snapshot = CertifiedSnapshot::certify(self.state.clone(), key);
+        let snapshot = CertifiedSnapshot::certify(self.state().clone(), key);
         let certificate = DataCertificate(Arc::new(snapshot));
         self.evaluate((source, receiver, method, argument), Some(certificate))
     }
@@ -138,6 +156,9 @@ impl StateMachine {
             argument,
             caller_info: None,
         };
-        crate::queries::evaluate(&self.state, &self.engine, call, certificate)
+        crate::queries::evaluate(self.state(), &self.engine, call, certificate)
     }
 }
+
+/// Why the state is there: only a batch that panics keeps it.
+const STATE_IS_THERE: &str = "no batch panicked on this machine";

@@ -14,10 +14,16 @@ impl<E: Execute> Round<'_, E> {
     /// Inducts the messages. Those for one canister keep their order, also with calls of the management canister for
     /// which it pays.
     pub fn induct(&mut self, messages: Vec<Ingress>) {
-        let messages: Vec<Ingress> = messages.into_iter().filter(|message| self.take_up(message)).collect();
+        let arrivals = self.look_up(messages);
+        self.statuses.reserve(arrivals.len());
         let mut seats: Vec<InductionSeat> = Vec::new();
         let mut seat_of: BTreeMap<CanisterId, usize> = BTreeMap::new();
-        for message in messages {
+        for arrival in arrivals {
+            if !self.take_up(&arrival) {
+                self.stats.ingress_dropped += 1;
+                continue;
+            }
+            let message = arrival.message;
             if self.state.is_subnet(&message.receiver.0) {
                 // It may be charged to a canister with messages before it.
                 self.induct_seated(std::mem::take(&mut seats));
@@ -34,31 +40,48 @@ impl<E: Execute> Round<'_, E> {
         self.induct_seated(seats);
     }
 
+    /// Looks the messages up in the history. Among hundreds of thousands of statuses each is a walk through memory that
+    /// no cache holds, hence side by side.
+    fn look_up(&self, messages: Vec<Ingress>) -> Vec<Arrival> {
+        let history = &self.state.ingress_history;
+        let is_parallel = self.cores.are_worth_it(messages.len());
+        self.cores.map(is_parallel, messages, |message| Arrival {
+            is_known: history.get(&message.message_id).is_some(),
+            message: Arc::new(message),
+        })
+    }
+
     /// Gives a message its first status; false where it is not taken up: a duplicate, an expired one, or one for which
     /// the history has no room.
-    fn take_up(&mut self, message: &Ingress) -> bool {
-        let id = message.message_id;
-        let is_known = self.statuses.contains(&id) || self.state.ingress_history.get(&id).is_some();
+    fn take_up(&mut self, arrival: &Arrival) -> bool {
+        let message = &arrival.message;
+        let is_known = arrival.is_known || self.statuses.contains(&message.message_id);
         let is_full = self.state.ingress_history.is_full(self.statuses.len());
         if is_known || is_full || message.expiry < self.context.time {
-            self.stats.ingress_dropped += 1;
             return false;
         }
-        self.note_induction(message, IngressState::Received);
+        let status = self.induction_status(message, IngressState::Received);
+        self.statuses.insert(message.message_id, status);
         true
     }
 
-    fn note_induction(&mut self, message: &Ingress, state: IngressState) {
-        let status = IngressStatus {
+    fn induction_status(&self, message: &Ingress, state: IngressState) -> IngressStatus {
+        IngressStatus {
             receiver: message.receiver,
             source: message.source,
             time: self.context.time,
             state,
-        };
-        self.statuses.insert(message.message_id, status);
+        }
     }
 
-    fn induct_for_subnet(&mut self, message: Ingress) {
+    /// Refuses a message that was taken up.
+    fn refuse(&mut self, message: &Ingress, error: UserError) {
+        self.stats.ingress_refused += 1;
+        let status = self.induction_status(message, IngressState::Failed(error));
+        self.set_status(message.message_id, status);
+    }
+
+    fn induct_for_subnet(&mut self, message: Arc<Ingress>) {
         let payer = management::ingress_payer(&message.method_name, &message.method_payload);
         let charged = payer.and_then(|payer| {
             let Some(id) = payer else { return Ok(()) };
@@ -72,13 +95,9 @@ impl<E: Execute> Round<'_, E> {
         match charged {
             Ok(()) => {
                 self.stats.ingress_inducted += 1;
-                let message = SubnetMessage::Ingress(Arc::new(message));
-                self.state.subnet.inbox.push_back(message);
+                self.state.subnet.inbox.push_back(SubnetMessage::Ingress(message));
             }
-            Err(error) => {
-                self.stats.ingress_refused += 1;
-                self.note_induction(&message, IngressState::Failed(error));
-            }
+            Err(error) => self.refuse(&message, error),
         }
     }
 
@@ -95,9 +114,8 @@ impl<E: Execute> Round<'_, E> {
         for seat in seats {
             let id = seat.receiver;
             self.stats.ingress_inducted += seat.inducted;
-            self.stats.ingress_refused += seat.refused.len() as u64;
             for (message, error) in seat.refused {
-                self.note_induction(&message, IngressState::Failed(error));
+                self.refuse(&message, error);
             }
             if let Some(canister) = seat.canister {
                 self.put_canister(id, canister);
@@ -109,14 +127,21 @@ impl<E: Execute> Round<'_, E> {
     }
 }
 
+/// A message of the batch.
+struct Arrival {
+    message: Arc<Ingress>,
+    /// True where the history knows it: a duplicate.
+    is_known: bool,
+}
+
 /// A canister on its way through induction, with its messages of the batch.
 struct InductionSeat {
     receiver: CanisterId,
     /// `None` where it does not exist.
     canister: Option<Arc<CanisterState>>,
-    messages: Vec<Ingress>,
+    messages: Vec<Arc<Ingress>>,
     inducted: u64,
-    refused: Vec<(Ingress, UserError)>,
+    refused: Vec<(Arc<Ingress>, UserError)>,
 }
 
 impl InductionSeat {
@@ -141,7 +166,7 @@ impl InductionSeat {
             match (accepted, &mut canister) {
                 (Ok(()), Some(canister)) => {
                     self.inducted += 1;
-                    canister.system.queues.push_ingress(Arc::new(message));
+                    canister.system.queues.push_ingress(message);
                 }
                 (Err(error), _) => self.refused.push((message, error)),
                 (Ok(()), None) => {}

@@ -1,4 +1,3 @@
-//! One round: the phases in order.
 //!
 //! ```text
 //! expire -> take over streams -> induct -> install under way -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
@@ -30,17 +29,21 @@ pub fn execute_round<E: Execute>(
     engine: &E,
     cores: SchedulerCores,
 ) -> (ReplicatedState, RoundStats) {
-    let mut round = Round::begin(state, &batch, engine, cores);
-    round.expire();
-    round.answer_waiting(batch.randomness, batch.consensus_responses);
-    round.deliver_outbound();
-    round.induct_streams(batch.stream_slices);
-    round.induct(batch.messages);
-    round.resume_install();
-    round.execute();
-    round.stop_canisters();
-    round.charge();
-    round.end()
+    // A large round runs among the threads that it shares its work with, a small one where it is.
+    let size = batch.messages.len() + state.activity.runnable().count();
+    cores.inside(cores.are_worth_it(size), || {
+        let mut round = Round::begin(state, &batch, engine, cores);
+        round.expire();
+        round.answer_waiting(batch.randomness, batch.consensus_responses);
+        round.deliver_outbound();
+        round.induct_streams(batch.stream_slices);
+        round.induct(batch.messages);
+        round.resume_install();
+        round.execute();
+        round.stop_canisters();
+        round.charge();
+        round.end()
+    })
 }
 
 /// A round under way.
@@ -290,9 +293,12 @@ impl<'a, E: Execute> Round<'a, E> {
 
     /// Records a status; the time of induction stays.
     pub fn set_status(&mut self, id: MessageId, mut status: IngressStatus) {
-        if let Some(time) = self.statuses.time(&id) {
-            status.time = time;
-        } else if let Some(known) = self.state.ingress_history.get(&id) {
+        if let Some(known) = self.statuses.get_mut(&id) {
+            status.time = known.time;
+            *known = status;
+            return;
+        }
+        if let Some(known) = self.state.ingress_history.get(&id) {
             status.time = known.time;
         }
         self.statuses.insert(id, status);
@@ -315,7 +321,7 @@ impl<'a, E: Execute> Round<'a, E> {
     /// Statuses into the history, priorities, index and the certified tree.
     fn end(mut self) -> (ReplicatedState, RoundStats) {
         let now = self.context.time;
-        let statuses = std::mem::take(&mut self.statuses).into_sorted();
+        let statuses = std::mem::take(&mut self.statuses).into_sorted(self.cores);
         let finished = statuses.iter().filter(|(_, status)| status.state.is_terminal());
         self.stats.finished.extend(finished.map(|(id, _)| *id));
         // Two large structures that know nothing of each other.

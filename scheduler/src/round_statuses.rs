@@ -1,6 +1,7 @@
 //! The ingress statuses that a round gives, until they enter the history.
 
-use replicore_types::{IngressStatus, MessageId, Time};
+use crate::workers::SchedulerCores;
+use replicore_types::{IngressStatus, MessageId};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -8,33 +9,47 @@ use std::sync::Arc;
 /// New statuses by request id. Looked up for every message, hence hashed; read out in the order of ids, so that nothing
 /// depends on the hash.
 #[derive(Debug, Default)]
-pub(crate) struct RoundStatuses(HashMap<MessageId, IngressStatus, BuildHasherDefault<IdHasher>>);
+pub(crate) struct RoundStatuses {
+    statuses: Vec<(MessageId, IngressStatus)>,
+    /// Where a request's status stands: small beside the statuses, which never move.
+    places: HashMap<MessageId, u32, BuildHasherDefault<IdHasher>>,
+}
 
 impl RoundStatuses {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, additional: usize) {
+        self.statuses.reserve(additional);
+        self.places.reserve(additional);
+    }
+
     /// True where the round has given the request a status.
     pub fn contains(&self, id: &MessageId) -> bool {
-        self.0.contains_key(id)
+        self.places.contains_key(id)
     }
 
-    /// When the request was taken up, where this round has given it a status.
-    pub fn time(&self, id: &MessageId) -> Option<Time> {
-        self.0.get(id).map(|status| status.time)
+    /// The status that this round has given the request, to be replaced.
+    pub fn get_mut(&mut self, id: &MessageId) -> Option<&mut IngressStatus> {
+        let place = *self.places.get(id)? as usize;
+        self.statuses.get_mut(place).map(|(_, status)| status)
     }
 
-    /// Gives a request its status, in place of the one before.
+    /// Gives a request a status that has none from this round.
     pub fn insert(&mut self, id: MessageId, status: IngressStatus) {
-        self.0.insert(id, status);
+        // The history bounds them to far fewer than 2^32.
+        self.places.insert(id, self.statuses.len() as u32);
+        self.statuses.push((id, status));
     }
 
     /// Requests with a status.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.statuses.len()
     }
 
     /// All of them, in the order of the ids.
-    pub fn into_sorted(self) -> Vec<(MessageId, Arc<IngressStatus>)> {
-        let mut statuses: Vec<_> = self.0.into_iter().map(|(id, status)| (id, Arc::new(status))).collect();
-        statuses.sort_unstable_by_key(|(id, _)| *id);
+    pub fn into_sorted(self, cores: SchedulerCores) -> Vec<(MessageId, Arc<IngressStatus>)> {
+        let is_parallel = cores.are_worth_it(self.len());
+        let mut statuses = cores.map(is_parallel, self.statuses, |(id, status)| (id, Arc::new(status)));
+        cores.sort_by_id(is_parallel, &mut statuses);
         statuses
     }
 }

@@ -110,7 +110,7 @@ impl<E: Execute> Runner<'_, E> {
     ) {
         let done_before = paused.as_ref().map_or(0, |paused| paused.instructions.0);
         let slices = paused.as_ref().map_or(0, |paused| paused.slices);
-        match self.slice(canister, &item, &start, paused.as_ref(), turn) {
+        match self.slice(canister, &item, &start, paused.as_ref()) {
             Slice::Paused(live) => {
                 let instructions = live.instructions;
                 turn.slice_used = true;
@@ -143,9 +143,7 @@ impl<E: Execute> Runner<'_, E> {
         item: &WorkItem,
         start: &StartingPoint,
         paused: Option<&PausedCall>,
-        turn: &Turn,
     ) -> Slice {
-        let _ = turn;
         let view = message::call_view(canister, item, start, self.context);
         let WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(response))) = item else {
             let call = message::call(canister, item, &view);

@@ -3,6 +3,7 @@
 use parking_lot::Mutex as Lock;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use replicore_types::MessageId;
 use std::collections::BTreeMap;
 use std::slice::IterMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,9 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// From this many small things on they are shared between cores: waking one costs some microseconds.
 const PARALLEL_ITEMS_MIN: usize = 64;
+
+/// Small things that one core takes at a time at least.
+const MAP_ITEMS_MIN: usize = 32;
 
 /// How often a core that has nothing to do looks whether the others have finished before it works ahead: some tens of
 /// microseconds. Copies and wasted work are not worth less. In tests it does at once.
@@ -74,6 +78,36 @@ impl SchedulerCores {
         match is_parallel {
             true => self.for_each(items, work),
             false => items.iter_mut().for_each(work),
+        }
+    }
+
+    /// What `work` makes of every item, in their order.
+    pub(crate) fn map<T: Send, U: Send>(
+        self,
+        is_parallel: bool,
+        items: Vec<T>,
+        work: impl Fn(T) -> U + Sync + Send,
+    ) -> Vec<U> {
+        match self.pool(if is_parallel { items.len() } else { 1 }) {
+            Some(pool) => pool.install(|| items.into_par_iter().with_min_len(MAP_ITEMS_MIN).map(work).collect()),
+            None => items.into_iter().map(work).collect(),
+        }
+    }
+
+    /// Sorts things of which no two have the same id.
+    pub(crate) fn sort_by_id<T: Send>(self, is_parallel: bool, items: &mut [(MessageId, T)]) {
+        match self.pool(if is_parallel { items.len() } else { 1 }) {
+            Some(pool) => pool.install(|| items.par_sort_unstable_by_key(|(id, _)| *id)),
+            None => items.sort_unstable_by_key(|(id, _)| *id),
+        }
+    }
+
+    /// Runs `work` on a thread of the pool where `is_parallel`: what it shares with the others then wakes them, and does
+    /// not send the caller to sleep and wake it every time.
+    pub(crate) fn inside<T: Send>(self, is_parallel: bool, work: impl FnOnce() -> T + Send) -> T {
+        match self.pool(if is_parallel { 2 } else { 1 }) {
+            Some(pool) => pool.install(work),
+            None => work(),
         }
     }
 

@@ -7,35 +7,42 @@ pub type Digest = [u8; 32];
 
 /// Digest of the empty tree.
 pub fn empty_digest() -> Digest {
-    domain(b"\x11ic-hashtree-empty").finalize().into()
+    digest_of([b"\x11ic-hashtree-empty"])
 }
 
 /// Digest of two trees side by side.
 pub fn fork_digest(left: &Digest, right: &Digest) -> Digest {
-    // One buffer and one call: 81 bytes are two compressions, and nothing is buffered in between.
-    let mut bytes = [0; FORK_DOMAIN.len() + 64];
-    bytes[..FORK_DOMAIN.len()].copy_from_slice(FORK_DOMAIN);
-    bytes[FORK_DOMAIN.len()..FORK_DOMAIN.len() + 32].copy_from_slice(left);
-    bytes[FORK_DOMAIN.len() + 32..].copy_from_slice(right);
-    Sha256::digest(bytes).into()
+    digest_of([b"\x10ic-hashtree-fork", left, right])
 }
 
 /// Digest of a tree below a label.
 pub fn labeled_digest(label: &[u8], content: &Digest) -> Digest {
-    domain(b"\x13ic-hashtree-labeled")
-        .chain_update(label)
-        .chain_update(content)
-        .finalize()
-        .into()
+    digest_of([b"\x13ic-hashtree-labeled", label, content])
 }
 
 /// Digest of a value.
 pub fn leaf_digest(value: &[u8]) -> Digest {
-    domain(b"\x10ic-hashtree-leaf").chain_update(value).finalize().into()
+    digest_of([b"\x10ic-hashtree-leaf", value])
 }
 
-const FORK_DOMAIN: &[u8; 17] = b"\x10ic-hashtree-fork";
-
-fn domain(separator: &[u8]) -> Sha256 {
-    Sha256::new_with_prefix(separator)
+/// Digest of the parts one after the other. What fits two blocks of the hash, as nearly everything does, is put together
+/// first: one call, and nothing is buffered in between.
+#[inline(always)]
+fn digest_of<const PARTS: usize>(parts: [&[u8]; PARTS]) -> Digest {
+    let mut bytes = [0; TWO_BLOCKS_BYTES];
+    let mut length = 0;
+    for part in parts {
+        let Some(place) = bytes.get_mut(length..length + part.len()) else {
+            let hasher = parts
+                .into_iter()
+                .fold(Sha256::new(), |hasher, part| hasher.chain_update(part));
+            return hasher.finalize().into();
+        };
+        place.copy_from_slice(part);
+        length += part.len();
+    }
+    Sha256::digest(&bytes[..length]).into()
 }
+
+/// Two blocks without the padding.
+const TWO_BLOCKS_BYTES: usize = 2 * 64 - 9;

@@ -16,7 +16,7 @@ use crate::certified_state::hash_tree::HashTree;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Longest label, in bytes: a request id.
+/// Longest label, in bytes: a request id. Whole words of eight.
 pub const LABEL_BYTES_MAX: usize = 32;
 /// Entries in one node. Larger nodes are hashed for nothing, smaller ones cost pointers.
 const BUCKET_ENTRIES_MAX: usize = 8;
@@ -54,17 +54,17 @@ impl Label {
 
     /// First bit in which two labels differ; [`EQUAL`] where they do not.
     fn first_difference(&self, other: &Self) -> u16 {
-        let pairs = self
-            .bytes
-            .iter()
-            .chain([&self.length])
-            .zip(other.bytes.iter().chain([&other.length]));
-        for (index, (left, right)) in pairs.enumerate() {
-            if left != right {
-                return index as u16 * 8 + (left ^ right).leading_zeros() as u16;
+        let (words, others) = (self.bytes.as_chunks::<8>().0, other.bytes.as_chunks::<8>().0);
+        for (index, (left, right)) in words.iter().zip(others).enumerate() {
+            let difference = u64::from_be_bytes(*left) ^ u64::from_be_bytes(*right);
+            if difference != 0 {
+                return index as u16 * 64 + difference.leading_zeros() as u16;
             }
         }
-        EQUAL
+        match self.length ^ other.length {
+            0 => EQUAL,
+            difference => LABEL_BYTES_MAX as u16 * 8 + difference.leading_zeros() as u16,
+        }
     }
 }
 
@@ -141,7 +141,10 @@ impl DigestMap {
             }
             same
         });
-        self.root = apply(self.root.take(), &entries, is_parallel);
+        self.root = match self.root.take() {
+            Some(mut root) => apply(&mut root, &entries, is_parallel).then_some(root),
+            None => build_new(&entries, is_parallel),
+        };
     }
 
     /// True where the label exists.
@@ -240,53 +243,87 @@ impl Node {
 
 type SortedChanges<'a> = &'a [(Label, Option<Entry>)];
 
-/// The tree after the changes, which are ascending and without duplicates.
-fn apply(child: Option<Child>, changes: SortedChanges<'_>, is_parallel: bool) -> Option<Child> {
+/// Applies changes, which are ascending and without duplicates: in place where nobody else holds a node. False where no
+/// label is left.
+fn apply(child: &mut Child, changes: SortedChanges<'_>, is_parallel: bool) -> bool {
     let ([first, ..], [.., last]) = (changes, changes) else {
-        return child;
+        return true;
     };
-    match child {
-        None => {
-            let entries: Vec<_> = changes.iter().filter_map(|(_, entry)| *entry).collect();
-            build(&entries, is_parallel)
+    let fork = match &mut child.node {
+        Node::Bucket(entries) => {
+            let merged = merge(entries, changes);
+            return put(child, build(&merged, is_parallel));
         }
-        Some(Child {
-            node: Node::Bucket(entries),
-            ..
-        }) => build(&merge(&entries, changes), is_parallel),
-        Some(Child {
-            node: Node::Fork(fork),
-            digest,
-        }) => {
-            // Among sorted labels the first or the last one leaves a common prefix earliest.
-            let leaves = fork
-                .prefix
-                .first_difference(&first.0)
-                .min(fork.prefix.first_difference(&last.0));
-            let bit = leaves.min(fork.bit);
-            let (zeros, ones) = changes.split_at(changes.partition_point(|(label, _)| !label.bit(bit)));
-            if leaves < fork.bit {
-                let inside = fork.prefix.bit(bit);
-                let child = Some(Child {
-                    node: Node::Fork(fork),
-                    digest,
-                });
-                let (left, right) = if inside { (None, child) } else { (child, None) };
-                return join(bit, apply(left, zeros, is_parallel), apply(right, ones, is_parallel));
-            }
-            let Fork { left, right, .. } = Arc::unwrap_or_clone(fork);
-            let (left, right) = (
-                || apply(Some(left), zeros, is_parallel),
-                || apply(Some(right), ones, is_parallel),
-            );
-            let (left, right) = if is_parallel && changes.len() >= PARALLEL_CHANGES_MIN {
-                rayon::join(left, right)
-            } else {
-                (left(), right())
-            };
-            join(bit, left, right)
-        }
+        Node::Fork(fork) => fork,
+    };
+    // Among sorted labels the first or the last one leaves a common prefix earliest.
+    let leaves = fork
+        .prefix
+        .first_difference(&first.0)
+        .min(fork.prefix.first_difference(&last.0));
+    if leaves < fork.bit {
+        return apply_beside(child, leaves, changes, is_parallel);
     }
+    let (zeros, ones) = split_changes(changes, fork.bit);
+    let Fork { left, right, count, .. } = Arc::make_mut(fork);
+    let (has_left, has_right) = if is_parallel && changes.len() >= PARALLEL_CHANGES_MIN {
+        rayon::join(|| apply(left, zeros, true), || apply(right, ones, true))
+    } else {
+        (apply(left, zeros, is_parallel), apply(right, ones, is_parallel))
+    };
+    let only = match (has_left, has_right) {
+        (true, true) => {
+            child.digest = fork_digest(&left.digest, &right.digest);
+            *count = left.node.count() + right.node.count();
+            if *count <= BUCKET_ENTRIES_MAX {
+                child.node = Node::Bucket(entries_of(left, right));
+            }
+            return true;
+        }
+        (true, false) => Some(left.clone()),
+        (false, true) => Some(right.clone()),
+        (false, false) => None,
+    };
+    put(child, only)
+}
+
+/// [`apply`] where some of the changed labels are not below the fork that `child` is: they differ from its labels in
+/// `bit`, before all of these differ among each other.
+fn apply_beside(child: &mut Child, bit: u16, changes: SortedChanges<'_>, is_parallel: bool) -> bool {
+    let (zeros, ones) = split_changes(changes, bit);
+    let is_right = child.node.any_label().bit(bit);
+    let (below, beside) = if is_right { (ones, zeros) } else { (zeros, ones) };
+    let beside = build_new(beside, is_parallel);
+    let below = apply(child, below, is_parallel).then(|| child.clone());
+    let (left, right) = if is_right { (beside, below) } else { (below, beside) };
+    put(child, join(bit, left, right))
+}
+
+/// Puts what there is in place of `child`; false where that is nothing.
+fn put(child: &mut Child, new: Option<Child>) -> bool {
+    let is_there = new.is_some();
+    if let Some(new) = new {
+        *child = new;
+    }
+    is_there
+}
+
+/// The tree of changes alone.
+fn build_new(changes: SortedChanges<'_>, is_parallel: bool) -> Option<Child> {
+    let entries: Vec<_> = changes.iter().filter_map(|(_, entry)| *entry).collect();
+    build(&entries, is_parallel)
+}
+
+/// Ascending changes to labels with a zero and with a one at `bit`, before which they agree.
+fn split_changes(changes: SortedChanges<'_>, bit: u16) -> (SortedChanges<'_>, SortedChanges<'_>) {
+    changes.split_at(changes.partition_point(|(label, _)| !label.bit(bit)))
+}
+
+fn entries_of(left: &Child, right: &Child) -> Arc<[Entry]> {
+    let mut entries = Vec::with_capacity(left.node.count() + right.node.count());
+    left.node.collect_into(&mut entries);
+    right.node.collect_into(&mut entries);
+    entries.into()
 }
 
 /// The tree over two parts whose labels first differ in `bit`.
@@ -298,10 +335,7 @@ fn join(bit: u16, left: Option<Child>, right: Option<Child>) -> Option<Child> {
     let digest = fork_digest(&left.digest, &right.digest);
     let count = left.node.count() + right.node.count();
     let node = if count <= BUCKET_ENTRIES_MAX {
-        let mut entries = Vec::with_capacity(count);
-        left.node.collect_into(&mut entries);
-        right.node.collect_into(&mut entries);
-        Node::Bucket(entries.into())
+        Node::Bucket(entries_of(&left, &right))
     } else {
         let prefix = right.node.any_label();
         Node::Fork(Arc::new(Fork {
