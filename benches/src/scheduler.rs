@@ -12,7 +12,7 @@ use replicore_types::{
     SubnetConfig, Time,
 };
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 const START: Time = Time(1_600_000_000_000_000_000);
 
@@ -81,30 +81,59 @@ pub fn small_rounds(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-/// `scheduler.noop_update_us`: one of 1,000 no-op updates of a round, one canister, one core.
+/// `scheduler.noop_update_us`: one of 1,000 no-op updates of a round, one canister, one core. Beside it the same while
+/// somebody holds the state before the round, as readers do: what the round changes is copied first.
 pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let mut subnet = Subnet::new(1, 1)?;
-    let samples = (0..effort.runs)
-        .map(|_| subnet.noop_round(1_000) * 1e6 / 1_000.0)
-        .collect();
+    let (mut subnet, mut held) = (Subnet::new(1, 1)?, Subnet::new(1, 1)?);
+    let per_message = |seconds: f64| seconds * 1e6 / 1_000.0;
+    let mut copying = Vec::new();
+    let samples = effort.samples(|| {
+        let before = held.machine.state().clone();
+        copying.push(per_message(held.noop_round(1_000)));
+        drop(before);
+        Ok(per_message(subnet.noop_round(1_000)))
+    })?;
     subnet.check_all_replied()?;
-    Ok(vec![Figure::of(
-        "scheduler.noop_update_us",
-        "us",
-        samples,
-        subnet.root(),
-    )])
+    subnet.check_same_root(&held)?;
+    let figure = Figure::of("scheduler.noop_update_us", "us", samples, subnet.root());
+    Ok(vec![figure.against("state_held", copying)])
 }
 
-/// `scheduler.two_core_speedup`: 5,000 no-op updates of 100 canisters, one core against two, interleaved.
+/// `scheduler.two_core_speedup`: 5,000 no-op updates of 100 canisters, one core against two, interleaved. Beside it
+/// `host`: what two such rounds of different subnets, on one core each and at the same time, come to against one alone.
+/// No scheduler gets more out of the machine.
 pub fn two_core_speedup(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let (mut one, mut two) = (Subnet::new(100, 1)?, Subnet::new(100, 2)?);
+    let subnet = |cores| Subnet::new(100, cores);
+    let (mut one, mut two, mut others) = (subnet(1)?, subnet(2)?, [subnet(1)?, subnet(1)?]);
     let messages = effort.scale(5_000);
-    let samples = (0..effort.runs)
-        .map(|_| one.noop_round(messages) / two.noop_round(messages))
-        .collect();
+    let mut host = Vec::new();
+    let samples = effort.samples(|| {
+        let alone = one.noop_round(messages);
+        host.push(2.0 * alone / side_by_side(&mut others, messages));
+        Ok(alone / two.noop_round(messages))
+    })?;
     one.check_same_root(&two)?;
-    Ok(vec![Figure::of("scheduler.two_core_speedup", "x", samples, one.root())])
+    for other in &others {
+        one.check_same_root(other)?;
+    }
+    let figure = Figure::of("scheduler.two_core_speedup", "x", samples, one.root());
+    Ok(vec![figure.against("host", host)])
+}
+
+/// Seconds until both have executed a round of no-op updates that they begin together.
+fn side_by_side(subnets: &mut [Subnet; 2], messages: u64) -> f64 {
+    let start = Barrier::new(subnets.len() + 1);
+    std::thread::scope(|scope| {
+        let threads = subnets.each_mut().map(|subnet| {
+            let (messages, start) = (subnet.noop_messages(messages), &start);
+            scope.spawn(move || {
+                start.wait();
+                subnet.round(messages);
+            })
+        });
+        start.wait();
+        seconds(|| threads.into_iter().for_each(|thread| drop(thread.join()))).0
+    })
 }
 
 /// `scheduler.call_roundtrip_us`: an update that calls another canister and replies in the callback, of 1,000 in a round.
@@ -332,11 +361,16 @@ impl Subnet {
 
     /// Seconds of one round of no-op updates, spread over the canisters.
     pub(crate) fn noop_round(&mut self, messages: u64) -> f64 {
-        let canisters = self.canisters.len() as u64;
-        let messages: Vec<_> = (0..messages)
-            .map(|number| self.message((number % canisters) as usize, "noop", &[]))
-            .collect();
+        let messages = self.noop_messages(messages);
         seconds(|| self.round(messages)).0
+    }
+
+    /// No-op updates, spread over the canisters.
+    fn noop_messages(&mut self, messages: u64) -> Vec<Ingress> {
+        let canisters = self.canisters.len() as u64;
+        (0..messages)
+            .map(|number| self.noop((number % canisters) as usize))
+            .collect()
     }
 
     /// A no-op update for one of the canisters.
