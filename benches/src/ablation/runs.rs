@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const USERS: u64 = 200;
+/// In a smoke test.
+const USERS_MIN: u64 = 24;
 /// Operations in flight: enough for a batch to hold many.
 const CONNECTIONS: usize = 64;
 const ITEMS: u64 = 1_000;
@@ -153,7 +155,10 @@ impl<'a> Bench<'a> {
     /// Starts a replica and deploys the application.
     fn serve(&self, state_dir: &Path, variant: &Variant) -> Result<Served, BenchError> {
         let replica = self.start(state_dir, variant)?;
-        let (users, address) = (replicas::users(USERS), replica.local_addr());
+        let (users, address) = (
+            replicas::users(self.effort.scale(USERS).max(USERS_MIN)),
+            replica.local_addr(),
+        );
         let scale = Scale {
             users: users.iter().map(Identity::principal).collect(),
             canisters: match self.model.name() {

@@ -1,7 +1,7 @@
 //! A profile for the Firefox profiler (profiler.firefox.com, or `samply load`): a thread per canister, a sample per path
 //! of calls, weighed by its instructions. Its clock is instructions, a nanosecond each.
 
-use super::{OUTSIDE, paths};
+use super::{OUTSIDE, paths, readable};
 use crate::BenchError;
 use fxprof_processed_profile::{
     CategoryHandle, CpuDelta, Frame, FrameFlags, FrameInfo, Profile as FirefoxProfile, ReferenceTimestamp,
@@ -59,7 +59,7 @@ impl Thread {
         let frames: Vec<_> = stack
             .iter()
             .map(|name| FrameInfo {
-                frame: Frame::Label(profile.intern_string(name)),
+                frame: Frame::Label(profile.intern_string(&readable(name))),
                 category_pair: CategoryHandle::OTHER.into(),
                 flags: FrameFlags::empty(),
             })

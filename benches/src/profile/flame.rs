@@ -1,6 +1,6 @@
 //! A profile as flame graph: a self-contained SVG to look at in a browser.
 
-use super::{OUTSIDE, paths};
+use super::{OUTSIDE, paths, readable};
 use crate::BenchError;
 use inferno::flamegraph::{Options, from_lines};
 use replicore_engine::profile::Profile;
@@ -31,7 +31,7 @@ fn folded(profile: &Profile) -> Vec<String> {
         }
         paths(entry, &mut |path, node| {
             if node.own_instructions > 0 {
-                let names: Vec<String> = path.iter().map(|name| name.replace(';', ":")).collect();
+                let names: Vec<String> = path.iter().map(|name| readable(name).replace(';', ":")).collect();
                 lines.push(format!("{start};{} {}", names.join(";"), node.own_instructions));
             }
         });

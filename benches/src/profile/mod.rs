@@ -17,6 +17,11 @@ use std::collections::BTreeMap;
 /// What is charged to no function of the canister.
 const OUTSIDE: &str = "[message]";
 
+/// The name of a function as its author wrote it: names of Rust's compiler are taken apart, others stay.
+fn readable(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
+}
+
 /// The profile of one canister alone, by the textual form of its id.
 pub fn only(profile: &Profile, canister: &str) -> Profile {
     let entries = profile.entries.iter().filter(|((id, _), _)| id.to_string() == canister);

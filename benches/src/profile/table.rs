@@ -1,6 +1,6 @@
 //! A profile as text.
 
-use super::functions;
+use super::{functions, readable};
 use replicore_engine::profile::{EntryProfile, Profile};
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -55,12 +55,13 @@ fn write_entry(text: &mut String, name: &str, entry: &EntryProfile) {
     for (function, totals) in functions.iter().take(FUNCTIONS_MAX) {
         let _infallible = writeln!(
             text,
-            "  {:>14.1} {:>5.1}% {:>14.1} {:>5.1}% {:>10.1}  {function}",
+            "  {:>14.1} {:>5.1}% {:>14.1} {:>5.1}% {:>10.1}  {}",
             per_message(totals.own),
             percent(totals.own),
             per_message(totals.inclusive),
             percent(totals.inclusive),
             per_message(totals.calls),
+            readable(function),
         );
     }
     if functions.len() > FUNCTIONS_MAX {

@@ -109,3 +109,13 @@ fn one_canister_alone() {
             .is_empty()
     );
 }
+
+#[test]
+fn names_are_as_their_authors_wrote_them() {
+    assert_eq!(
+        readable("_RNvNtCs2aIaKhnvFV0_6candid5types4name"),
+        "candid::types::name"
+    );
+    assert_eq!(readable("_ZN4core3fmt5write17h0123456789abcdefE"), "core::fmt::write");
+    assert_eq!(readable("canister_update go"), "canister_update go");
+}
