@@ -49,6 +49,7 @@ pub fn postgres_ratio(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let peer = Peer {
         names: ["postgres_rps", "postgres_trusted_rps"],
         service,
+        relaxed: None,
     };
     let (figure, transfers) = compare("ledger.postgres_ratio", effort, &peer, &accounts)?;
     drop(peer);
@@ -61,15 +62,21 @@ pub fn postgres_ratio(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     Ok(vec![figure])
 }
 
-/// `ledger.redis_always_ratio`: the same with Redis, whose append-only file is synced before every answer.
+/// `ledger.redis_always_ratio`: the same with Redis, whose append-only file is synced before every answer; beside it the rate
+/// where the file is synced once a second, so that a crash of the machine loses what was acknowledged since.
 pub fn redis_always_ratio(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let accounts = accounts(effort);
     let database = Arc::new(Redis::start()?);
     let opening = Arc::clone(&database);
     let service = Service::start(Arc::new(move || Ok(Box::new(opening.connect()?) as Box<dyn Store>)))?;
+    let switched = Arc::clone(&database);
     let peer = Peer {
         names: ["redis_always_rps", "redis_always_trusted_rps"],
         service,
+        relaxed: Some(Relaxed {
+            name: "redis_everysec_rps",
+            switch: Box::new(move |is_relaxed| switched.sync_every_second(is_relaxed)),
+        }),
     };
     let (figure, transfers) = compare("ledger.redis_always_ratio", effort, &peer, &accounts)?;
     drop(peer);
@@ -87,6 +94,15 @@ struct Peer {
     /// Of the rates with and without signatures.
     names: [&'static str; 2],
     service: Service,
+    relaxed: Option<Relaxed>,
+}
+
+/// Durability that a peer offers below that of the canister: for comparison, not part of the ratio.
+struct Relaxed {
+    /// Of the rate with it.
+    name: &'static str,
+    /// Turns it on and off.
+    switch: Box<dyn Fn(bool) -> Result<(), BenchError>>,
 }
 
 /// Measures canister and peer in turn. Gives the figure and how many transfers the peer acknowledged.
@@ -103,22 +119,33 @@ fn compare(
     let mut acknowledged = 0;
     let samples = effort.samples(|| {
         let ours = drive(&mut canister, accounts, time)?;
-        let mut theirs = |path| {
+        let mut drive_peer = |path| {
             to_peer.iter_mut().for_each(|client| client.path = path);
             drive(&mut to_peer, accounts, time)
         };
-        let (theirs, theirs_trusted) = (theirs("/transfer")?, theirs("/trusted")?);
+        let (theirs, theirs_trusted) = (drive_peer("/transfer")?, drive_peer("/trusted")?);
         acknowledged += theirs.0 + theirs_trusted.0;
-        Ok([ours.1, theirs.1, theirs_trusted.1])
+        let mut relaxed_rate = 0.0;
+        if let Some(relaxed) = &peer.relaxed {
+            (relaxed.switch)(true)?;
+            let relaxed_run = drive_peer("/transfer")?;
+            (relaxed.switch)(false)?;
+            acknowledged += relaxed_run.0;
+            relaxed_rate = relaxed_run.1;
+        }
+        Ok([ours.1, theirs.1, theirs_trusted.1, relaxed_rate])
     })?;
     let column = |index: usize| samples.iter().map(|rates| rates[index]).collect::<Vec<_>>();
-    let ratios = samples.iter().map(|[ours, theirs, _]| ours / theirs).collect();
+    let ratios = samples.iter().map(|[ours, theirs, ..]| ours / theirs).collect();
     let root = running.check_supply()?;
     running.stop()?;
-    let figure = Figure::of(id, "x", ratios, root)
+    let mut figure = Figure::of(id, "x", ratios, root)
         .against("canister_rps", column(0))
         .against(peer.names[0], column(1))
         .against(peer.names[1], column(2));
+    if let Some(relaxed) = &peer.relaxed {
+        figure = figure.against(relaxed.name, column(3));
+    }
     Ok((figure, acknowledged))
 }
 

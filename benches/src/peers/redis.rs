@@ -81,6 +81,16 @@ impl Redis {
         })
     }
 
+    /// Syncs the append-only file once a second instead of before every answer, or before every answer again.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn sync_every_second(&self, is_relaxed: bool) -> Result<(), BenchError> {
+        let policy: &[u8] = if is_relaxed { b"everysec" } else { b"always" };
+        let set: [&[u8]; 4] = [b"CONFIG", b"SET", b"appendfsync", policy];
+        self.connect()?.command(&set).map(drop)
+    }
+
     /// The number of transfers.
     pub fn transfers(&self) -> Result<u64, BenchError> {
         let count = self.connect()?.command(&[b"GET", b"transfers"])?;
