@@ -1,3 +1,4 @@
+//! One round: the phases in order.
 //!
 //! ```text
 //! expire -> take over streams -> induct -> install under way -> [ management -> tasks (once) -> execute -> commit -> route ]* -> stop -> charge -> prune -> certify
