@@ -49,7 +49,7 @@ impl RoundStatuses {
     pub fn into_sorted(self, cores: SchedulerCores) -> Vec<(MessageId, Arc<IngressStatus>)> {
         let is_parallel = cores.are_worth_it(self.len());
         let mut statuses = cores.map(is_parallel, self.statuses, |(id, status)| (id, Arc::new(status)));
-        cores.sort_by_id(is_parallel, &mut statuses);
+        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| *id);
         statuses
     }
 }

@@ -3,7 +3,6 @@
 use parking_lot::Mutex as Lock;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use replicore_types::MessageId;
 use std::collections::BTreeMap;
 use std::slice::IterMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,11 +93,16 @@ impl SchedulerCores {
         }
     }
 
-    /// Sorts things of which no two have the same id.
-    pub(crate) fn sort_by_id<T: Send>(self, is_parallel: bool, items: &mut [(MessageId, T)]) {
+    /// Sorts things of which no two have the same key.
+    pub(crate) fn sort_by_key<T: Send, K: Ord>(
+        self,
+        is_parallel: bool,
+        items: &mut [T],
+        key: impl Fn(&T) -> K + Sync + Send,
+    ) {
         match self.pool(if is_parallel { items.len() } else { 1 }) {
-            Some(pool) => pool.install(|| items.par_sort_unstable_by_key(|(id, _)| *id)),
-            None => items.sort_unstable_by_key(|(id, _)| *id),
+            Some(pool) => pool.install(|| items.par_sort_unstable_by_key(key)),
+            None => items.sort_unstable_by_key(key),
         }
     }
 
