@@ -210,7 +210,7 @@ impl NetLimits {
 pub struct SignatureCacheConfig {
     /// False verifies every signature anew.
     pub enabled: bool,
-    /// Verified signatures held, at 40 bytes each; rounded up to a power of two.
+    /// Verified signatures held, at 32 bytes each; rounded up to a power of two.
     pub entries: usize,
     /// An entry is dropped after this many seconds at the latest, or when what it signs expires.
     pub lifetime_seconds: u64,

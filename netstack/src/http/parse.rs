@@ -6,6 +6,7 @@
 
 use crate::config::NetLimits;
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 /// Header lines that are looked at; more is 431.
 const HEADERS_MAX: usize = 64;
@@ -184,9 +185,10 @@ fn parse_head(data: &[u8], scanned: &mut usize, limits: &NetLimits) -> Result<Op
             Ok(None)
         };
     }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(data) {
+    // Two kilobytes that a request with four headers would otherwise be charged for.
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(data, &mut headers) {
         Ok(httparse::Status::Complete(bytes)) if bytes <= limits.header_bytes_max => {
             read_head(data, bytes, &request, limits).map(Some)
         }
@@ -323,17 +325,20 @@ fn parse_length(value: &[u8]) -> Result<usize, Refusal> {
 fn path_range(data: &[u8], target: &str) -> std::ops::Range<usize> {
     let start = target.as_ptr() as usize - data.as_ptr() as usize;
     // The absolute form, used towards proxies: the path begins at the first slash after the authority.
-    let skipped = match target.find("://") {
-        Some(scheme) if !target.starts_with('/') => {
-            let authority = scheme + 3;
-            target[authority..]
-                .find('/')
-                .map_or(target.len(), |slash| authority + slash)
-        }
-        _ => 0,
+    let scheme = if target.starts_with('/') {
+        None
+    } else {
+        target.find("://")
     };
-    let path = &target[skipped..];
-    let length = path.find(['?', '#']).unwrap_or(path.len());
+    let skipped = scheme.map_or(0, |scheme| {
+        let authority = scheme + 3;
+        target[authority..]
+            .find('/')
+            .map_or(target.len(), |slash| authority + slash)
+    });
+    let path = &target.as_bytes()[skipped..];
+    let is_end = |byte: &u8| matches!(byte, b'?' | b'#');
+    let length = path.iter().position(is_end).unwrap_or(path.len());
     start + skipped..start + skipped + length
 }
 

@@ -1,8 +1,9 @@
 //! What has been verified.
 //!
-//! An entry is the salted hash of what was verified (its kind, then key, message and signature) and the time until which
-//! it may be used. The salt is chosen at start, so that nobody can aim at a set; the whole hash is compared, so that a
-//! hit proves as much as the verification did. The table is set-associative and its size is fixed.
+//! An entry is the keyed hash of what was verified (its kind, then key, message and signature) and the time until which it
+//! may be used. The hash is SipHash-2-4 with 128 bits under a key that is chosen at start and never leaves the process: who
+//! does not know it cannot aim at a set, and finds something else with the hash of an entry by guessing only, with one
+//! chance in 2^128 for each guess (decision 32). The table is set-associative and its size is fixed.
 //!
 //! Which entry gives way: one that has expired, else one that was never of use, else the one that was of use longest ago.
 //! So a flood of valid signatures that are seen once each passes through the entries that were never of use, and what
@@ -11,7 +12,9 @@
 use crate::config::SignatureCacheConfig;
 use parking_lot::Mutex;
 use replicore_types::Time;
-use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::fmt;
+use std::hash::Hasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -61,7 +64,7 @@ impl CacheKind {
 /// Names something verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheKey {
-    hash: [u8; 32],
+    hash: u128,
     kind: CacheKind,
 }
 
@@ -108,8 +111,8 @@ struct Counters {
 /// A bounded set of what has been verified.
 #[derive(Debug)]
 pub struct SignatureCache {
-    /// A hasher that has taken the salt.
-    salted: Sha256,
+    /// A hasher that has the key, and nothing else yet.
+    keyed: Keyed,
     lifetime: Duration,
     /// Sets in each shard.
     sets: usize,
@@ -117,9 +120,19 @@ pub struct SignatureCache {
     counters: [Counters; CacheKind::ALL.len()],
 }
 
+/// Shows nothing of its key.
+struct Keyed(SipHasher24);
+
+impl fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keyed")
+    }
+}
+
+/// Half a line of the processor's caches, and never a part of two.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    hash: [u8; 32],
+    hash: u128,
     /// Nanoseconds since 1970; zero where there is no entry.
     expiry: u64,
     /// When it was last of use, in nanoseconds since 1970; zero if never.
@@ -132,12 +145,11 @@ impl SignatureCache {
         if !config.enabled || config.entries == 0 {
             return Ok(None);
         }
-        // A whole block of the hash function, so that it is hashed once and for all.
-        let mut salt = [0; 64];
-        getrandom::fill(&mut salt).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| std::io::Error::other(error.to_string()))?;
         let sets = config.entries.div_ceil(WAYS * SHARDS).next_power_of_two();
         Ok(Some(Self {
-            salted: Sha256::new().chain_update(salt),
+            keyed: Keyed(SipHasher24::new_with_key(&key)),
             lifetime: Duration::from_secs(config.lifetime_seconds),
             sets,
             shards: (0..SHARDS)
@@ -149,14 +161,14 @@ impl SignatureCache {
 
     /// The name of what `parts` say. Lengths are hashed too, so that no two lists of parts share their bytes.
     pub fn key<'p>(&self, kind: CacheKind, parts: impl IntoIterator<Item = &'p [u8]>) -> CacheKey {
-        let mut hasher = self.salted.clone();
-        hasher.update([kind as u8]);
+        let mut hasher = self.keyed.0;
+        hasher.write_u64(kind as u64);
         for part in parts {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            hasher.write_u64(part.len() as u64);
+            hasher.write(part);
         }
         CacheKey {
-            hash: hasher.finalize().into(),
+            hash: u128::from(hasher.finish128()),
             kind,
         }
     }
@@ -218,8 +230,7 @@ impl SignatureCache {
     }
 
     fn place(&self, key: &CacheKey) -> (usize, usize) {
-        let [a, b, c, d, e, f, g, h, ..] = key.hash;
-        let bits = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let bits = key.hash as u64;
         let shard = bits as usize % SHARDS;
         (shard, (bits >> 8) as usize % self.sets)
     }
