@@ -202,3 +202,84 @@ fn short_rsa_keys_are_refused() {
     assert!(refused(0x00).contains("shorter"));
     assert!(!refused(0x80).contains("shorter"));
 }
+
+/// What a canister for logins signed, for a delegation to the key `MY PUBLIC KEY` that expires at
+/// [`CANISTER_SIGNED_EXPIRATION`]: the vector that the production replica tests itself with (dfinity/ic,
+/// `rs/crypto/internal/test_vectors/src/iccsa.rs`).
+const CANISTER_SIGNATURE: &str = "d9d9f7a26b636572746966696361746559018bd9d9f7a2647472656583018301830183024863616e6973746572830182045820cb\
+    d2968ab7b3383f8e1c81e6ec2811b0873f21ea3b7ad5a769eb9030ce02386e83024a000000000000000801018301830183024e63\
+    65727469666965645f6461746182035820f3e90c5b46e5ed3fca8848f2e71651d4439a49a252b83b417d0647f3205c0773820458\
+    20d08aa58b72017dd5e5149ac22e46a786b6524ec1d8756acf88b9e37c14ef8fe282045820a2a8720abbe0bd650f04a66f7bfade\
+    f746b474ef29d41d126bd1ea233615ad188204582099e59e17dce9a13fefc922d20a90db036f77352788e99d698b3640d4fa8877\
+    2482045820452558ea92c951baf2bf35b294005edeb8c3bf94b6af9b6b92839dd268a7ca5a830182045820b4acde406ef595b7b3\
+    c3f16265b9b365bee38294a1b7a59a9d51d6422ab9987983024474696d65820349d8fb9aafea8c96bb16697369676e6174757265\
+    5830b159a3d65f082279ff3f515d0fe7e8584302b36bcc9c693878483d4f1d07b35c691ac5df09bf9643cafb22cabb30076e6474\
+    7265658302437369678302582039e5b4830d4d9c14db7368a95b65d5463ea3d09520373723430c03a5a453b5df830258208f7f1d\
+    02ee5ff0cd3f3b5dd1d872d004dde7f9187bc139d207ab091dbd55e274820340";
+/// The key of the network that the canister was on.
+const CANISTER_ROOT_KEY: &str = "308182301d060d2b0601040182dc7c0503010201060c2b0601040182dc7c05030201036100937d967742f4f9b01b8e26d3c9e53c\
+    5a251a83586afc73f054bac1aed60c1b11e7a6677ec0b26085cdc1d39ad4c8dcb502ed14f54af440d1d829075b1e9f6e72de57eb\
+    b2384a615d0b3e2f3a6af4516532de713a2a57457a66b68b0a7d34f84e";
+const CANISTER_SIGNED_EXPIRATION: u64 = 1_650_114_196_974_266_000;
+
+/// Verifies [`CANISTER_SIGNATURE`] after `damage` has seen the seed, the payload, the signature and the root key.
+fn verify_canister_signature(damage: impl Fn([&mut Vec<u8>; 4])) -> Result<(), String> {
+    let delegation = Delegation {
+        pubkey: b"MY PUBLIC KEY".as_slice().into(),
+        expiration: CANISTER_SIGNED_EXPIRATION,
+        targets: None,
+        permissions: None,
+    };
+    let mut payload = signed_bytes(DELEGATION_DOMAIN, &delegation.hash());
+    let (mut seed, mut signature) = (b"10000".to_vec(), hex(CANISTER_SIGNATURE));
+    let mut root_key = hex(CANISTER_ROOT_KEY);
+    damage([&mut seed, &mut payload, &mut signature, &mut root_key]);
+    let canister = PrincipalId::from_text("qoctq-giaaa-aaaaa-aaaea-cai").unwrap();
+    let bits = [&[0, canister.as_slice().len() as u8], canister.as_slice(), &seed].concat();
+    let algorithm = hex("300c060a2b0601040183b8430102");
+    let contents = [&algorithm[..], &[0x03, bits.len() as u8], &bits].concat();
+    let key = [&[0x30, contents.len() as u8], &contents[..]].concat();
+    let key = PublicKey::from_der(&key).map_err(str::to_owned)?;
+    let root_key: Arc<[u8]> = root_key.into();
+    let circumstances = Circumstances {
+        now: Time(0),
+        root_key: &|| Arc::clone(&root_key),
+    };
+    let certificates = Certificates {
+        verifier: &verifier(false),
+        circumstances: &circumstances,
+    };
+    schemes::verify(&key, &payload, &signature, &certificates)
+}
+
+#[test]
+fn a_canister_signature_that_a_canister_for_logins_made() {
+    assert_eq!(verify_canister_signature(|_| {}), Ok(()));
+    type Damage = fn([&mut Vec<u8>; 4]);
+    let damages: [(&str, Damage); 6] = [
+        ("seed", |[seed, ..]| seed.push(b'0')),
+        ("payload", |[_, payload, ..]| payload.push(0)),
+        ("certificate", |[_, _, signature, _]| signature[60] ^= 1),
+        ("certified data", |[_, _, signature, _]| {
+            let label = signature
+                .windows(14)
+                .position(|bytes| bytes == b"certified_data")
+                .unwrap();
+            signature[label + 20] ^= 1;
+        }),
+        ("tree", |[_, _, signature, _]| {
+            let last = signature.len() - 5;
+            signature[last] ^= 1;
+        }),
+        ("root key", |[.., root_key]| {
+            // That of the main network.
+            root_key[37..].copy_from_slice(&hex(
+                "814c0e6ec71fab583b08bd81373c255c3c371b2e84863c98a4f1e08b74235d14fb5d9c0cd546d9685f913a0c0b2cc534\
+                 1583bf4b4392e467db96d65b9bb4cb717112f8472e0d5a4d14505ffd7484b01291091c5f87b98883463f98091a0baaae",
+            ));
+        }),
+    ];
+    for (what, damage) in damages {
+        assert!(verify_canister_signature(damage).is_err(), "{what}");
+    }
+}
