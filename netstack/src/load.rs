@@ -31,6 +31,9 @@ pub struct LoadPlan {
     pub pipeline: usize,
     /// Requests per second that are due, for an open loop; `None` for a closed one.
     pub rate: Option<f64>,
+    /// Requests that are due at the same time and leave on one connection, in an open loop; at least 1. More than one is
+    /// what a proxy or a client with many users does.
+    pub burst: usize,
     /// When the run ends, requests in flight still awaited. A source that ends earlier ends it too.
     pub duration: Duration,
 }
@@ -46,6 +49,8 @@ pub struct LoadReport {
     pub elapsed: Duration,
     /// Nanoseconds from when each accepted request was sent (open loop: was due) until its answer was read.
     pub latencies: Vec<u64>,
+    /// The same from when each was really sent: without what a client that shares its cores with the server is late by.
+    pub latencies_from_sending: Vec<u64>,
     /// The last accepted answer's body.
     pub last_body: Vec<u8>,
     /// Status of the last answer that was not accepted, with its body.
@@ -60,11 +65,20 @@ impl LoadReport {
 
     /// The latency in nanoseconds that the share `quantile` of the accepted requests did not exceed; 0 without any.
     pub fn latency_at(&self, quantile: f64) -> u64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        let index = (sorted.len().saturating_sub(1)) as f64 * quantile.clamp(0.0, 1.0);
-        sorted.get(index.round() as usize).copied().unwrap_or(0)
+        at_quantile(&self.latencies, quantile)
     }
+
+    /// The same of [`LoadReport::latencies_from_sending`].
+    pub fn latency_from_sending_at(&self, quantile: f64) -> u64 {
+        at_quantile(&self.latencies_from_sending, quantile)
+    }
+}
+
+fn at_quantile(latencies: &[u64], quantile: f64) -> u64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let index = (sorted.len().saturating_sub(1)) as f64 * quantile.clamp(0.0, 1.0);
+    sorted.get(index.round() as usize).copied().unwrap_or(0)
 }
 
 /// Drives a server as `plan` says. `next` appends one whole HTTP request to its argument, or returns false when there
@@ -134,11 +148,18 @@ impl Schedule {
     }
 }
 
+/// A request that is not answered yet.
+struct Sent {
+    /// When it was due; in a closed loop, when it was sent.
+    due: Instant,
+    at: Instant,
+}
+
 /// One connection as the client sees it.
 #[derive(Default)]
 struct Conversation {
-    /// When the unanswered requests were sent, oldest first.
-    sent: VecDeque<Instant>,
+    /// The unanswered requests, oldest first.
+    sent: VecDeque<Sent>,
     /// Bytes of an answer that is not whole.
     input: Vec<u8>,
     sending: bool,
@@ -158,7 +179,7 @@ impl Client {
                 None => touched
                     .drain(..)
                     .for_each(|slot| self.fill(slot, plan.pipeline, now, next)),
-                Some(_) => self.issue_due(started, now, plan.pipeline, next),
+                Some(_) => self.issue_due(started, now, plan, next),
             }
             if self.in_flight == 0 && self.exhausted {
                 break;
@@ -196,7 +217,7 @@ impl Client {
         &mut self,
         started: Instant,
         now: Instant,
-        pipeline: usize,
+        plan: &LoadPlan,
         next: &mut dyn FnMut(&mut Vec<u8>) -> bool,
     ) {
         let elapsed = now.duration_since(started);
@@ -208,16 +229,28 @@ impl Client {
         {
             let slot = schedule.next_slot;
             schedule.next_slot = (slot + 1) % self.connections.len();
-            let conversation = &self.connections[slot];
-            if conversation.sending || conversation.sent.len() >= pipeline {
+            let conversation = &mut self.connections[slot];
+            if conversation.sending || conversation.sent.len() >= plan.pipeline {
                 full += 1;
                 continue;
             }
             full = 0;
-            let due = started + schedule.due();
-            schedule.issued += 1;
-            let room = conversation.sent.len() + 1;
-            self.fill(slot as Slot, room, due, next);
+            let mut bytes = conversation.take_spare();
+            let room = plan.burst.max(1).min(plan.pipeline - conversation.sent.len());
+            for _ in 0..room {
+                if schedule.due() > elapsed {
+                    break;
+                }
+                if !next(&mut bytes) {
+                    self.exhausted = true;
+                    break;
+                }
+                let due = started + schedule.due();
+                conversation.sent.push_back(Sent { due, at: now });
+                schedule.issued += 1;
+                self.in_flight += 1;
+            }
+            self.send(slot as Slot, bytes);
         }
     }
 
@@ -255,16 +288,20 @@ impl Client {
         if conversation.sending {
             return;
         }
-        let mut bytes = std::mem::take(&mut conversation.spare);
-        bytes.clear();
+        let mut bytes = conversation.take_spare();
         while !self.exhausted && conversation.sent.len() < pipeline {
             if !next(&mut bytes) {
                 self.exhausted = true;
                 break;
             }
-            conversation.sent.push_back(now);
+            conversation.sent.push_back(Sent { due: now, at: now });
             self.in_flight += 1;
         }
+        self.send(slot, bytes);
+    }
+
+    fn send(&mut self, slot: Slot, bytes: Vec<u8>) {
+        let conversation = &mut self.connections[slot as usize];
         if bytes.is_empty() {
             conversation.spare = bytes;
         } else {
@@ -275,6 +312,13 @@ impl Client {
 }
 
 impl Conversation {
+    /// Room for requests, empty.
+    fn take_spare(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        bytes
+    }
+
     /// Takes received bytes and gives the number of answers that they completed.
     fn receive(&mut self, bytes: &[u8], now: Instant, report: &mut LoadReport) -> io::Result<usize> {
         if self.input.is_empty() {
@@ -298,7 +342,9 @@ impl Conversation {
             };
             if answer.status < 300 {
                 report.accepted += 1;
-                report.latencies.push(now.duration_since(sent).as_nanos() as u64);
+                report.latencies.push(now.duration_since(sent.due).as_nanos() as u64);
+                let latency = now.duration_since(sent.at).as_nanos() as u64;
+                report.latencies_from_sending.push(latency);
                 report.last_body.clear();
                 report.last_body.extend_from_slice(answer.body);
             } else {

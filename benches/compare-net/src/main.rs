@@ -64,6 +64,7 @@ fn load(peer: &Peer, connections: usize, pipeline: usize, duration: Duration) ->
         connections,
         pipeline,
         rate: None,
+        burst: 1,
         duration,
     };
     let head = format!(

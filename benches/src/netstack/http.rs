@@ -95,6 +95,7 @@ impl Load {
             connections: self.connections,
             pipeline: self.pipeline,
             rate: None,
+            burst: 1,
             duration: self.duration,
         };
         let head = format!(
