@@ -135,6 +135,17 @@ pub trait ReplicaService: Send + Sync + 'static {
         let _ = (message, at);
     }
 
+    /// Whether a call of this canister would be taken now. Asked before its signatures are verified, so that what is
+    /// refused costs next to nothing; it has to be quick, and it knows of nothing but what has been verified. Calls of
+    /// the management canister are not asked about.
+    ///
+    /// # Errors
+    /// The bound that is in the way.
+    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+        let _ = canister;
+        Ok(())
+    }
+
     /// A verified call. `wait` is how the v3/v4 endpoints differ from v2: the answer is awaited (bounded by the
     /// service), otherwise [`CallReply::Accepted`] comes as soon as the message is in the pool.
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>);

@@ -14,11 +14,24 @@ use std::time::{Duration, Instant};
 
 /// A query of `canister` signed by the user with this number, with a good or a bad signature.
 fn signed_query(user: u8, canister: CanisterId, argument: &[u8], good: bool) -> Vec<u8> {
+    signed(Endpoint::Query, (user, canister), argument, good)
+}
+
+/// The same as a call.
+fn signed_call(user: u8, canister: CanisterId, argument: &[u8], good: bool) -> Vec<u8> {
+    signed(Endpoint::Call, (user, canister), argument, good)
+}
+
+fn signed(endpoint: Endpoint, (user, canister): (u8, CanisterId), argument: &[u8], good: bool) -> Vec<u8> {
+    let kind = match endpoint {
+        Endpoint::Call => "call",
+        _ => "query",
+    };
     let key = SigningKey::from([user; 32]);
     let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     let der = [&prefix[..], key.verification_key().as_ref()].concat();
     let content = Content {
-        endpoint: Endpoint::Query,
+        endpoint,
         sender: PrincipalId::self_authenticating(&der),
         nonce: None,
         ingress_expiry: EXPIRY,
@@ -33,13 +46,13 @@ fn signed_query(user: u8, canister: CanisterId, argument: &[u8], good: bool) -> 
     signature[3] ^= u8::from(!good);
     let mut writer = Writer::new(Vec::new());
     writer.map(3).unwrap().str("content").unwrap().map(6).unwrap();
-    writer.str("request_type").unwrap().str("query").unwrap();
+    writer.str("request_type").unwrap().str(kind).unwrap();
     writer.str("sender").unwrap().bytes(content.sender.as_slice()).unwrap();
     writer.str("ingress_expiry").unwrap().u64(EXPIRY).unwrap();
     call_fields(&mut writer, canister, argument);
     writer.str("sender_pubkey").unwrap().bytes(&der).unwrap();
     writer.str("sender_sig").unwrap().bytes(&signature).unwrap();
-    let path = format!("/api/v3/canister/{canister}/query");
+    let path = format!("/api/v3/canister/{canister}/{kind}");
     post(&path, &writer.into_writer())
 }
 
@@ -114,6 +127,38 @@ fn one_sender_and_one_canister_take_a_part_only() {
         stub.release();
         assert_eq!(again.response().status, 200);
     });
+}
+
+#[test]
+fn calls_that_would_wait_too_long_are_refused_before_their_signatures_are_verified() {
+    on_each_backend(
+        Mode::AtOnce,
+        |_| {},
+        |server, stub| {
+            let (slow, other) = (CanisterId::from_index(1), CanisterId::from_index(2));
+            *stub.slow.lock() = Some(slow);
+            let mut client = Client::connect(server.local_addr());
+            client.send(&signed_call(1, slow, b"a", true));
+            let refused = client.response();
+            assert_eq!(refused.status, 503);
+            assert!(refused.head.contains("retry-after: 1") && refused.contains(BUSY.0.as_bytes()));
+            assert_eq!(
+                status_of(server, &signed_call(1, slow, b"a", false)),
+                503,
+                "nothing is verified"
+            );
+            assert_eq!(status_of(server, &signed_call(1, other, b"a", true)), 200);
+            assert_eq!(status_of(server, &signed_call(1, other, b"a", false)), 400);
+            assert_eq!(
+                status_of(server, &signed_query(1, slow, b"a", true)),
+                200,
+                "queries do not wait for rounds"
+            );
+            assert_eq!(stub.calls.lock().len(), 1);
+            *stub.slow.lock() = None;
+            assert_eq!(status_of(server, &signed_call(1, slow, b"a", true)), 200);
+        },
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::checkpoints::CheckpointQueue;
 use crate::failure::Failure;
 use crate::follow::{Entry, Feed};
 use crate::outside::OutsideCalls;
+use crate::pool::IngressPool;
 use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::spans::{Spans, Stage};
 use crate::waiters::Waiters;
@@ -90,6 +91,8 @@ pub struct Commit {
     pub published: Arc<Published>,
     /// Callers waiting for certificates.
     pub waiters: Arc<Waiters>,
+    /// Where the messages of the rounds come from: it learns when they are published.
+    pub pool: Arc<IngressPool>,
     /// Gets every certified state and decides whether to write it out.
     pub checkpoints: CheckpointQueue,
     /// Gets every certified state and begins the calls to the outside in it.
@@ -187,6 +190,8 @@ impl Commit {
     /// of the two always sees the other.
     fn publish(&mut self, committed: Committed) {
         let Committed { state, statistics } = committed;
+        // Taking a state apart that nobody needs any more takes a while: that comes after the answers.
+        let _previous = self.published.load();
         self.checkpoints.offer(&state, self.log_bytes);
         let snapshot = CertifiedSnapshot::certify(state, &self.root_key);
         self.root = *snapshot.root_hash();
@@ -202,6 +207,8 @@ impl Commit {
                 respond(CallReply::Certificate(certificate));
             }
         }
+        // Making the answers is a part of what callers wait for.
+        self.pool.published();
         tracing::debug!(
             height = statistics.height.0,
             messages = statistics.messages_executed,

@@ -113,8 +113,14 @@ pub struct PoolConfig {
     pub bytes_max: usize,
     /// Messages of one canister waiting for a batch: those that are for it, and management calls that are about it.
     pub messages_per_canister_max: usize,
-    /// Messages of one sender waiting for a batch. The anonymous sender is nobody in particular and is not counted.
+    /// Messages of one sender that wait for a batch or are in rounds that are not published yet. The anonymous sender is
+    /// nobody in particular and is not counted.
     pub messages_per_sender_max: usize,
+    /// How long a call may have to wait for its certificate, in milliseconds, judged by how long the last ones of its
+    /// canister took; where it would be longer further calls are refused, those of one sender where half of that many are
+    /// under way. All canisters together may take twice as long.
+    /// Some calls are taken in any case, and those of the management canister. Zero lets calls wait as long as they may.
+    pub waiting_ms_max: u64,
     /// Statuses of messages above which calls get 503. A status is kept for six minutes, so this bounds the rate that can
     /// last, at about 0.8 KiB of memory each: 2,400,000 stand for 6,600 calls a second and 2 GiB.
     pub statuses_max: usize,
@@ -269,6 +275,7 @@ impl Default for PoolConfig {
             bytes_max: 256 * 1024 * 1024,
             messages_per_canister_max: 25_000,
             messages_per_sender_max: 10_000,
+            waiting_ms_max: 500,
             statuses_max: 2_400_000,
             call_wait_ms: 10_000,
         }

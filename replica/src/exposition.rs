@@ -119,6 +119,11 @@ impl Observed {
     fn write_pool(&self, text: &mut Text) {
         let stats = self.pool.stats();
         text.gauge("pool_messages", "Calls that wait for a batch.", stats.messages);
+        text.gauge(
+            "pool_under_way",
+            "The same with those in rounds that are not published yet.",
+            stats.under_way,
+        );
         text.gauge("pool_bytes", "Bytes that they count for.", stats.bytes);
         text.gauge("pool_canisters", "Canisters that they are for.", stats.canisters);
         text.gauge(

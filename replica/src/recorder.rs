@@ -18,7 +18,7 @@ use replicore_netstack::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,
 };
-use replicore_types::{Ingress, MessageId, Payload, Time};
+use replicore_types::{CanisterId, Ingress, MessageId, Payload, Time};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -178,6 +178,10 @@ impl<S: ReplicaService> ReplicaService for Recorded<S> {
 
     fn arrived(&self, message: &MessageId, at: Instant) {
         self.service.arrived(message, at);
+    }
+
+    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+        self.service.has_room(canister)
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {

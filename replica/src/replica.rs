@@ -164,6 +164,7 @@ impl Replica {
             truncate_below,
             published: Arc::clone(&published),
             waiters: Arc::clone(&workers.waiters),
+            pool: Arc::clone(&workers.pool),
             outside,
             feed,
             uncertified: VecDeque::new(),

@@ -70,6 +70,16 @@ impl ReplicaService for Service {
         wall_clock()
     }
 
+    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+        match self.calls.pool.slow(canister) {
+            None => Ok(()),
+            Some(bound) => {
+                self.calls.metrics.calls_refused.add(1);
+                Err(ServiceBusy(bound))
+            }
+        }
+    }
+
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
         let _watch = self.calls.failure.watch("network");
         let respond = counted(&self.calls.metrics, respond);

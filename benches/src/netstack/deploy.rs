@@ -3,6 +3,7 @@
 use crate::{BenchError, replicas};
 use candid::{CandidType, Decode, Encode, Principal};
 use replicore::Replica;
+use replicore::config::Config;
 use replicore_types::{CanisterId, PrincipalId};
 use replicore_workloads::agent::{fetch_root_key, fetch_state_root};
 use replicore_workloads::certificate::Verifier;
@@ -66,9 +67,16 @@ pub(super) struct Deployed {
 }
 
 impl Deployed {
+    /// A replica as it is by default.
     pub(super) fn start() -> Result<Self, BenchError> {
+        Self::start_with(|_| {})
+    }
+
+    /// The same with another configuration.
+    pub(super) fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
-        let config = replicas::config(&directory.path().join("state"));
+        let mut config = replicas::config(&directory.path().join("state"));
+        change(&mut config);
         let replica = Replica::start(&config).map_err(BenchError::new)?;
         let address = replica.local_addr();
         let root_key = fetch_root_key(address).map_err(BenchError::new)?;

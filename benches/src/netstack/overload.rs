@@ -25,27 +25,29 @@ const BYTES_OF_QUEUES: u64 = 256 * 1024 * 1024;
 
 /// `netstack.overload_goodput_ratio`: no-op updates in an open loop at twice the rate that a closed loop reached just
 /// before, for 60 seconds at full effort; certified answers per second in it by those of the closed loops before and after
-/// it (their mean, because the statuses of all these calls are kept meanwhile, which weighs on either). Beside it the
-/// latency of the accepted ones from when they were due, how many were refused, and the memory that the process grew by
+/// it (their mean, because the statuses of all these calls are kept meanwhile, which weighs on either). In both, requests
+/// that are due together share a connection, 16 at most, so that it is the same load but for its rate. Beside it the
+/// latency of the accepted ones from when they were due and from when the client, which needs the same cores, came to
+/// sending them, how many were refused, and the memory that the process grew by
 /// (`grown_mib`, client included, signed requests not) with the part of it for each accepted call.
 pub fn overload(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let deployed = Deployed::start()?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
     let mut load = Load::new(&deployed, effort.scale(20_000));
-    load.closed(&own)?;
+    load.closed_with_refusals(&own)?;
     // Less than proportionally in shorter efforts, which have seconds for each measurement.
     let duration = Duration::from_millis(effort.scale(effort.scale(effort.scale(MILLISECONDS))).max(100));
     // Both ends are in this process.
     let connections = CONNECTIONS.min(open_files_max()? / 4);
     let samples = effort.samples(|| {
-        let peak = load.closed(&own)?.accepted_per_second();
+        let peak = load.closed_with_refusals(&own)?.accepted_per_second();
         let count = (2.0 * peak * duration.as_secs_f64()).clamp(1.0, REQUESTS_MAX);
         let requests = load.sign(&own, count as u64);
         let before = resident_bytes()?;
-        let report = load.open(&requests, 2.0 * peak, connections)?;
+        let report = load.open_in_bursts(&requests, 2.0 * peak, connections)?;
         let grown = resident_bytes()?.saturating_sub(before);
         check_memory(&report, grown)?;
-        let after = load.closed(&own)?.accepted_per_second();
+        let after = load.closed_with_refusals(&own)?.accepted_per_second();
         Ok((f64::midpoint(peak, after), report, grown as f64))
     })?;
     let root = deployed.root()?;
@@ -57,6 +59,10 @@ pub fn overload(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     Ok(vec![
         Figure::of("netstack.overload_goodput_ratio", "x", goodput, root)
             .against("p99_ms", of(&|(_, report, _)| report.latency_at(0.99) as f64 / 1e6))
+            .against(
+                "p99_from_sending_ms",
+                of(&|(_, report, _)| report.latency_from_sending_at(0.99) as f64 / 1e6),
+            )
             .against("refused", of(&|(_, report, _)| report.refused as f64))
             .against("seconds", of(&|(_, report, _)| report.elapsed.as_secs_f64()))
             .against("grown_mib", of(&|(.., grown)| grown / 1_048_576.0))

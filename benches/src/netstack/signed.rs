@@ -4,6 +4,7 @@ use super::deploy::Deployed;
 use super::sessions::Session;
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
+use replicore::config::Config;
 use replicore_netstack::NetBackend;
 use replicore_netstack::load::{LoadPlan, LoadReport, drive};
 use std::time::Duration;
@@ -17,7 +18,7 @@ const PIPELINE: usize = 16;
 /// updates of 256 users who sign with Ed25519 keys of their own, through one delegation each, and through one that a
 /// canister has signed; closed loop, 16 unanswered requests on each of 256 connections, signed before the clock starts.
 pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let mut deployed = Deployed::start()?;
+    let mut deployed = Deployed::start_with(take_all)?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
     let delegated: Vec<_> = (0..SESSIONS).map(Session::delegated).collect();
     let of_canister = Session::of_canister(&mut deployed, SESSIONS)?;
@@ -44,7 +45,7 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 /// `netstack.signed_update_p99_ms`: the same updates in an open loop, at 70 % of the rate that the closed loop reached just
 /// before; latency counts from when a request was due.
 pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let deployed = Deployed::start()?;
+    let deployed = Deployed::start_with(take_all)?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
     let mut load = Load::new(&deployed, effort.scale(20_000));
     load.closed(&own)?;
@@ -65,6 +66,12 @@ pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError>
             .against("p50_ms", millis(0.5))
             .against("rate", rates),
     ])
+}
+
+/// Has calls wait as long as the machine makes them: where it is busy with other things, rates are lower and nothing is
+/// refused.
+fn take_all(config: &mut Config) {
+    config.pool.waiting_ms_max = 0;
 }
 
 /// A replica, and what is sent to it.
@@ -98,8 +105,7 @@ impl<'d> Load<'d> {
 
     /// As fast as the server answers; every request must be accepted.
     pub(super) fn closed(&mut self, sessions: &[Session]) -> Result<LoadReport, BenchError> {
-        let requests = self.sign(sessions, self.requests);
-        let report = self.drive(&requests, None, SESSIONS as usize, PIPELINE)?;
+        let report = self.closed_with_refusals(sessions)?;
         match &report.last_refusal {
             Some((status, body)) => Err(BenchError::new(format!(
                 "{} updates were refused, the last with {status}: {}",
@@ -110,27 +116,60 @@ impl<'d> Load<'d> {
         }
     }
 
-    /// At `rate` per second, whatever the server does, on so many connections.
-    pub(super) fn open(&self, requests: &[Vec<u8>], rate: f64, connections: usize) -> Result<LoadReport, BenchError> {
-        self.drive(requests, Some(rate), connections, 64)
+    /// The same where some may be refused.
+    pub(super) fn closed_with_refusals(&mut self, sessions: &[Session]) -> Result<LoadReport, BenchError> {
+        let requests = self.sign(sessions, self.requests);
+        self.drive(
+            &requests,
+            LoadPlan {
+                pipeline: PIPELINE,
+                ..self.plan(SESSIONS as usize)
+            },
+        )
     }
 
-    fn drive(
+    /// At `rate` per second, whatever the server does, on so many connections.
+    pub(super) fn open(&self, requests: &[Vec<u8>], rate: f64, connections: usize) -> Result<LoadReport, BenchError> {
+        self.drive(
+            requests,
+            LoadPlan {
+                rate: Some(rate),
+                ..self.plan(connections)
+            },
+        )
+    }
+
+    /// The same where as many requests as a connection has unanswered in a closed loop may leave on it together.
+    pub(super) fn open_in_bursts(
         &self,
         requests: &[Vec<u8>],
-        rate: Option<f64>,
+        rate: f64,
         connections: usize,
-        pipeline: usize,
     ) -> Result<LoadReport, BenchError> {
-        let mut requests = requests.iter();
-        let plan = LoadPlan {
+        self.drive(
+            requests,
+            LoadPlan {
+                rate: Some(rate),
+                burst: PIPELINE,
+                ..self.plan(connections)
+            },
+        )
+    }
+
+    fn plan(&self, connections: usize) -> LoadPlan {
+        LoadPlan {
             address: self.deployed.address(),
             backend: NetBackend::Auto,
             connections,
-            pipeline,
-            rate,
+            pipeline: 64,
+            rate: None,
+            burst: 1,
             duration: Duration::from_secs(90),
-        };
+        }
+    }
+
+    fn drive(&self, requests: &[Vec<u8>], plan: LoadPlan) -> Result<LoadReport, BenchError> {
+        let mut requests = requests.iter();
         drive(&plan, &mut |bytes| {
             requests
                 .next()

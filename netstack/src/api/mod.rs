@@ -17,7 +17,7 @@ use crate::http::parse::{Method, Request};
 use crate::http::route::{NoRoute, Route, route};
 use crate::mailbox::{Gauge, Permit, ReplyAddress};
 use crate::server::NetStats;
-use crate::service::{ReplicaService, Target};
+use crate::service::{CallReply, ReplicaService, Target};
 use crate::verify::{Batch, BatchStats, Circumstances, Unproven, VerifiedEnvelope, Verifier};
 use replicore_types::{CanisterId, Payload, PrincipalId};
 use std::borrow::Cow;
@@ -136,13 +136,22 @@ impl Api {
     }
 
     /// Refuses before its signature is verified what would be refused after it: whoever asks, a canister that has too much
-    /// in flight takes no more. So what is over the bound costs a fraction of what is served.
+    /// in flight takes no more, and neither does one whose calls wait too long. So what is over the bound costs a fraction
+    /// of what is served.
     fn check_room(&self, content: &Content<'_>) -> Handled {
-        let is_counted = content.endpoint != Endpoint::ReadState && content.canister_id != CanisterId::MANAGEMENT;
-        if is_counted && !self.canisters.has_room(&content.canister_id.as_slice()) {
+        if content.endpoint == Endpoint::ReadState || content.canister_id == CanisterId::MANAGEMENT {
+            return Ok(());
+        }
+        if !self.canisters.has_room(&content.canister_id.as_slice()) {
             return Err(Box::new(too_many("requests of this canister")));
         }
-        Ok(())
+        match content.endpoint {
+            Endpoint::Call => self.service.has_room(&content.canister_id).map_err(|busy| {
+                let reply = CallReply::Busy(busy);
+                Box::new(Answer::Call { reply, wait: false })
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Decodes the body of a request and checks all but what can be verified together with other requests.

@@ -39,6 +39,8 @@ pub struct Stub {
     pub queries: Mutex<Vec<Query>>,
     pub reads: Mutex<Vec<ReadState>>,
     pub reply_bytes: AtomicUsize,
+    /// A canister whose calls would wait too long.
+    pub slow: Mutex<Option<CanisterId>>,
 }
 
 impl Stub {
@@ -50,6 +52,7 @@ impl Stub {
             queries: Mutex::default(),
             reads: Mutex::default(),
             reply_bytes: AtomicUsize::new(0),
+            slow: Mutex::default(),
         })
     }
 
@@ -101,6 +104,13 @@ impl ReplicaService for Stub {
 
     fn now(&self) -> Time {
         NOW
+    }
+
+    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+        match *self.slow.lock() {
+            Some(slow) if slow == *canister => Err(BUSY),
+            _ => Ok(()),
+        }
     }
 
     fn call(&self, message: Ingress, _: Target, wait: bool, respond: Responder<CallReply>) {

@@ -5,7 +5,7 @@
 
 #![allow(dead_code, reason = "the models use a part of what the files hold")]
 
-#[path = "../../src/pool.rs"]
+#[path = "../../src/pool/mod.rs"]
 mod pool;
 #[path = "../../src/query_queue.rs"]
 mod query_queue;
@@ -17,6 +17,7 @@ mod config {
         pub bytes_max: usize,
         pub messages_per_canister_max: usize,
         pub messages_per_sender_max: usize,
+        pub waiting_ms_max: u64,
         pub call_wait_ms: u64,
     }
 }
@@ -36,6 +37,7 @@ fn main() {
         ("the round thread misses no answer", every_answer_is_taken),
         ("what is admitted before the end is taken", what_is_admitted_is_taken),
         ("one copy of a message is admitted", one_copy_is_admitted),
+        ("what is published does not count any more", what_is_published_is_forgotten),
         ("no query is left beside a sleeping thread", every_query_is_popped),
         ("query threads end with what was queued", queries_end_with_the_queue),
     ] {
@@ -50,6 +52,7 @@ fn pool() -> Arc<IngressPool> {
         bytes_max: 1 << 20,
         messages_per_canister_max: 10,
         messages_per_sender_max: 10,
+        waiting_ms_max: 1,
         call_wait_ms: 0,
     }))
 }
@@ -147,6 +150,29 @@ fn one_copy_is_admitted() {
     let admitted = senders.into_iter().map(|sender| sender.join().unwrap());
     assert_eq!(admitted.filter(|admitted| *admitted).count(), 1);
     assert_eq!(take(&pool), [1]);
+}
+
+fn what_is_published_is_forgotten() {
+    let pool = pool();
+    let sender = {
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || assert_eq!(pool.offer(message(1)), Admission::Added))
+    };
+    assert_eq!(pool.wait(None), Woken::Messages);
+    let committer = {
+        // The first round is handed over while the next one takes what it finds.
+        let first = take(&pool).len();
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || {
+            pool.published();
+            first
+        })
+    };
+    let second = take(&pool).len();
+    sender.join().unwrap();
+    assert_eq!(committer.join().unwrap() + second, 1);
+    pool.published();
+    assert_eq!((pool.stats().messages, pool.stats().under_way), (0, 0));
 }
 
 fn every_query_is_popped() {

@@ -5,7 +5,7 @@ use replicore_netstack::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,
 };
-use replicore_types::{Ingress, MessageId, Payload, Time};
+use replicore_types::{CanisterId, Ingress, MessageId, Payload, Time};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,6 +92,10 @@ impl<S: ReplicaService> ReplicaService for Traced<S> {
         if self.spans.is_sampled(message) {
             self.spans.came(*message, at);
         }
+    }
+
+    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+        self.service.has_room(canister)
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {

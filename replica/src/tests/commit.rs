@@ -57,6 +57,7 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
         log_bytes: 0,
         published: Arc::clone(&published),
         waiters: Arc::clone(&waiters),
+        pool: Arc::clone(&pool),
         checkpoints,
         feed: None,
         uncertified: Default::default(),

@@ -4,10 +4,19 @@
 //! Each canister has its own line, and a batch takes from the lines in turn: whoever floods one canister delays that
 //! canister's messages and not those of others. Messages of one canister keep their order.
 //!
+//! A message is counted from when it is offered until the round that has it is published. Where so many of a canister are
+//! under way that one more would wait longer than it may, judged by how long the last ones took, it is refused: what is
+//! accepted is answered in time, and the excess learns at once that it has to come again.
+//!
 //! The pool is also the place where the round thread sleeps when there is nothing to do, so that a message that arrives
 //! at an idle replica starts a round at once.
 
+mod flow;
+mod line;
+
 use crate::config::PoolConfig;
+use flow::{Aim, Flow, Mark};
+use line::{Entry, Line};
 use parking_lot::{Condvar, Mutex};
 use replicore_types::{CanisterId, ConsensusResponse, Ingress, MessageId, PrincipalId, ResponsePayload, Time};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,6 +25,12 @@ use std::time::{Duration, Instant};
 /// After [`IngressPool::close`], how long what waits is still taken. Shutting down is meant to be quick; what is left then
 /// has not been answered, and its senders are told to send it again.
 const CLOSED_TAKE_MAX: Duration = Duration::from_secs(2);
+
+/// Messages of all canisters that may be under way whatever the waiting time.
+const UNDER_WAY_IN_ALL_MIN: usize = 2_000;
+/// All canisters together may take this many times the waiting time of one: so who floods one canister meets the bound
+/// of that canister first, and the others have room.
+const WAITING_IN_ALL: u32 = 2;
 
 /// What became of a message offered to the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,25 +66,43 @@ pub struct IngressPool {
 pub struct PoolStats {
     /// Messages.
     pub messages: usize,
+    /// The same with those in rounds that are not published yet.
+    pub under_way: usize,
     /// Bytes that they count for.
     pub bytes: usize,
     /// Canisters that they are for.
     pub canisters: usize,
 }
 
-#[derive(Default)]
 struct Waiting {
-    lines: HashMap<CanisterId, VecDeque<Ingress>>,
+    lines: HashMap<CanisterId, Line>,
     /// Canisters with a line, in the order of their turns.
     turns: VecDeque<CanisterId>,
     ids: HashSet<MessageId>,
-    /// Messages of each sender that has one; the anonymous one is nobody in particular and is not counted.
+    /// Messages under way of each sender that has one; the anonymous one is nobody in particular and is not counted.
     senders: HashMap<PrincipalId, usize>,
     messages: usize,
     bytes: usize,
     /// Answers from outside to calls of canisters. The state bounds them: one for each open call.
     answers: VecDeque<ConsensusResponse>,
+    /// All messages that are under way.
+    all: Flow,
+    /// What was taken and is not published yet, oldest first.
+    rounds: VecDeque<Taken>,
+    /// Rounds for which messages were taken.
+    taken: u64,
     closed: Option<Instant>,
+}
+
+/// What one round has of the pool.
+#[derive(Default)]
+struct Taken {
+    canisters: Vec<CanisterId>,
+    /// Of each message that has one that is counted.
+    senders: Vec<PrincipalId>,
+    messages: usize,
+    /// The message that came first: the one that waited longest.
+    first: Option<Mark>,
 }
 
 /// The canister in whose line a message stands: for calls of the management canister the one that they are about.
@@ -77,14 +110,51 @@ fn line_of(message: &Ingress) -> CanisterId {
     message.effective_canister_id.unwrap_or(message.receiver)
 }
 
+/// What the pool is held to.
+fn aim_of_all(bounds: &PoolConfig) -> Aim {
+    Aim {
+        target: WAITING_IN_ALL * Duration::from_millis(bounds.waiting_ms_max),
+        least: UNDER_WAY_IN_ALL_MIN,
+        first: usize::MAX,
+    }
+}
+
 impl Waiting {
+    fn new(bounds: &PoolConfig) -> Self {
+        Self {
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
+            ids: HashSet::new(),
+            senders: HashMap::new(),
+            messages: 0,
+            bytes: 0,
+            answers: VecDeque::new(),
+            all: Flow::new(aim_of_all(bounds)),
+            rounds: VecDeque::new(),
+            taken: 0,
+            closed: None,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.messages == 0 && self.answers.is_empty()
     }
 
+    /// The bound on waiting time that keeps a message for a canister out, if one does.
+    fn slow(&self, canister: &CanisterId) -> Option<&'static str> {
+        match () {
+            () if self.lines.get(canister).is_some_and(|line| !line.flow.has_room()) => {
+                Some("calls of this canister would wait longer than pool.waiting_ms_max")
+            }
+            () if !self.all.has_room() => Some("calls would wait longer than twice pool.waiting_ms_max"),
+            () => None,
+        }
+    }
+
     /// The bound that keeps a message out, if one does.
     fn full(&self, bounds: &PoolConfig, message: &Ingress) -> Option<&'static str> {
-        let in_line = self.lines.get(&line_of(message)).map_or(0, VecDeque::len);
+        let canister = line_of(message);
+        let in_line = self.lines.get(&canister).map_or(0, |line| line.waiting.len());
         let of_sender = self.senders.get(&message.source).copied().unwrap_or(0);
         match () {
             () if self.closed.is_some() => Some("the replica is shutting down"),
@@ -98,11 +168,34 @@ impl Waiting {
             () if of_sender >= bounds.messages_per_sender_max => {
                 Some("the ingress pool holds pool.messages_per_sender_max messages of this sender")
             }
-            () => None,
+            // Who controls a canister has to get at it when it is flooded.
+            () if message.receiver == CanisterId::MANAGEMENT => None,
+            () if of_sender > 0 && of_sender >= self.share_of_sender(&canister) => {
+                Some("calls of this sender take half of what this canister can do in pool.waiting_ms_max")
+            }
+            () => self.slow(&canister),
         }
     }
 
-    fn add(&mut self, message: Ingress) {
+    /// Messages of one sender beyond which a canister takes no more of them: so the other half is there for the others.
+    fn share_of_sender(&self, canister: &CanisterId) -> usize {
+        self.lines
+            .get(canister)
+            .and_then(|line| line.flow.learned())
+            .map_or(usize::MAX, |allowed| allowed / 2)
+    }
+
+    fn forget_sender(&mut self, sender: &PrincipalId) {
+        if let Some(count) = self.senders.get_mut(sender) {
+            *count -= 1;
+            if *count == 0 {
+                self.senders.remove(sender);
+            }
+        }
+    }
+
+    fn add(&mut self, message: Ingress, bounds: &PoolConfig) {
+        let now = Instant::now();
         self.messages += 1;
         self.bytes += weight(&message);
         self.ids.insert(message.message_id);
@@ -110,34 +203,78 @@ impl Waiting {
             *self.senders.entry(message.source).or_default() += 1;
         }
         let canister = line_of(&message);
-        let line = self.lines.entry(canister).or_default();
-        line.push_back(message);
-        if line.len() == 1 {
+        let line = self.lines.entry(canister).or_insert_with(|| Line::new(bounds));
+        line.waiting.push_back(Entry {
+            message,
+            in_line: line.flow.enter(now),
+            in_all: self.all.enter(now),
+        });
+        if line.waiting.len() == 1 {
             self.turns.push_back(canister);
         }
     }
 
-    /// Takes the message whose turn it is, unless `fits` says no to it.
-    fn take(&mut self, fits: impl FnOnce(&Ingress) -> bool) -> Option<Ingress> {
+    /// Takes the message whose turn it is, unless `fits` says no to it: for the round that is at the back, unless it has
+    /// expired before `time`. `Some(None)` is one that has.
+    fn take(&mut self, time: Time, fits: impl FnOnce(&Ingress) -> bool) -> Option<Option<Ingress>> {
         let canister = *self.turns.front()?;
         let line = self.lines.get_mut(&canister)?;
-        let message = line.pop_front_if(|message| fits(message))?;
+        let entry = line.waiting.pop_front_if(|entry| fits(&entry.message))?;
+        let message = entry.message;
+        let has_expired = message.expiry < time;
+        if has_expired {
+            line.flow.leave(1);
+            self.all.leave(1);
+        } else if let Some(round) = self.rounds.back_mut() {
+            round.messages += 1;
+            if message.source != PrincipalId::anonymous() {
+                round.senders.push(message.source);
+            }
+            round.first = match round.first {
+                Some(first) if first.since <= entry.in_all.since => Some(first),
+                _ => Some(entry.in_all),
+            };
+            if line.add_to_round(self.taken, entry.in_line) {
+                round.canisters.push(canister);
+            }
+        }
         self.turns.pop_front();
-        if line.is_empty() {
-            self.lines.remove(&canister);
-        } else {
+        if !line.waiting.is_empty() {
             self.turns.push_back(canister);
+        } else if line.flow.is_idle() {
+            self.lines.remove(&canister);
         }
         self.messages -= 1;
         self.bytes -= weight(&message);
         self.ids.remove(&message.message_id);
-        if let Some(count) = self.senders.get_mut(&message.source) {
-            *count -= 1;
-            if *count == 0 {
-                self.senders.remove(&message.source);
+        if has_expired {
+            self.forget_sender(&message.source);
+            return Some(None);
+        }
+        Some(Some(message))
+    }
+
+    /// The oldest round for which messages were taken is published.
+    fn published(&mut self, bounds: &PoolConfig, now: Instant) {
+        let Some(round) = self.rounds.pop_front() else {
+            return;
+        };
+        if let Some(first) = round.first {
+            self.all.learn(first, round.messages, now, aim_of_all(bounds));
+        }
+        self.all.leave(round.messages);
+        for sender in &round.senders {
+            self.forget_sender(sender);
+        }
+        for canister in round.canisters {
+            let Some(line) = self.lines.get_mut(&canister) else {
+                continue;
+            };
+            line.published(bounds, now);
+            if line.flow.is_idle() {
+                self.lines.remove(&canister);
             }
         }
-        Some(message)
     }
 }
 
@@ -145,10 +282,16 @@ impl IngressPool {
     /// An empty pool with these bounds.
     pub fn new(bounds: PoolConfig) -> Self {
         Self {
+            waiting: Mutex::new(Waiting::new(&bounds)),
             bounds,
-            waiting: Mutex::default(),
             arrived: Condvar::new(),
         }
+    }
+
+    /// Whether a call of this canister would wait for longer than it may, and the bound that says so: asked before
+    /// anything is done for the call. Calls of the management canister are taken whatever the answer.
+    pub fn slow(&self, canister: &CanisterId) -> Option<&'static str> {
+        self.waiting.lock().slow(canister)
     }
 
     /// Offers a message.
@@ -160,7 +303,7 @@ impl IngressPool {
         if let Some(bound) = waiting.full(&self.bounds, &message) {
             return Admission::Full(bound);
         }
-        waiting.add(message);
+        waiting.add(message, &self.bounds);
         let first = waiting.messages == 1;
         drop(waiting);
         // Only the first message can find the round thread asleep.
@@ -171,15 +314,17 @@ impl IngressPool {
     }
 
     /// Takes messages that fit a batch, from the canisters in turn. Messages that expired before `time` are dropped on
-    /// the way.
+    /// the way. Each time stands for a round, of which [`IngressPool::published`] is to be told.
     pub fn take(&self, messages_max: usize, bytes_max: usize, time: Time) -> Vec<Ingress> {
         let mut waiting = self.waiting.lock();
+        waiting.taken += 1;
+        waiting.rounds.push_back(Taken::default());
         let mut batch = Vec::with_capacity(waiting.messages.min(messages_max));
         let mut bytes = 0;
         while batch.len() < messages_max {
             let fits = |message: &Ingress| bytes + weight(message) <= bytes_max || batch.is_empty();
-            let Some(message) = waiting.take(fits) else { break };
-            if message.expiry >= time {
+            let Some(message) = waiting.take(time, fits) else { break };
+            if let Some(message) = message {
                 bytes += weight(&message);
                 batch.push(message);
             }
@@ -187,11 +332,18 @@ impl IngressPool {
         batch
     }
 
+    /// The oldest round that messages were taken for is published: they do not count any more, and how long they took
+    /// says how many more may come.
+    pub fn published(&self) {
+        self.waiting.lock().published(&self.bounds, Instant::now());
+    }
+
     /// What it holds.
     pub fn stats(&self) -> PoolStats {
         let waiting = self.waiting.lock();
         PoolStats {
             messages: waiting.messages,
+            under_way: waiting.all.under_way(),
             bytes: waiting.bytes,
             canisters: waiting.turns.len(),
         }
@@ -256,7 +408,7 @@ impl IngressPool {
         let closed = waiting.closed;
         *waiting = Waiting {
             closed,
-            ..Waiting::default()
+            ..Waiting::new(&self.bounds)
         };
     }
 }
@@ -275,163 +427,4 @@ fn answer_weight(answer: &ConsensusResponse) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use replicore_types::Payload;
-    use std::time::Duration;
-
-    fn message(number: u8, bytes: usize, expiry: u64) -> Ingress {
-        Ingress {
-            message_id: MessageId([number; 32]),
-            source: PrincipalId::anonymous(),
-            receiver: CanisterId::from_index(0),
-            effective_canister_id: None,
-            method_name: "m".into(),
-            method_payload: Payload::from(vec![0; bytes]),
-            expiry: Time(expiry),
-            envelope_bytes: 0,
-            sender_info: None,
-        }
-    }
-
-    fn pool(messages_max: usize, bytes_max: usize) -> IngressPool {
-        IngressPool::new(PoolConfig {
-            messages_max,
-            bytes_max,
-            ..PoolConfig::default()
-        })
-    }
-
-    fn ids(messages: &[Ingress]) -> Vec<u8> {
-        messages.iter().map(|message| message.message_id.0[0]).collect()
-    }
-
-    /// For the canister with this index, from the sender with this number; the anonymous one is 0.
-    fn message_for(number: u8, canister: u64, sender: u8) -> Ingress {
-        let source = match sender {
-            0 => PrincipalId::anonymous(),
-            _ => PrincipalId::self_authenticating([sender]),
-        };
-        Ingress {
-            receiver: CanisterId::from_index(canister),
-            source,
-            ..message(number, 10, 9)
-        }
-    }
-
-    #[test]
-    fn canisters_take_turns_and_keep_their_own_order() {
-        let pool = pool(100, 100_000);
-        for number in 0..6 {
-            assert_eq!(pool.offer(message_for(number, 0, 0)), Admission::Added);
-        }
-        assert_eq!(pool.offer(message_for(10, 1, 0)), Admission::Added);
-        assert_eq!(pool.offer(message_for(11, 1, 0)), Admission::Added);
-        assert_eq!(pool.offer(message_for(20, 2, 0)), Admission::Added);
-        assert_eq!(ids(&pool.take(5, 100_000, Time(0))), [0, 10, 20, 1, 11]);
-        assert_eq!(pool.offer(message_for(21, 2, 0)), Admission::Added);
-        assert_eq!(ids(&pool.take(100, 100_000, Time(0))), [2, 21, 3, 4, 5]);
-        assert_eq!(pool.stats(), PoolStats::default());
-    }
-
-    #[test]
-    fn calls_about_a_canister_stand_in_its_line() {
-        let pool = pool(100, 100_000);
-        for number in 0..3 {
-            let about = Some(CanisterId::from_index(7));
-            pool.offer(Ingress {
-                receiver: CanisterId::MANAGEMENT,
-                effective_canister_id: about,
-                ..message(number, 10, 9)
-            });
-        }
-        pool.offer(message_for(10, 8, 0));
-        assert_eq!(pool.stats().canisters, 2);
-        assert_eq!(ids(&pool.take(2, 100_000, Time(0))), [0, 10]);
-    }
-
-    #[test]
-    fn one_canister_and_one_sender_take_a_part_only() {
-        let pool = IngressPool::new(PoolConfig {
-            messages_per_canister_max: 3,
-            messages_per_sender_max: 2,
-            ..PoolConfig::default()
-        });
-        let refused = |number, canister, sender| match pool.offer(message_for(number, canister, sender)) {
-            Admission::Full(bound) => Some(bound.contains("canister")),
-            _ => None,
-        };
-        assert_eq!((refused(1, 0, 1), refused(2, 0, 1)), (None, None));
-        assert_eq!(refused(3, 1, 1), Some(false), "a third message of the sender");
-        assert_eq!(refused(4, 0, 2), None);
-        assert_eq!(refused(5, 0, 3), Some(true), "a fourth message for the canister");
-        for number in 6..9 {
-            assert_eq!(refused(number, 2, 0), None, "the anonymous sender is not counted");
-        }
-        pool.take(2, 100_000, Time(0));
-        assert_eq!(refused(3, 1, 1), None, "what was taken does not count any more");
-    }
-
-    #[test]
-    fn keeps_order_and_refuses_duplicates_and_overflow() {
-        let pool = pool(2, 10_000);
-        assert_eq!(pool.offer(message(1, 10, 9)), Admission::Added);
-        assert_eq!(pool.offer(message(1, 10, 9)), Admission::Duplicate);
-        assert_eq!(pool.offer(message(2, 10, 9)), Admission::Added);
-        assert!(matches!(pool.offer(message(3, 10, 9)), Admission::Full(_)));
-        assert_eq!(ids(&pool.take(10, 10_000, Time(5))), [1, 2]);
-        assert_eq!(
-            pool.offer(message(1, 10, 9)),
-            Admission::Added,
-            "a taken id may come again: induction judges it"
-        );
-    }
-
-    #[test]
-    fn bounds_bytes_of_pool_and_batch_but_always_makes_progress() {
-        let pool = pool(10, 2_000);
-        assert_eq!(pool.offer(message(1, 1_000, 9)), Admission::Added);
-        assert!(matches!(pool.offer(message(2, 1_000, 9)), Admission::Full(_)));
-        assert_eq!(
-            pool.take(10, 100, Time(0)).len(),
-            1,
-            "a message larger than the batch goes alone"
-        );
-        assert!(pool.take(10, 100, Time(0)).is_empty());
-        assert_eq!(pool.offer(message(2, 1_000, 9)), Admission::Added);
-    }
-
-    #[test]
-    fn drops_expired_messages() {
-        let pool = pool(10, 10_000);
-        pool.offer(message(1, 1, 4));
-        pool.offer(message(2, 1, 5));
-        assert_eq!(pool.take(10, 10_000, Time(5)).len(), 1);
-    }
-
-    #[test]
-    fn waits_for_messages_deadlines_and_the_end() {
-        let pool = pool(10, 10_000);
-        assert_eq!(
-            pool.wait(Some(Instant::now() + Duration::from_millis(1))),
-            Woken::Deadline
-        );
-        pool.offer(message(1, 1, 1));
-        assert_eq!(pool.wait(None), Woken::Messages);
-        pool.close();
-        assert_eq!(pool.wait(None), Woken::Messages, "what was accepted is still taken");
-        pool.take(10, 10_000, Time(0));
-        assert_eq!(pool.wait(None), Woken::Closed);
-        assert!(matches!(pool.offer(message(2, 1, 1)), Admission::Full(_)));
-    }
-
-    #[test]
-    fn an_abandoned_pool_is_empty_and_stays_closed() {
-        let pool = pool(10, 10_000);
-        pool.offer(message(1, 1, 1));
-        pool.offer(message(2, 1, 1));
-        pool.abandon();
-        assert_eq!((pool.stats(), pool.wait(None)), (PoolStats::default(), Woken::Closed));
-        assert!(matches!(pool.offer(message(3, 1, 1)), Admission::Full(_)));
-    }
-}
+mod tests;

@@ -1,0 +1,78 @@
+//! The messages of one canister, from the pool into rounds.
+
+use super::flow::{Aim, Flow, Mark};
+use crate::config::PoolConfig;
+use replicore_types::Ingress;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Messages of one canister that may be under way whatever the waiting time: users of a canister whose messages take long
+/// wait for each other, and only a crowd of them is told to come again.
+pub(super) const UNDER_WAY_MIN: usize = 1_000;
+
+/// The same while nothing is known of a canister: a third of a second of what the quickest ones do on two cores.
+const UNDER_WAY_AT_FIRST: usize = 10_000;
+
+/// The messages of one canister.
+pub(super) struct Line {
+    pub waiting: VecDeque<Entry>,
+    pub flow: Flow,
+    /// Those in rounds that are not published yet, oldest first.
+    rounds: VecDeque<InRound>,
+}
+
+/// A message that waits, and how it found its line and the pool.
+pub(super) struct Entry {
+    pub message: Ingress,
+    pub in_line: Mark,
+    pub in_all: Mark,
+}
+
+/// What one round has of a line.
+struct InRound {
+    round: u64,
+    messages: usize,
+    /// The message that waited longest.
+    first: Mark,
+}
+
+/// What a line is held to.
+fn aim_of_line(bounds: &PoolConfig) -> Aim {
+    Aim {
+        target: Duration::from_millis(bounds.waiting_ms_max),
+        least: UNDER_WAY_MIN,
+        first: UNDER_WAY_AT_FIRST,
+    }
+}
+
+impl Line {
+    pub(super) fn new(bounds: &PoolConfig) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            flow: Flow::new(aim_of_line(bounds)),
+            rounds: VecDeque::new(),
+        }
+    }
+
+    /// One more message is in the round with this number; true if it is the first of the line.
+    pub(super) fn add_to_round(&mut self, round: u64, mark: Mark) -> bool {
+        if let Some(part) = self.rounds.back_mut().filter(|part| part.round == round) {
+            part.messages += 1;
+            return false;
+        }
+        self.rounds.push_back(InRound {
+            round,
+            messages: 1,
+            first: mark,
+        });
+        true
+    }
+
+    /// The oldest round that has messages of it is published.
+    pub(super) fn published(&mut self, bounds: &PoolConfig, now: Instant) {
+        if let Some(part) = self.rounds.pop_front() {
+            self.flow.learn(part.first, part.messages, now, aim_of_line(bounds));
+            self.flow.leave(part.messages);
+        }
+    }
+}
