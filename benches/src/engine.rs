@@ -83,6 +83,11 @@ fn host_calls(effort: &Effort, id: &'static str, method: &str) -> Result<Vec<Fig
     Ok(vec![Figure::of(id, "ns", samples, canister.root())])
 }
 
+/// What one time is over another, which is part of it: nothing where a disturbance made the part take longer than the whole.
+fn beyond(whole: f64, part: f64) -> f64 {
+    (whole - part).max(0.0)
+}
+
 /// `engine.write5_random_pages_us`: an update that reads its argument, writes 8 bytes into each of 5 random pages of a
 /// 256 MiB heap and replies 32 bytes, less the no-op of the same canister. The heap is written once before. Beside it the
 /// same of plain wasmtime with an instance out of a pool for each message, whose heap is empty every time.
@@ -94,9 +99,9 @@ pub fn write_five_pages(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let messages = effort.scale(4_000);
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
-        let ours = canister.microseconds("write5", messages) - noop;
+        let ours = beyond(canister.microseconds("write5", messages), noop);
         let noop = pooled.microseconds("noop", messages)?;
-        Ok((ours, pooled.microseconds("write5", messages)? - noop))
+        Ok((ours, beyond(pooled.microseconds("write5", messages)?, noop)))
     })?;
     let (ours, theirs) = samples.into_iter().unzip();
     let figure = Figure::of("engine.write5_random_pages_us", "us", ours, canister.root());
@@ -115,9 +120,9 @@ pub fn traps(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         let touched = canister.microseconds("touch_and_trap", messages);
         let exhausted = canister.with_limits(1_000, 1_000, |canister| canister.microseconds("exhaust", messages));
         Ok((
-            (touched - trap) / PAGES_TOUCHED as f64,
-            (trap - noop).max(0.0),
-            (exhausted - noop).max(0.0),
+            beyond(touched, trap) / PAGES_TOUCHED as f64,
+            beyond(trap, noop),
+            beyond(exhausted, noop),
         ))
     })?;
     let figure = |id, value: fn(&(f64, f64, f64)) -> f64| {
@@ -139,7 +144,7 @@ pub fn stable_write(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     canister.microseconds("stable_write", effort.scale(20_000));
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
-        Ok(canister.microseconds("stable_write", messages) - noop)
+        Ok(beyond(canister.microseconds("stable_write", messages), noop))
     })?;
     let root = hex::encode(canister.state.stable.pages.digest());
     Ok(vec![Figure::of("engine.stable_single_write_us", "us", samples, root)])
@@ -153,7 +158,7 @@ pub fn slice_resume(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let samples = effort.samples(|| {
         let (whole, _) = timed_spin(&mut canister, MESSAGE_INSTRUCTIONS_MAX)?;
         let (sliced, slices) = timed_spin(&mut canister, instructions / 300)?;
-        Ok((sliced - whole).max(0.0) / f64::from(slices.max(2) - 1))
+        Ok(beyond(sliced, whole) / f64::from(slices.max(2) - 1))
     })?;
     Ok(vec![Figure::of(
         "engine.slice_resume_us",
