@@ -7,7 +7,8 @@
 use crate::api::Answer;
 use crate::crowd::Place;
 use crate::ring::{Slot, sys::WakeFd};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use replicore_types::Lock;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,9 +44,13 @@ impl Mailbox {
         }
     }
 
+    fn replies(&self) -> MutexGuard<'_, Vec<Reply>> {
+        Lock::Replies.take(self.replies.try_lock(), || self.replies.lock())
+    }
+
     /// Leaves a reply.
     fn put(&self, reply: Reply) {
-        self.replies.lock().push(reply);
+        self.replies().push(reply);
         self.wake_sleeper();
     }
 
@@ -71,13 +76,13 @@ impl Mailbox {
     /// Exchanges the waiting replies for the empty `taken`.
     pub(crate) fn take(&self, taken: &mut Vec<Reply>) {
         debug_assert!(taken.is_empty());
-        std::mem::swap(&mut *self.replies.lock(), taken);
+        std::mem::swap(&mut *self.replies(), taken);
     }
 
     /// Announces that the loop is about to sleep; false if it must not because something is waiting.
     pub(crate) fn may_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        let empty = self.replies.lock().is_empty();
+        let empty = self.replies().is_empty();
         if !empty {
             self.sleeping.store(false, Ordering::SeqCst);
         }

@@ -13,6 +13,7 @@ use replicore_engine::Engine;
 use replicore_netstack::ServerObserver;
 use replicore_netstack::verify::{CacheKind, CacheStats, KindStats};
 use replicore_persistence::encryption::pages_decrypted;
+use replicore_types::Lock;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,6 +145,15 @@ impl Observed {
             "Instances made, for want of one that was ready.",
             made,
         );
+        text.head(
+            "lock_found_taken_total",
+            "counter",
+            "How often a thread found a lock taken, and waited.",
+        );
+        for lock in Lock::ALL {
+            let labels = format!("{{lock=\"{}\"}}", lock.name());
+            text.sample("lock_found_taken_total", &labels, lock.found_taken());
+        }
         text.gauge(
             "scheduler_cores",
             "Threads that execute canisters in rounds.",

@@ -6,10 +6,10 @@
 //! cache changes speed, never an answer.
 
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use replicore_scheduler::query::{Dependencies, QueryCall};
 use replicore_scheduler::{CanisterState, ReplicatedState};
-use replicore_types::{MessageId, Time, WasmResult};
+use replicore_types::{Lock, MessageId, Time, WasmResult};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,7 +104,7 @@ impl QueryCache {
             return None;
         }
         let slot = self.slot(query);
-        let mut shard = self.shard(slot).lock();
+        let mut shard = self.shard(slot);
         let found = match shard.entries.get(&slot) {
             Some(entry) if !is_same(&entry.query, query) => None,
             Some(entry) if entry.dependencies.hold(state, canister) => Some((entry.answer.clone(), entry.signed)),
@@ -141,7 +141,7 @@ impl QueryCache {
             answer: answer.clone(),
             signed: None,
         };
-        let mut shard = self.shard(slot).lock();
+        let mut shard = self.shard(slot);
         shard.remove(slot);
         while shard.bytes + bytes > self.shard_bytes_max {
             match shard.entries.peek_lru().map(|(&oldest, _)| oldest) {
@@ -159,7 +159,7 @@ impl QueryCache {
             return;
         }
         let slot = self.slot(query);
-        if let Some(entry) = self.shard(slot).lock().entries.peek_mut(&slot)
+        if let Some(entry) = self.shard(slot).entries.peek_mut(&slot)
             && is_same(&entry.query, query)
         {
             entry.signed = Some(signed);
@@ -197,8 +197,9 @@ impl QueryCache {
             .hash_one((source, receiver, method, argument.as_slice(), caller_info))
     }
 
-    fn shard(&self, slot: u64) -> &Mutex<Shard> {
-        &self.shards[(slot >> 32) as usize % SHARDS]
+    fn shard(&self, slot: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[(slot >> 32) as usize % SHARDS];
+        Lock::QueryCache.take(shard.try_lock(), || shard.lock())
     }
 }
 

@@ -4,8 +4,8 @@
 //! or whose queries are long, thus delays its own queries and not those of others. A query that has used its slice
 //! stands in line again.
 
-use parking_lot::{Condvar, Mutex};
-use replicore_types::CanisterId;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use replicore_types::{CanisterId, Lock};
 use std::collections::{HashMap, VecDeque};
 
 /// What stops something from being queued.
@@ -54,9 +54,13 @@ impl<T> FairQueue<T> {
         }
     }
 
+    fn lines(&self) -> MutexGuard<'_, Lines<T>> {
+        Lock::QueryQueue.take(self.lines.try_lock(), || self.lines.lock())
+    }
+
     /// Queues something new for a canister, or gives it back with the bound that is reached.
     pub fn push(&self, canister: CanisterId, item: T) -> Result<(), (T, QueueFull)> {
-        let lines = self.lines.lock();
+        let lines = self.lines();
         let in_line = lines.by_canister.get(&canister).map_or(0, VecDeque::len);
         let full = match () {
             () if lines.closed => QueueFull::Closed,
@@ -73,10 +77,10 @@ impl<T> FairQueue<T> {
 
     /// Queues something again that was taken before: it has its place, whatever the bounds say.
     pub fn push_again(&self, canister: CanisterId, item: T) {
-        self.insert(self.lines.lock(), canister, item);
+        self.insert(self.lines(), canister, item);
     }
 
-    fn insert(&self, mut lines: parking_lot::MutexGuard<'_, Lines<T>>, canister: CanisterId, item: T) {
+    fn insert(&self, mut lines: MutexGuard<'_, Lines<T>>, canister: CanisterId, item: T) {
         let line = lines.by_canister.entry(canister).or_default();
         line.push_back(item);
         if line.len() == 1 {
@@ -92,7 +96,7 @@ impl<T> FairQueue<T> {
 
     /// Takes the next item; sleeps while there is none. `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<(CanisterId, T)> {
-        let mut lines = self.lines.lock();
+        let mut lines = self.lines();
         loop {
             if let Some(taken) = lines.take() {
                 return Some(taken);
@@ -108,12 +112,12 @@ impl<T> FairQueue<T> {
 
     /// Items that wait.
     pub fn len(&self) -> usize {
-        self.lines.lock().waiting
+        self.lines().waiting
     }
 
     /// Takes nothing new; what waits is still handed out.
     pub fn close(&self) {
-        self.lines.lock().closed = true;
+        self.lines().closed = true;
         self.arrived.notify_all();
     }
 }

@@ -1,8 +1,8 @@
 //! Callers that wait for the certificate of their message.
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use replicore_netstack::{CallReply, Responder};
-use replicore_types::MessageId;
+use replicore_types::{Lock, MessageId};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -30,6 +30,10 @@ struct Waiter {
 }
 
 impl Waiters {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        Lock::Waiters.take(self.table.try_lock(), || self.table.lock())
+    }
+
     /// Registers a caller until `deadline`. Registration precedes the offer to the pool, so that no answer is missed.
     ///
     /// # Errors
@@ -40,7 +44,7 @@ impl Waiters {
         deadline: Instant,
         respond: Responder<CallReply>,
     ) -> Result<Ticket, Responder<CallReply>> {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         if table.closed {
             return Err(respond);
         }
@@ -57,7 +61,7 @@ impl Waiters {
 
     /// Takes one caller back, unless it has been answered.
     pub fn cancel(&self, message_id: &MessageId, ticket: Ticket) -> Option<Responder<CallReply>> {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         table.by_deadline.remove(&ticket)?;
         table.remove(message_id, ticket)
     }
@@ -66,7 +70,7 @@ impl Waiters {
     /// made from now on.
     pub fn close(&self, reply: impl Fn(&MessageId) -> CallReply) {
         let waiters = {
-            let mut table = self.table.lock();
+            let mut table = self.table();
             table.closed = true;
             table.by_deadline.clear();
             std::mem::take(&mut table.by_message)
@@ -80,7 +84,7 @@ impl Waiters {
 
     /// Takes the callers that wait for a message.
     pub fn take(&self, message_id: &MessageId) -> Vec<Responder<CallReply>> {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         let waiters = table.by_message.remove(message_id).unwrap_or_default();
         waiters
             .into_iter()
@@ -93,7 +97,7 @@ impl Waiters {
 
     /// Of these messages, those that somebody waits for.
     pub fn awaited(&self, message_ids: &[MessageId]) -> Vec<MessageId> {
-        let table = self.table.lock();
+        let table = self.table();
         message_ids
             .iter()
             .filter(|id| table.by_message.contains_key(*id))
@@ -103,14 +107,14 @@ impl Waiters {
 
     /// Messages that somebody waits for.
     pub fn len(&self) -> usize {
-        self.table.lock().by_message.len()
+        self.table().by_message.len()
     }
 
     /// Answers 202 to everybody whose deadline is not after `now`.
     pub fn expire(&self, now: Instant) {
         let mut expired = Vec::new();
         {
-            let mut table = self.table.lock();
+            let mut table = self.table();
             while let Some((&deadline, &message_id)) = table.by_deadline.first_key_value() {
                 if deadline.0 > now {
                     break;

@@ -7,6 +7,7 @@
 
 mod amounts;
 mod batch;
+mod contention;
 mod errors;
 pub mod fees;
 mod ids;
@@ -19,6 +20,7 @@ mod time;
 
 pub use amounts::{Cycles, NumBytes, NumInstructions, OS_PAGE_BYTES, WASM_PAGE_BYTES};
 pub use batch::{Batch, ConsensusResponse, Randomness, StreamHeader, StreamMessage, StreamSlice};
+pub use contention::Lock;
 pub use errors::{ErrorCode, RejectCode, UserError};
 pub use ids::{CallContextId, CallbackId, CanisterId, MessageId, NodeId, PrincipalId, SubnetId};
 pub use ingress::{Ingress, IngressState, IngressStatus, WasmResult};

@@ -7,6 +7,7 @@
 use crate::BenchError;
 use perf_event::events::{Cache, CacheId, CacheOp, CacheResult, Event, Hardware};
 use perf_event::{Builder, Counter};
+use replicore_types::Lock;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -63,6 +64,8 @@ pub struct HostProfile {
     pub idle: Vec<f64>,
     /// Bytes written to storage, and system calls that wrote.
     pub written: (u64, u64),
+    /// How often threads found a lock taken, by lock; of this process alone, see [`Lock`].
+    pub locks: Option<Vec<(&'static str, u64)>>,
     /// By performance counters, user code alone: name and count.
     pub hardware: Vec<(&'static str, u64)>,
     /// Why there are none of the others.
@@ -76,6 +79,7 @@ pub struct Watch {
     threads: BTreeMap<u64, (String, Usage)>,
     cores: Vec<(u64, u64)>,
     written: (u64, u64),
+    locks: Option<Vec<u64>>,
     counters: Counters,
 }
 
@@ -108,6 +112,7 @@ impl Watch {
             threads: threads(&folder)?,
             cores: cores(&fs::read_to_string("/proc/stat").unwrap_or_default()),
             written: written(&fs::read_to_string(folder.join("io")).unwrap_or_default()),
+            locks: process.is_none().then(found_taken),
             folder,
             start: Instant::now(),
             counters,
@@ -145,6 +150,10 @@ impl Watch {
                 written.0.saturating_sub(self.written.0),
                 written.1.saturating_sub(self.written.1),
             ),
+            locks: self.locks.map(|before| {
+                let counts = found_taken().into_iter().zip(before).map(|(now, before)| now - before);
+                Lock::ALL.map(Lock::name).into_iter().zip(counts).collect()
+            }),
             hardware: hardware.collect(),
             without_hardware: self.counters.refused,
         })
@@ -161,6 +170,11 @@ impl Counters {
         let counters = self.open.iter_mut();
         counters.map(|(_, counter)| counter.read().unwrap_or(0)).collect()
     }
+}
+
+/// How often each lock was found taken.
+fn found_taken() -> Vec<u64> {
+    Lock::ALL.map(Lock::found_taken).to_vec()
 }
 
 fn open_counters() -> Counters {
@@ -328,6 +342,7 @@ impl HostProfile {
             self.written.0 as f64 / operations,
             self.written.1 as f64 / operations
         );
+        let _infallible = writeln!(text, "locks taken      {}", self.locks_line(operations, unit));
         for (name, count) in &self.hardware {
             let _infallible = writeln!(text, "{name:26} {:>14.1} each", *count as f64 / operations);
         }
@@ -338,6 +353,22 @@ impl HostProfile {
             );
         }
         text
+    }
+
+    /// Which locks threads found taken, the busiest first: those waits are in the table's too, with those for work.
+    fn locks_line(&self, operations: f64, unit: &str) -> String {
+        let Some(locks) = &self.locks else {
+            return "what another process finds taken is in its metrics: replicore_lock_found_taken_total".to_owned();
+        };
+        let mut met: Vec<_> = locks.iter().filter(|(_, count)| *count > 0).collect();
+        met.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        if met.is_empty() {
+            return "none".to_owned();
+        }
+        let each = met
+            .iter()
+            .map(|(name, count)| format!("{name} {:.4}", *count as f64 / operations));
+        format!("{} each {unit}", each.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -383,6 +414,24 @@ mod tests {
     }
 
     #[test]
+    fn locks_are_told_by_how_often_they_were_taken() {
+        let mut profile = Watch::begin(None, None).unwrap().end().unwrap();
+        profile.locks = Some(vec![("waiters", 1), ("replies", 0), ("page frames", 5)]);
+        assert_eq!(
+            profile.locks_line(10.0, "run"),
+            "page frames 0.5000, waiters 0.1000 each run"
+        );
+        profile.locks = Some(vec![("waiters", 0)]);
+        assert_eq!(profile.locks_line(10.0, "run"), "none");
+        profile.locks = None;
+        assert!(
+            profile
+                .locks_line(10.0, "run")
+                .contains("replicore_lock_found_taken_total")
+        );
+    }
+
+    #[test]
     fn work_of_this_process_is_seen() {
         let watch = Watch::begin(None, Some(Counters::open())).unwrap();
         let mut faulted = vec![0_u8; 8 << 20];
@@ -401,5 +450,6 @@ mod tests {
         assert!(sum.cpu_nanos > 0 && sum.minor_faults > 0, "{seen:?} {digest}");
         assert!(!seen.hardware.is_empty() || seen.without_hardware.is_some());
         assert!(seen.table(1, "run").contains("cores idle"));
+        assert_eq!(seen.locks.as_ref().map(Vec::len), Some(Lock::ALL.len()));
     }
 }

@@ -15,9 +15,9 @@ use crate::module::{self, FunctionNames, ValidatedModule, WriteTracking, refusal
 use crate::system_api::HostState;
 use crate::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use replicore_types::{ErrorCode, NumInstructions, UserError};
+use replicore_types::{ErrorCode, Lock, NumInstructions, UserError};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,6 +122,9 @@ pub(crate) struct ModuleCache {
     background: Option<Background<CanisterModule>>,
 }
 
+/// Modules by their hash.
+type CompiledModules = LruCache<[u8; 32], Arc<Compiled>>;
+
 /// What the background thread shares with those that execute.
 struct Shared {
     tiers: Tiers,
@@ -134,7 +137,7 @@ struct Shared {
     /// `None` where the baseline compiler is not wanted or does not know this machine.
     baseline: Option<TierEngine>,
     optimised: TierEngine,
-    compiled: Mutex<LruCache<[u8; 32], Arc<Compiled>>>,
+    compiled: Mutex<CompiledModules>,
 }
 
 /// Why a module is refused, and what the attempt costs.
@@ -191,7 +194,7 @@ impl ModuleCache {
 
     /// The executable form of a module, compiled if need be.
     pub(crate) fn get(&self, module: &CanisterModule) -> Result<Arc<Compiled>, Refusal> {
-        let known = self.shared.compiled.lock().get(&module.hash).cloned();
+        let known = self.shared.compiled().get(&module.hash).cloned();
         let compiled = match known {
             Some(compiled) => compiled,
             None => self.shared.keep(self.shared.first_code(module)?),
@@ -215,6 +218,10 @@ impl ModuleCache {
 }
 
 impl Shared {
+    fn compiled(&self) -> MutexGuard<'_, CompiledModules> {
+        Lock::Modules.take(self.compiled.try_lock(), || self.compiled.lock())
+    }
+
     /// The tiers in the order in which they are tried: what one cannot compile the other does, so that a module is
     /// refused by both or by none.
     fn order(&self) -> impl Iterator<Item = &TierEngine> {
@@ -245,7 +252,7 @@ impl Shared {
 
     /// Keeps new code, unless better code came in the meantime. Returns what is kept.
     fn keep(&self, compiled: Compiled) -> Arc<Compiled> {
-        let mut cache = self.compiled.lock();
+        let mut cache = self.compiled();
         match cache.get(&compiled.hash) {
             Some(kept) if kept.tier >= compiled.tier => kept.clone(),
             _ => {
@@ -264,7 +271,7 @@ impl Shared {
 
     /// Replaces baseline code by optimised code. Where that fails the baseline code stays.
     fn improve(&self, module: &CanisterModule) {
-        let known = self.compiled.lock().peek(&module.hash).map(|compiled| compiled.tier);
+        let known = self.compiled().peek(&module.hash).map(|compiled| compiled.tier);
         if known != Some(Tier::Baseline) {
             return;
         }

@@ -6,8 +6,8 @@
 use super::{Compiled, Instance};
 use crate::ExecutionState;
 use lru::LruCache;
-use parking_lot::Mutex;
-use replicore_types::CanisterId;
+use parking_lot::{Mutex, MutexGuard};
+use replicore_types::{CanisterId, Lock};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,6 +49,11 @@ impl InstancePool {
         }
     }
 
+    fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[number];
+        Lock::Instances.take(shard.try_lock(), || shard.lock())
+    }
+
     /// An instance of the canister that holds the state's version, or else one that can be brought to it, of another
     /// canister where that one is about to be pushed out. Instances whose code `compiled` replaces are dropped: that is
     /// how better code takes over between two messages.
@@ -60,7 +65,7 @@ impl InstancePool {
     ) -> Option<Box<Instance>> {
         // Dropped after the lock is released.
         let replaced: Vec<Idle>;
-        let mut shard = self.shards[shard_of(canister)].lock();
+        let mut shard = self.shard(shard_of(canister));
         let Some(idle) = shard.get_mut(&canister) else {
             return self.recycle(&mut shard, state, compiled);
         };
@@ -93,7 +98,7 @@ impl InstancePool {
 
     /// True where an idle instance of the canister is as `wanted`.
     pub(crate) fn any(&self, canister: CanisterId, wanted: impl Fn(&Instance) -> bool) -> bool {
-        let shard = self.shards[shard_of(canister)].lock();
+        let shard = self.shard(shard_of(canister));
         shard
             .peek(&canister)
             .is_some_and(|idle| idle.iter().any(|idle| wanted(&idle.instance)))
@@ -110,7 +115,7 @@ impl InstancePool {
         let mut dropped = Vec::new();
         let mut total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let own = shard_of(canister);
-        let mut shard = self.shards[own].lock();
+        let mut shard = self.shard(own);
         match shard.get_mut(&canister) {
             Some(idle) => {
                 if idle.len() >= self.instances_per_canister_max {
@@ -146,7 +151,7 @@ impl InstancePool {
             if self.bytes.load(Ordering::Relaxed) <= self.bytes_max {
                 return;
             }
-            let mut shard = self.shards[number % SHARDS].lock();
+            let mut shard = self.shard(number % SHARDS);
             let spared = number < begin + SHARDS && shard.peek_lru().is_some_and(|(oldest, _)| *oldest == latest);
             let dropped = if spared { None } else { shard.pop_lru() };
             drop(shard);

@@ -10,8 +10,8 @@
 //! honest sessions use stays.
 
 use crate::config::SignatureCacheConfig;
-use parking_lot::Mutex;
-use replicore_types::Time;
+use parking_lot::{Mutex, MutexGuard};
+use replicore_types::{Lock, Time};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::fmt;
 use std::hash::Hasher;
@@ -173,10 +173,15 @@ impl SignatureCache {
         }
     }
 
+    fn shard(&self, number: usize) -> MutexGuard<'_, Vec<[Entry; WAYS]>> {
+        let shard = &self.shards[number];
+        Lock::SignatureCache.take(shard.try_lock(), || shard.lock())
+    }
+
     /// True if it was verified and the entry has not expired.
     pub fn contains(&self, key: &CacheKey, now: Time) -> bool {
         let (shard, set) = self.place(key);
-        let mut entries = self.shards[shard].lock();
+        let mut entries = self.shard(shard);
         let found = entries[set]
             .iter_mut()
             .find(|entry| entry.hash == key.hash && entry.expiry >= now.0);
@@ -191,7 +196,7 @@ impl SignatureCache {
     pub fn insert(&self, key: &CacheKey, expiry: Time, now: Time) {
         let expiry = expiry.0.min(now.plus(self.lifetime).0);
         let (shard, set) = self.place(key);
-        let entries = &mut self.shards[shard].lock()[set];
+        let entries = &mut self.shard(shard)[set];
         let index = match entries.iter().position(|entry| entry.hash == key.hash) {
             Some(index) => index,
             None => (0..WAYS).min_by_key(|&index| entries[index].worth(now)).unwrap_or(0),

@@ -5,8 +5,8 @@
 //! beyond `IDLE_FRAMES_MAX` idle frames their memory goes back to the kernel page by page.
 
 use crate::page_map::{Digest, Page};
-use parking_lot::Mutex;
-use replicore_types::OS_PAGE_BYTES;
+use parking_lot::{Mutex, MutexGuard};
+use replicore_types::{Lock, OS_PAGE_BYTES};
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
@@ -70,7 +70,7 @@ impl Frame {
 impl Drop for Frame {
     fn drop(&mut self) {
         IN_USE.fetch_sub(1, Ordering::Relaxed);
-        let mut idle = IDLE.lock();
+        let mut idle = idle_frames();
         if idle.len() >= IDLE_FRAMES_MAX {
             give_memory_back(self.bytes);
         }
@@ -119,9 +119,13 @@ unsafe fn copy_page(page: &Page, target: NonNull<Page>) {
     unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), target.as_ptr().cast::<u8>(), OS_PAGE_BYTES) };
 }
 
+fn idle_frames() -> MutexGuard<'static, Vec<Slot>> {
+    Lock::Frames.take(IDLE.try_lock(), || IDLE.lock())
+}
+
 fn take_idle() -> Slot {
     IN_USE.fetch_add(1, Ordering::Relaxed);
-    let mut idle = IDLE.lock();
+    let mut idle = idle_frames();
     match idle.pop() {
         Some(slot) => slot,
         None => {

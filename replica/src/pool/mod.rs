@@ -17,8 +17,8 @@ mod line;
 use crate::config::PoolConfig;
 use flow::{Aim, Flow, Mark};
 use line::{Entry, Line};
-use parking_lot::{Condvar, Mutex};
-use replicore_types::{CanisterId, ConsensusResponse, Ingress, MessageId, PrincipalId, ResponsePayload, Time};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use replicore_types::{CanisterId, ConsensusResponse, Ingress, Lock, MessageId, PrincipalId, ResponsePayload, Time};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -288,15 +288,19 @@ impl IngressPool {
         }
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        Lock::IngressPool.take(self.waiting.try_lock(), || self.waiting.lock())
+    }
+
     /// Whether a call of this canister would wait for longer than it may, and the bound that says so: asked before
     /// anything is done for the call. Calls of the management canister are taken whatever the answer.
     pub fn slow(&self, canister: &CanisterId) -> Option<&'static str> {
-        self.waiting.lock().slow(canister)
+        self.waiting().slow(canister)
     }
 
     /// Offers a message.
     pub fn offer(&self, message: Ingress) -> Admission {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.waiting();
         if waiting.closed.is_none() && waiting.ids.contains(&message.message_id) {
             return Admission::Duplicate;
         }
@@ -316,7 +320,7 @@ impl IngressPool {
     /// Takes messages that fit a batch, from the canisters in turn. Messages that expired before `time` are dropped on
     /// the way. Each time stands for a round, of which [`IngressPool::published`] is to be told.
     pub fn take(&self, messages_max: usize, bytes_max: usize, time: Time) -> Vec<Ingress> {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.waiting();
         waiting.taken += 1;
         waiting.rounds.push_back(Taken::default());
         let mut batch = Vec::with_capacity(waiting.messages.min(messages_max));
@@ -335,12 +339,12 @@ impl IngressPool {
     /// The oldest round that messages were taken for is published: they do not count any more, and how long they took
     /// says how many more may come.
     pub fn published(&self) {
-        self.waiting.lock().published(&self.bounds, Instant::now());
+        self.waiting().published(&self.bounds, Instant::now());
     }
 
     /// What it holds.
     pub fn stats(&self) -> PoolStats {
-        let waiting = self.waiting.lock();
+        let waiting = self.waiting();
         PoolStats {
             messages: waiting.messages,
             under_way: waiting.all.under_way(),
@@ -351,13 +355,13 @@ impl IngressPool {
 
     /// Adds the answer to a call that waits for something outside the rounds.
     pub fn answer(&self, answer: ConsensusResponse) {
-        self.waiting.lock().answers.push_back(answer);
+        self.waiting().answers.push_back(answer);
         self.arrived.notify_one();
     }
 
     /// Takes the oldest answers, of `bytes_max` bytes at most; one at least, where there is one.
     pub fn take_answers(&self, bytes_max: usize) -> Vec<ConsensusResponse> {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.waiting();
         let mut bytes = 0;
         let fitting = waiting.answers.iter().take_while(|answer| {
             let is_first = bytes == 0;
@@ -370,7 +374,7 @@ impl IngressPool {
 
     /// Sleeps until a message or an answer waits, `deadline` passes or the pool is closed. `None` waits without end.
     pub fn wait(&self, deadline: Option<Instant>) -> Woken {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.waiting();
         loop {
             if let Some(since) = waiting.closed
                 && (waiting.is_empty() || since.elapsed() >= CLOSED_TAKE_MAX)
@@ -397,14 +401,14 @@ impl IngressPool {
 
     /// Refuses messages from now on; those that wait are still taken.
     pub fn close(&self) {
-        self.waiting.lock().closed.get_or_insert_with(Instant::now);
+        self.waiting().closed.get_or_insert_with(Instant::now);
         self.arrived.notify_all();
     }
 
     /// Closes the pool and gives up what waits.
     pub fn abandon(&self) {
         self.close();
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.waiting();
         let closed = waiting.closed;
         *waiting = Waiting {
             closed,
