@@ -1,10 +1,11 @@
 //! How many messages may be under way so that the next one does not wait too long.
 //!
-//! Nobody knows how long messages will take, but how long the last ones took is known: where the first message of a round had
-//! `ahead` others before it, and the round with its `messages` was answered after `latency`, then so many were done in that
-//! time, and `(ahead + messages) * target / latency` are worth a wait of `target` (Little's law). The bound follows that figure while it matters: when messages take longer than they should, and when
-//! there are about as many of them as there may be. A stall thus lowers it for one round, and the next round, which
-//! finds few messages that went quickly, raises it again.
+//! Nobody knows how long messages will take, but how long the last ones took is known: where the first message of a round
+//! had `ahead` others before it, and the round with its `messages` was answered after `latency`, then so many were done in
+//! that time, and `(ahead + messages) * target / latency` are worth a wait of `target` (Little's law). The bound follows that
+//! figure while it matters: when messages take longer than they should, and when there are about as many of them as there
+//! may be. A stall thus lowers it for one round, and the next round, which finds few messages that went quickly, raises it
+//! again.
 
 use std::time::{Duration, Instant};
 

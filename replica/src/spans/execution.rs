@@ -90,12 +90,9 @@ impl<E: Execute> Execute for TracedExecution<'_, E> {
     }
 
     fn resume(&self, canister: &mut ExecutionState, paused: PausedExecution) -> ExecutionOutcome {
-        let Some(spans) = self.spans else {
-            return self.engine.resume(canister, paused);
-        };
         let instructions = paused.instructions;
         match paused.into_state().downcast::<Paused>() {
-            // Of a message that is not sampled, or of a replayed round.
+            // Of a message that is not sampled.
             Err(state) => self.engine.resume(canister, PausedExecution::new(state, instructions)),
             Ok(traced) => {
                 let Paused {
@@ -103,7 +100,10 @@ impl<E: Execute> Execute for TracedExecution<'_, E> {
                     slices,
                     execution,
                 } = *traced;
-                self.slice(spans, message, slices, |engine| engine.resume(canister, execution))
+                match self.spans {
+                    Some(spans) => self.slice(spans, message, slices, |engine| engine.resume(canister, execution)),
+                    None => self.engine.resume(canister, execution),
+                }
             }
         }
     }
