@@ -18,6 +18,7 @@ pub mod management;
 mod management_wave;
 mod message;
 pub mod outcall;
+mod placement;
 pub mod query;
 mod round;
 pub mod round_schedule;

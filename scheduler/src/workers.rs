@@ -1,5 +1,6 @@
 //! The threads that canisters run on.
 
+use crate::placement::keep_apart;
 use parking_lot::Mutex as Lock;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -143,7 +144,11 @@ impl SchedulerCores {
         if let Some(pool) = pools.get(&self.0) {
             return Some(Arc::clone(pool));
         }
-        let builder = ThreadPoolBuilder::new().num_threads(self.0).stack_size(STACK_BYTES);
+        let threads = self.0;
+        let builder = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .stack_size(STACK_BYTES)
+            .start_handler(move |index| keep_apart(index, threads));
         let pool = Arc::new(
             builder
                 .thread_name(|number| format!("scheduler-{number}"))
