@@ -10,8 +10,8 @@ use std::sync::Arc;
 /// depends on the hash.
 #[derive(Debug, Default)]
 pub(crate) struct RoundStatuses {
-    statuses: Vec<(MessageId, IngressStatus)>,
-    /// Where a request's status stands: small beside the statuses, which never move.
+    statuses: Vec<(MessageId, Arc<IngressStatus>)>,
+    /// Where a request's status stands.
     places: HashMap<MessageId, u32, BuildHasherDefault<IdHasher>>,
 }
 
@@ -27,17 +27,18 @@ impl RoundStatuses {
         self.places.contains_key(id)
     }
 
-    /// The status that this round has given the request, to be replaced.
+    /// The status that this round has given the request, to be replaced where it is: until the end of the round nobody
+    /// else holds it.
     pub fn get_mut(&mut self, id: &MessageId) -> Option<&mut IngressStatus> {
         let place = *self.places.get(id)? as usize;
-        self.statuses.get_mut(place).map(|(_, status)| status)
+        self.statuses.get_mut(place).map(|(_, status)| Arc::make_mut(status))
     }
 
     /// Gives a request a status that has none from this round.
     pub fn insert(&mut self, id: MessageId, status: IngressStatus) {
         // The history bounds them to far fewer than 2^32.
         self.places.insert(id, self.statuses.len() as u32);
-        self.statuses.push((id, status));
+        self.statuses.push((id, Arc::new(status)));
     }
 
     /// Requests with a status.
@@ -48,10 +49,16 @@ impl RoundStatuses {
     /// All of them, in the order of the ids.
     pub fn into_sorted(self, cores: SchedulerCores) -> Vec<(MessageId, Arc<IngressStatus>)> {
         let is_parallel = cores.are_worth_it(self.len());
-        let mut statuses = cores.map(is_parallel, self.statuses, |(id, status)| (id, Arc::new(status)));
-        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| *id);
+        let mut statuses = self.statuses;
+        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| words(id));
         statuses
     }
+}
+
+/// An id as numbers, which compare like its bytes, and nearly always by the first.
+fn words(id: &MessageId) -> [u64; 4] {
+    let (words, _) = id.0.as_chunks::<8>();
+    std::array::from_fn(|index| words.get(index).map_or(0, |word| u64::from_be_bytes(*word)))
 }
 
 /// The beginning of the id itself: request ids are SHA-256 hashes, and what can be ground into eight bytes of one is
