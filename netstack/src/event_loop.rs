@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! wait -> events: accept, receive (parse, check), sent, closed
-//!      -> verify together what came together, hand it to the service
+//!      -> verify together what came together, hand it to the service (earlier where enough has come)
 //!      -> replies from the mailbox to their connections
 //!      -> settle every connection that something happened to: encode, send, pause, end
 //! ```
@@ -131,6 +131,10 @@ impl EventLoop {
         self.now = (self.clock)().as_millis() as u64;
         for event in events.drain(..) {
             self.handle(event);
+            // What is verified counts, and what is refused because of it need not be verified.
+            if self.batch.is_full() {
+                self.handler.end_turn(&mut self.batch);
+            }
         }
         self.events = events;
         self.handler.end_turn(&mut self.batch);

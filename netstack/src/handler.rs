@@ -12,7 +12,7 @@ pub(crate) trait Handler: Send + Sync {
     /// [`Handler::end_turn`] has dealt with what was put into `batch`.
     fn handle(&self, request: &Request<'_>, address: ReplyAddress, batch: &mut Batch<Work>) -> Option<Answer>;
 
-    /// All requests of a turn have been handled.
+    /// All requests of a turn have been handled, or as many as are dealt with together.
     fn end_turn(&self, batch: &mut Batch<Work>);
 
     /// Adds what it has counted.

@@ -11,10 +11,11 @@ use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
-use crate::pool::{IngressPool, Woken};
+use crate::pool::{BatchRoom, IngressPool, Woken};
 use crate::spans::{Spans, Value};
+use replicore_scheduler::limits::{PATH_MESSAGE_INSTRUCTIONS, ROUND_PATH_INSTRUCTIONS_MAX};
 use replicore_scheduler::{NextRound, RoundStats};
-use replicore_types::{Batch, Randomness, Time};
+use replicore_types::{Batch, CanisterId, Randomness, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +25,9 @@ const EAGER_ROUNDS_MAX: u32 = 8;
 /// that sets itself again, a heartbeat that asks for randomness) must not fill the log at full speed. Slices of long
 /// executions take longer anyway.
 const PACED_ROUND_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Messages of one canister that a round executes at most.
+const OF_CANISTER_MAX: usize = (ROUND_PATH_INSTRUCTIONS_MAX / PATH_MESSAGE_INSTRUCTIONS) as usize;
 
 /// What the round thread needs.
 pub struct Rounds {
@@ -99,16 +103,26 @@ impl Rounds {
             self.rebases.retire(stored);
             (memory.is_checkpointing() || self.rebases.has_retired()) && self.failure.get().is_none()
         });
-        let metadata = &self.machine.state().metadata;
+        let state = self.machine.state();
+        let metadata = &state.metadata;
+        let in_state = |id: &CanisterId| {
+            state
+                .canister(id)
+                .map_or(0, |canister| canister.system.queues.ingress_len())
+        };
         // Batch time strictly increases, whatever the clock does.
         let time = wall_clock().max(Time(metadata.time.0 + 1));
         let batch = Arc::new(Batch {
             height: metadata.height.next(),
             time,
             randomness: randomness()?,
-            messages: self
-                .pool
-                .take(self.config.batch_messages_max, self.config.batch_bytes_max, time),
+            messages: self.pool.take(&BatchRoom {
+                messages_max: self.config.batch_messages_max,
+                bytes_max: self.config.batch_bytes_max,
+                of_canister_max: OF_CANISTER_MAX,
+                time,
+                in_state: &in_state,
+            }),
             consensus_responses: self.pool.take_answers(self.config.batch_bytes_max),
             // A replica process hosts one subnet; those who embed several exchange slices themselves.
             stream_slices: Vec::new(),

@@ -163,6 +163,11 @@ impl<T> Batch<T> {
         self.waiting.is_empty()
     }
 
+    /// True if as many requests wait as are verified together: there is no point in setting more aside.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= SIGNATURES_MAX
+    }
+
     /// What has been done since the last call.
     pub(crate) fn take_stats(&mut self) -> BatchStats {
         std::mem::take(&mut self.stats)

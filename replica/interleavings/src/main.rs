@@ -24,7 +24,7 @@ mod config {
 
 use config::PoolConfig;
 use loom::thread;
-use pool::{Admission, IngressPool, Woken};
+use pool::{Admission, BatchRoom, IngressPool, Woken};
 use query_queue::FairQueue;
 use replicore_types::{
     CallbackId, CanisterId, ConsensusResponse, Ingress, MessageId, Payload, PrincipalId, ResponsePayload, Time,
@@ -72,7 +72,13 @@ fn message(number: u8) -> Ingress {
 }
 
 fn take(pool: &IngressPool) -> Vec<u8> {
-    let taken = pool.take(10, 1 << 20, Time(0));
+    let taken = pool.take(&BatchRoom {
+        messages_max: 10,
+        bytes_max: 1 << 20,
+        of_canister_max: 10,
+        time: Time(0),
+        in_state: &|_| 0,
+    });
     taken.iter().map(|message| message.message_id.0[0]).collect()
 }
 

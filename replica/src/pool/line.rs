@@ -1,8 +1,9 @@
 //! The messages of one canister, from the pool into rounds.
 
 use super::flow::{Aim, Flow, Mark};
+use super::share::Share;
 use crate::config::PoolConfig;
-use replicore_types::Ingress;
+use replicore_types::{CanisterId, Ingress};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,13 @@ const UNDER_WAY_AT_FIRST: usize = 10_000;
 
 /// The messages of one canister.
 pub(super) struct Line {
-    pub waiting: VecDeque<Entry>,
+    waiting: VecDeque<Entry>,
+    /// Calls of the management canister about this one. They go first: who controls a canister that is flooded has to get
+    /// at it.
+    management: VecDeque<Entry>,
     pub flow: Flow,
+    /// What a round may have of `waiting`.
+    share: Share,
     /// Those in rounds that are not published yet, oldest first.
     rounds: VecDeque<InRound>,
 }
@@ -49,9 +55,41 @@ impl Line {
     pub(super) fn new(bounds: &PoolConfig) -> Self {
         Self {
             waiting: VecDeque::new(),
+            management: VecDeque::new(),
             flow: Flow::new(aim_of_line(bounds)),
+            share: Share::new(),
             rounds: VecDeque::new(),
         }
+    }
+
+    /// Messages that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.management.len()
+    }
+
+    /// One more message waits.
+    pub(super) fn push(&mut self, entry: Entry) {
+        match entry.message.receiver == CanisterId::MANAGEMENT {
+            true => self.management.push_back(entry),
+            false => self.waiting.push_back(entry),
+        }
+    }
+
+    /// True if the round with this number, which executes `most` of a canister, may have the next message. `in_state` says how many wait in its state.
+    pub(super) fn may_give(&mut self, (round, most): (u64, usize), in_state: impl FnOnce() -> usize) -> bool {
+        !self.management.is_empty() || self.share.has_room((round, most), in_state)
+    }
+
+    /// Takes the next message, if it fits.
+    pub(super) fn pop(&mut self, fits: impl FnOnce(&Ingress) -> bool) -> Option<Entry> {
+        if !self.management.is_empty() {
+            return self.management.pop_front_if(|entry| fits(&entry.message));
+        }
+        let entry = self.waiting.pop_front_if(|entry| fits(&entry.message));
+        if entry.is_some() {
+            self.share.give();
+        }
+        entry
     }
 
     /// One more message is in the round with this number; true if it is the first of the line.

@@ -6,13 +6,15 @@
 //!
 //! A message is counted from when it is offered until the round that has it is published. Where so many of a canister are
 //! under way that one more would wait longer than it may, judged by how long the last ones took, it is refused: what is
-//! accepted is answered in time, and the excess learns at once that it has to come again.
+//! accepted is answered in time, and the excess learns at once that it has to come again. For the same reason a round is
+//! given no more of a canister than it is going to do: what would wait in the state waits here.
 //!
 //! The pool is also the place where the round thread sleeps when there is nothing to do, so that a message that arrives
 //! at an idle replica starts a round at once.
 
 mod flow;
 mod line;
+mod share;
 
 use crate::config::PoolConfig;
 use flow::{Aim, Flow, Mark};
@@ -54,6 +56,20 @@ pub enum Woken {
     Closed,
 }
 
+/// What a batch has room for.
+pub struct BatchRoom<'a> {
+    /// Messages.
+    pub messages_max: usize,
+    /// Bytes that they count for; one message goes whatever it counts for.
+    pub bytes_max: usize,
+    /// Messages of one canister that a round executes at most.
+    pub of_canister_max: usize,
+    /// Time of the batch: what has expired before is dropped.
+    pub time: Time,
+    /// How many ingress messages of a canister wait in the state that the batch is for.
+    pub in_state: &'a dyn Fn(&CanisterId) -> usize,
+}
+
 /// Verified messages in a line for each canister.
 pub struct IngressPool {
     bounds: PoolConfig,
@@ -78,6 +94,8 @@ struct Waiting {
     lines: HashMap<CanisterId, Line>,
     /// Canisters with a line, in the order of their turns.
     turns: VecDeque<CanisterId>,
+    /// Those of which the round that is being made up has enough; empty otherwise.
+    satisfied: Vec<CanisterId>,
     ids: HashSet<MessageId>,
     /// Messages under way of each sender that has one; the anonymous one is nobody in particular and is not counted.
     senders: HashMap<PrincipalId, usize>,
@@ -124,6 +142,7 @@ impl Waiting {
         Self {
             lines: HashMap::new(),
             turns: VecDeque::new(),
+            satisfied: Vec::new(),
             ids: HashSet::new(),
             senders: HashMap::new(),
             messages: 0,
@@ -154,7 +173,7 @@ impl Waiting {
     /// The bound that keeps a message out, if one does.
     fn full(&self, bounds: &PoolConfig, message: &Ingress) -> Option<&'static str> {
         let canister = line_of(message);
-        let in_line = self.lines.get(&canister).map_or(0, |line| line.waiting.len());
+        let in_line = self.lines.get(&canister).map_or(0, Line::len);
         let of_sender = self.senders.get(&message.source).copied().unwrap_or(0);
         match () {
             () if self.closed.is_some() => Some("the replica is shutting down"),
@@ -204,24 +223,41 @@ impl Waiting {
         }
         let canister = line_of(&message);
         let line = self.lines.entry(canister).or_insert_with(|| Line::new(bounds));
-        line.waiting.push_back(Entry {
+        let in_line = line.flow.enter(now);
+        line.push(Entry {
             message,
-            in_line: line.flow.enter(now),
+            in_line,
             in_all: self.all.enter(now),
         });
-        if line.waiting.len() == 1 {
+        if line.len() == 1 {
             self.turns.push_back(canister);
         }
     }
 
+    /// The canister whose turn it is, of those of which the round has not enough. When the pool closes, what waits is to
+    /// become a part of the state: there it is safe.
+    fn next_turn(&mut self, batch: &BatchRoom<'_>) -> Option<CanisterId> {
+        while let Some(canister) = self.turns.front().copied() {
+            let line = self.lines.get_mut(&canister)?;
+            if self.closed.is_some()
+                || line.may_give((self.taken, batch.of_canister_max), || (batch.in_state)(&canister))
+            {
+                return Some(canister);
+            }
+            self.turns.pop_front();
+            self.satisfied.push(canister);
+        }
+        None
+    }
+
     /// Takes the message whose turn it is, unless `fits` says no to it: for the round that is at the back, unless it has
-    /// expired before `time`. `Some(None)` is one that has.
-    fn take(&mut self, time: Time, fits: impl FnOnce(&Ingress) -> bool) -> Option<Option<Ingress>> {
-        let canister = *self.turns.front()?;
+    /// expired. `Some(None)` is one that has.
+    fn take(&mut self, batch: &BatchRoom<'_>, fits: impl FnOnce(&Ingress) -> bool) -> Option<Option<Ingress>> {
+        let canister = self.next_turn(batch)?;
         let line = self.lines.get_mut(&canister)?;
-        let entry = line.waiting.pop_front_if(|entry| fits(&entry.message))?;
+        let entry = line.pop(fits)?;
         let message = entry.message;
-        let has_expired = message.expiry < time;
+        let has_expired = message.expiry < batch.time;
         if has_expired {
             line.flow.leave(1);
             self.all.leave(1);
@@ -239,7 +275,7 @@ impl Waiting {
             }
         }
         self.turns.pop_front();
-        if !line.waiting.is_empty() {
+        if line.len() > 0 {
             self.turns.push_back(canister);
         } else if line.flow.is_idle() {
             self.lines.remove(&canister);
@@ -317,9 +353,15 @@ impl IngressPool {
         Admission::Added
     }
 
-    /// Takes messages that fit a batch, from the canisters in turn. Messages that expired before `time` are dropped on
-    /// the way. Each time stands for a round, of which [`IngressPool::published`] is to be told.
-    pub fn take(&self, messages_max: usize, bytes_max: usize, time: Time) -> Vec<Ingress> {
+    /// Takes messages that fit a batch, from the canisters in turn, and of each no more than a round is going to do. Messages
+    /// that have expired are dropped on the way. Each time stands for a round, of which [`IngressPool::published`] is to be
+    /// told.
+    pub fn take(&self, room: &BatchRoom<'_>) -> Vec<Ingress> {
+        let BatchRoom {
+            messages_max,
+            bytes_max,
+            ..
+        } = *room;
         let mut waiting = self.waiting();
         waiting.taken += 1;
         waiting.rounds.push_back(Taken::default());
@@ -327,12 +369,14 @@ impl IngressPool {
         let mut bytes = 0;
         while batch.len() < messages_max {
             let fits = |message: &Ingress| bytes + weight(message) <= bytes_max || batch.is_empty();
-            let Some(message) = waiting.take(time, fits) else { break };
+            let Some(message) = waiting.take(room, fits) else { break };
             if let Some(message) = message {
                 bytes += weight(&message);
                 batch.push(message);
             }
         }
+        let satisfied = std::mem::take(&mut waiting.satisfied);
+        waiting.turns.extend(satisfied);
         batch
     }
 

@@ -25,6 +25,26 @@ fn pool(messages_max: usize, bytes_max: usize) -> IngressPool {
     })
 }
 
+/// Takes for a round that finds no message of before in its state.
+fn take(pool: &IngressPool, messages_max: usize, bytes_max: usize, time: Time) -> Vec<Ingress> {
+    take_beside(pool, messages_max, (bytes_max, time), &|_| 0)
+}
+
+fn take_beside(
+    pool: &IngressPool,
+    messages_max: usize,
+    (bytes_max, time): (usize, Time),
+    in_state: &dyn Fn(&CanisterId) -> usize,
+) -> Vec<Ingress> {
+    pool.take(&BatchRoom {
+        messages_max,
+        bytes_max,
+        of_canister_max: 1_000,
+        time,
+        in_state,
+    })
+}
+
 fn ids(messages: &[Ingress]) -> Vec<u8> {
     messages.iter().map(|message| message.message_id.0[0]).collect()
 }
@@ -51,9 +71,9 @@ fn canisters_take_turns_and_keep_their_own_order() {
     assert_eq!(pool.offer(message_for(10, 1, 0)), Admission::Added);
     assert_eq!(pool.offer(message_for(11, 1, 0)), Admission::Added);
     assert_eq!(pool.offer(message_for(20, 2, 0)), Admission::Added);
-    assert_eq!(ids(&pool.take(5, 100_000, Time(0))), [0, 10, 20, 1, 11]);
+    assert_eq!(ids(&take(&pool, 5, 100_000, Time(0))), [0, 10, 20, 1, 11]);
     assert_eq!(pool.offer(message_for(21, 2, 0)), Admission::Added);
-    assert_eq!(ids(&pool.take(100, 100_000, Time(0))), [2, 21, 3, 4, 5]);
+    assert_eq!(ids(&take(&pool, 100, 100_000, Time(0))), [2, 21, 3, 4, 5]);
     assert_eq!((pool.stats().messages, pool.stats().under_way), (0, 10));
     pool.published();
     pool.published();
@@ -73,7 +93,7 @@ fn calls_about_a_canister_stand_in_its_line() {
     }
     pool.offer(message_for(10, 8, 0));
     assert_eq!(pool.stats().canisters, 2);
-    assert_eq!(ids(&pool.take(2, 100_000, Time(0))), [0, 10]);
+    assert_eq!(ids(&take(&pool, 2, 100_000, Time(0))), [0, 10]);
 }
 
 #[test]
@@ -94,10 +114,43 @@ fn one_canister_and_one_sender_take_a_part_only() {
     for number in 6..9 {
         assert_eq!(refused(number, 2, 0), None, "the anonymous sender is not counted");
     }
-    pool.take(2, 100_000, Time(0));
+    take(&pool, 2, 100_000, Time(0));
     assert_eq!(refused(3, 1, 1), Some(false), "what is in a round still counts");
     pool.published();
     assert_eq!(refused(3, 1, 1), None, "and not any more once it is published");
+}
+
+#[test]
+fn a_round_is_given_no_more_of_a_canister_than_it_does() {
+    let pool = IngressPool::new(PoolConfig::default());
+    for number in 0..3_000 {
+        pool.offer(numbered(number));
+    }
+    pool.offer(message_for(201, 1, 0));
+    let (slow, other) = (CanisterId::from_index(0), CanisterId::from_index(1));
+    let in_state = std::cell::Cell::new(0);
+    let next = || {
+        let waits = |canister: &CanisterId| if *canister == slow { in_state.get() } else { 0 };
+        let batch = take_beside(&pool, 5_000, (1 << 30, Time(0)), &waits);
+        let of = |id| batch.iter().filter(|message| message.receiver == id).count();
+        (of(slow), of(other), of(CanisterId::MANAGEMENT))
+    };
+    assert_eq!(next(), (1_000, 1, 0));
+    // The round did 100 of them.
+    in_state.set(900);
+    pool.offer(message_for(202, 1, 0));
+    pool.offer(Ingress {
+        receiver: CanisterId::MANAGEMENT,
+        effective_canister_id: Some(slow),
+        ..message(203, 1, 9)
+    });
+    assert_eq!(next(), (1, 1, 1), "others, and who controls it, do not wait for it");
+    in_state.set(10);
+    assert_eq!(next(), (990, 0, 0), "it has become quick");
+    in_state.set(900);
+    pool.close();
+    assert_eq!(next(), (1_009, 0, 0), "when it ends all of it goes into the state");
+    assert_eq!(pool.stats().messages, 0);
 }
 
 fn numbered(number: u64) -> Ingress {
@@ -118,7 +171,7 @@ fn slow_pool() -> IngressPool {
     for number in 0..UNDER_WAY_MIN as u64 + 200 {
         assert_eq!(pool.offer(numbered(number)), Admission::Added);
     }
-    assert_eq!(pool.take(150, 100_000, Time(0)).len(), 150);
+    assert_eq!(take(&pool, 150, 100_000, Time(0)).len(), 150);
     // Longer than the waiting time that is allowed, whatever the machine does meanwhile.
     std::thread::sleep(Duration::from_millis(60));
     pool.published();
@@ -148,7 +201,7 @@ fn a_canister_that_is_slow_takes_no_more_than_it_does_in_time() {
 #[test]
 fn one_sender_leaves_half_of_a_slow_canister_to_the_others() {
     let pool = slow_pool();
-    pool.take(1_000, 1_000_000, Time(0));
+    take(&pool, 1_000, 1_000_000, Time(0));
     pool.published();
     assert_eq!(pool.stats().under_way, 50);
     let from = |sender: u8, number: u64| Ingress {
@@ -159,7 +212,7 @@ fn one_sender_leaves_half_of_a_slow_canister_to_the_others() {
     assert!((0..half).all(|number| pool.offer(from(1, number)) == Admission::Added));
     assert!(matches!(pool.offer(from(1, half)), Admission::Full(bound) if bound.contains("sender")));
     assert_eq!(pool.offer(from(2, 0)), Admission::Added);
-    pool.take(600, 1_000_000, Time(0));
+    take(&pool, 600, 1_000_000, Time(0));
     assert!(
         matches!(pool.offer(from(1, half)), Admission::Full(_)),
         "those in rounds count"
@@ -170,13 +223,13 @@ fn one_sender_leaves_half_of_a_slow_canister_to_the_others() {
 fn what_is_published_makes_room() {
     let pool = slow_pool();
     let slow = CanisterId::from_index(0);
-    pool.take(100, 100_000, Time(0));
+    take(&pool, 100, 100_000, Time(0));
     assert!(pool.slow(&slow).is_some(), "those in rounds count");
     pool.published();
     assert_eq!((pool.stats().messages, pool.stats().under_way), (950, 950));
     assert_eq!(pool.slow(&slow), None);
     // Expired ones do not count any more once they are dropped.
-    assert!(pool.take(2_000, 10_000_000, Time(10)).is_empty());
+    assert!(take(&pool, 2_000, 10_000_000, Time(10)).is_empty());
     pool.published();
     assert_eq!(pool.stats(), PoolStats::default());
     assert!(pool.waiting.lock().lines.is_empty());
@@ -189,7 +242,7 @@ fn keeps_order_and_refuses_duplicates_and_overflow() {
     assert_eq!(pool.offer(message(1, 10, 9)), Admission::Duplicate);
     assert_eq!(pool.offer(message(2, 10, 9)), Admission::Added);
     assert!(matches!(pool.offer(message(3, 10, 9)), Admission::Full(_)));
-    assert_eq!(ids(&pool.take(10, 10_000, Time(5))), [1, 2]);
+    assert_eq!(ids(&take(&pool, 10, 10_000, Time(5))), [1, 2]);
     assert_eq!(
         pool.offer(message(1, 10, 9)),
         Admission::Added,
@@ -203,11 +256,11 @@ fn bounds_bytes_of_pool_and_batch_but_always_makes_progress() {
     assert_eq!(pool.offer(message(1, 1_000, 9)), Admission::Added);
     assert!(matches!(pool.offer(message(2, 1_000, 9)), Admission::Full(_)));
     assert_eq!(
-        pool.take(10, 100, Time(0)).len(),
+        take(&pool, 10, 100, Time(0)).len(),
         1,
         "a message larger than the batch goes alone"
     );
-    assert!(pool.take(10, 100, Time(0)).is_empty());
+    assert!(take(&pool, 10, 100, Time(0)).is_empty());
     assert_eq!(pool.offer(message(2, 1_000, 9)), Admission::Added);
 }
 
@@ -216,7 +269,7 @@ fn drops_expired_messages() {
     let pool = pool(10, 10_000);
     pool.offer(message(1, 1, 4));
     pool.offer(message(2, 1, 5));
-    assert_eq!(pool.take(10, 10_000, Time(5)).len(), 1);
+    assert_eq!(take(&pool, 10, 10_000, Time(5)).len(), 1);
 }
 
 #[test]
@@ -230,7 +283,7 @@ fn waits_for_messages_deadlines_and_the_end() {
     assert_eq!(pool.wait(None), Woken::Messages);
     pool.close();
     assert_eq!(pool.wait(None), Woken::Messages, "what was accepted is still taken");
-    pool.take(10, 10_000, Time(0));
+    take(&pool, 10, 10_000, Time(0));
     assert_eq!(pool.wait(None), Woken::Closed);
     assert!(matches!(pool.offer(message(2, 1, 1)), Admission::Full(_)));
 }
