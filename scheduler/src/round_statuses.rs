@@ -50,15 +50,9 @@ impl RoundStatuses {
     pub fn into_sorted(self, cores: SchedulerCores) -> Vec<(MessageId, Arc<IngressStatus>)> {
         let is_parallel = cores.are_worth_it(self.len());
         let mut statuses = self.statuses;
-        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| words(id));
+        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| *id);
         statuses
     }
-}
-
-/// An id as numbers, which compare like its bytes, and nearly always by the first.
-fn words(id: &MessageId) -> [u64; 4] {
-    let (words, _) = id.0.as_chunks::<8>();
-    std::array::from_fn(|index| words.get(index).map_or(0, |word| u64::from_be_bytes(*word)))
 }
 
 /// The beginning of the id itself: request ids are SHA-256 hashes, and what can be ground into eight bytes of one is

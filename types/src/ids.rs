@@ -1,6 +1,7 @@
 //! Identifiers. Each is its own type, so that one cannot stand where another is meant.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A principal of up to 29 bytes with its textual form (interface specification, "Principals").
@@ -73,8 +74,27 @@ impl CanisterId {
 }
 
 /// A request id: the representation-independent hash of an ingress message's content.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub [u8; 32]);
+
+/// The order of the bytes, compared as numbers of eight of them: nearly always the first decides, and no comparison of
+/// memory is called for it.
+impl Ord for MessageId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (words, others) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+        let numbers = words.iter().zip(others);
+        let unequal = numbers
+            .map(|(word, other)| u64::from_be_bytes(*word).cmp(&u64::from_be_bytes(*other)))
+            .find(|order| order.is_ne());
+        unequal.unwrap_or(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for MessageId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl MessageId {
     /// The 32 hash bytes.
@@ -115,5 +135,26 @@ mod tests {
         assert_eq!(id.index(), Some(1));
         assert_eq!(CanisterId::MANAGEMENT.to_string(), "aaaaa-aa");
         assert_eq!(CanisterId::MANAGEMENT.index(), None);
+    }
+
+    #[test]
+    fn message_ids_have_the_order_of_their_bytes() {
+        let mut ids = vec![[0; 32], [255; 32]];
+        for place in 0..32 {
+            ids.extend([1, 127, 128, 255].map(|byte| {
+                let mut id = [0x80; 32];
+                id[place] = byte;
+                id
+            }));
+        }
+        for left in &ids {
+            for right in &ids {
+                assert_eq!(
+                    MessageId(*left).cmp(&MessageId(*right)),
+                    left.cmp(right),
+                    "{left:?} {right:?}"
+                );
+            }
+        }
     }
 }
