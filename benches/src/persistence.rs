@@ -7,7 +7,7 @@ use crate::BenchError;
 use crate::measure::{Effort, Figure, seconds};
 use replicore_persistence::{
     BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
-    Cipher, FileDisk, OpenedCheckpoints, PageDelta, PageIndex, PageMap, WrittenCheckpoint,
+    Cipher, FileDisk, OpenedCheckpoints, PageDelta, PageIndex, PageMap, PersistenceError, WrittenCheckpoint,
 };
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -349,28 +349,26 @@ pub fn group_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 }
 
 /// `persistence.log_append_ratio`: bytes a second through the log in groups of 8 MiB, each synced, against a plain
-/// sequential write of the same bytes in pieces of 1 MiB with one sync at the end.
+/// sequential write of the same bytes in pieces of 1 MiB with one sync at the end, to a file of written blocks. The log
+/// is truncated after each sample, as checkpoints do it, and its files are used again; `new_files_ratio` is
+/// the same before there are any to use again.
 pub fn log_append(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let directory = tempfile::tempdir().map_err(BenchError::new)?;
-    let mut log = open_log(&directory.path().join("log"))?;
     let bytes = effort.scale(256 << 20).max(8 << 20);
-    let raw = RawFile::create(directory.path(), bytes)?;
-    let (batch, piece) = (vec![9; (1 << 20) - 128], vec![9; 1 << 20]);
-    let mut height = 0;
+    let mut appends = LogAppends {
+        log: open_log(&directory.path().join("log"))?,
+        batch: vec![9; (1 << 20) - 128],
+        height: 0,
+    };
+    let (raw, piece) = (RawFile::create(directory.path(), bytes)?, vec![9; 1 << 20]);
     let (mut rates, mut raw_rates) = (Vec::new(), Vec::new());
+    let raw_first = raw.write_sequentially(&piece, bytes >> 20)?;
+    let first = raw_first / appends.append(bytes)?;
+    appends.truncate()?;
     let samples = effort.samples(|| {
-        let (ours, appended) = seconds(|| {
-            for _ in 0..bytes >> 23 {
-                for _ in 0..8 {
-                    height += 1;
-                    log.append(height, &batch)?;
-                }
-                log.sync()?;
-            }
-            log.truncate_before(height)
-        });
-        appended.map_err(BenchError::new)?;
+        let ours = appends.append(bytes)?;
         let theirs = raw.write_sequentially(&piece, bytes >> 20)?;
+        appends.truncate()?;
         rates.push(bytes as f64 / 1e6 / ours);
         raw_rates.push(bytes as f64 / 1e6 / theirs);
         Ok(theirs / ours)
@@ -378,9 +376,38 @@ pub fn log_append(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let figure = Figure::of("persistence.log_append_ratio", "x", samples, String::new());
     Ok(vec![
         figure
+            .against("new_files_ratio", vec![first])
             .against("megabytes_per_second", rates)
             .against("raw_megabytes_per_second", raw_rates),
     ])
+}
+
+struct LogAppends {
+    log: BatchLog,
+    batch: Vec<u8>,
+    height: u64,
+}
+
+impl LogAppends {
+    /// Seconds for so many bytes in groups of 8 MiB.
+    fn append(&mut self, bytes: u64) -> Result<f64, BenchError> {
+        let (elapsed, appended) = seconds(|| {
+            for _ in 0..bytes >> 23 {
+                for _ in 0..8 {
+                    self.height += 1;
+                    self.log.append(self.height, &self.batch)?;
+                }
+                self.log.sync()?;
+            }
+            Ok(())
+        });
+        appended.map_err(|error: PersistenceError| BenchError::new(error))?;
+        Ok(elapsed)
+    }
+
+    fn truncate(&mut self) -> Result<(), BenchError> {
+        self.log.truncate_before(self.height).map_err(BenchError::new)
+    }
 }
 
 /// A file whose blocks are all written and that is overwritten.

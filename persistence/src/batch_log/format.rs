@@ -24,6 +24,8 @@ pub(super) struct SegmentHeader {
     pub salt: u64,
     /// Whether the groups are encrypted.
     pub is_sealed: bool,
+    /// Whether the file was an earlier segment: then what lies behind the groups is not zeros.
+    pub is_reused: bool,
 }
 
 impl SegmentHeader {
@@ -36,6 +38,7 @@ impl SegmentHeader {
         put_u64(&mut block, 24, self.first_group);
         put_u64(&mut block, 32, self.bytes_len);
         put_u64(&mut block, 40, self.salt);
+        put_u64(&mut block, 48, u64::from(self.is_reused));
         let checksum = crc32fast::hash(&block);
         block[12..16].copy_from_slice(&checksum.to_le_bytes());
         block
@@ -65,6 +68,7 @@ impl SegmentHeader {
             bytes_len: get_u64(block, 32),
             salt: get_u64(block, 40),
             is_sealed: version == SEALED_VERSION,
+            is_reused: get_u64(block, 48) == 1,
         };
         Ok((header.segment == segment).then_some(header))
     }

@@ -8,22 +8,25 @@
 //!
 //! One thread owns the log: it appends what has arrived, syncs once, reports, and takes what has arrived meanwhile.
 //! After a failure nothing more is written: what the disk holds is known again only after a restart.
-//! An opened log never writes into an old segment, so that no byte that was ever durable is at risk again.
+//! An opened log never writes into an old segment, so that no byte that is still needed is at risk again. The files of
+//! segments that are needed no more become new segments: the disk is fastest where it has written before.
 
 mod format;
+mod group;
 mod reader;
+mod spares;
 #[cfg(test)]
 mod tests;
 
 pub use reader::LogTail;
 
 use crate::disk::Disk;
-use crate::encryption::{Cipher, NONCE_BYTES, SealingKey, TAG_BYTES};
+use crate::encryption::{Cipher, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
-use format::{
-    BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader, push_record,
-};
+use format::{BLOCK_BYTES, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader};
+use group::{Ahead, PIECE_BYTES, PendingGroup};
 use reader::{GroupReader, Segment, open_segments, segment_name};
+use spares::{Reused, Spares};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +74,7 @@ pub struct BatchLog {
     /// There where the log is encrypted.
     cipher: Option<Cipher>,
     segments: VecDeque<Segment>,
+    spares: Spares,
     writing: Option<Writing>,
     next_group: u64,
     next_segment: u64,
@@ -86,20 +90,9 @@ pub struct BatchLog {
 struct Writing {
     offset: u64,
     end: u64,
-    /// Zeros are on disk up to here. Reserved space that was never written costs a change of the file's metadata with
-    /// every sync, more than twice the time of a small group.
+    /// Every block up to here was written, if only with zeros. Reserved space that was never written costs a change of
+    /// the file's metadata with every sync, more than twice the time of a small group.
     zeros_end: u64,
-}
-
-/// Records that wait for the next sync, as they will be written.
-#[derive(Debug)]
-struct PendingGroup {
-    /// Unused bytes up to a page boundary in memory, then the group: the kernel copies from a buffer that is not aligned
-    /// like its own pages at less than half the speed.
-    bytes: Vec<u8>,
-    start: usize,
-    record_count: u32,
-    first_height: u64,
 }
 
 impl BatchLog {
@@ -133,6 +126,7 @@ impl BatchLog {
         let next_group = reader.next_group_number();
         let next_segment = reader.segments.last().map_or(0, |segment| segment.header.segment + 1);
         let log = Self {
+            spares: Spares::open(&*disk, directory)?,
             disk,
             directory: directory.to_path_buf(),
             options,
@@ -153,10 +147,12 @@ impl BatchLog {
         self.segments.iter().rev().find_map(|segment| segment.last_height)
     }
 
-    /// Adds a record to the group that the next `sync` makes durable.
+    /// Adds a record to the group that the next `sync` makes durable. Of a large group the disk begins to write what is
+    /// there.
     ///
     /// # Errors
-    /// A height that does not increase, a group that grows too large, or an earlier failure.
+    /// A height that does not increase, a group that grows too large, or an earlier failure, with nothing changed; or what
+    /// the disk says, after which the log refuses everything.
     pub fn append(&mut self, height: u64, record: &[u8]) -> Result<()> {
         self.check_poison()?;
         if let Some(last) = self.last_height.filter(|last| *last >= height) {
@@ -170,6 +166,11 @@ impl BatchLog {
         }
         group.push(height, record);
         self.last_height = Some(height);
+        let begun = group.ahead.map_or(0, |ahead| ahead.end);
+        if self.cipher.is_none() && group.pieces_end() > begun {
+            let written = self.write_ahead();
+            self.poisoning(written)?;
+        }
         Ok(())
     }
 
@@ -217,7 +218,8 @@ impl BatchLog {
         })
     }
 
-    /// Deletes whole segments whose records are all below `height`, oldest first.
+    /// Takes away whole segments whose records are all below `height`, oldest first. Some of their files are kept, to be
+    /// used again.
     ///
     /// # Errors
     /// What the disk says. From then on the log refuses everything.
@@ -227,12 +229,13 @@ impl BatchLog {
         self.poisoning(removed)
     }
 
-    /// Bytes of the segment files on disk.
+    /// Bytes of the log's files on disk, those that wait to be used again included.
     pub fn bytes_on_disk(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.header.bytes_len).sum()
+        let segments = self.segments.iter().map(|segment| segment.header.bytes_len);
+        segments.sum::<u64>() + self.spares.bytes()
     }
 
-    /// Number of segment files.
+    /// Number of segments.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
     }
@@ -243,39 +246,63 @@ impl BatchLog {
             if self.segments.len() == 1 || oldest.last_height.is_some_and(|last| last >= height) {
                 break;
             }
-            self.disk
-                .remove(&oldest.path)
-                .map_err(PersistenceError::io(&oldest.path, "remove"))?;
+            let Some(oldest) = self.segments.pop_front() else { break };
             // One by one: a crash that kept an older segment and lost a younger one would look like damage.
-            self.disk
-                .sync_directory(&self.directory)
-                .map_err(PersistenceError::io(&self.directory, "sync"))?;
-            self.segments.pop_front();
+            self.spares
+                .retire(&*self.disk, &self.directory, oldest, self.usual_segment_bytes())?;
         }
+        Ok(())
+    }
+
+    /// Writes the whole pieces of the pending group that are not written yet, where it will lie if it still fits there.
+    fn write_ahead(&mut self) -> Result<()> {
+        let Some(mut group) = self.group.take() else {
+            return Ok(());
+        };
+        let end = group.pieces_end();
+        if group.ahead.is_some() && !self.has_room(end as u64) {
+            // It goes to a segment of its own size, which shows at the sync.
+            self.group = Some(group);
+            return Ok(());
+        }
+        self.make_room(end as u64)?;
+        let offset = self.writing.as_ref().map_or(0, |writing| writing.offset);
+        let segment = self.segments.back_mut().expect("room was made in it");
+        let written = group.written_at(segment.header.segment, offset);
+        group.check_until(end);
+        write_pieces(segment, offset, written, group.bytes(written, end))?;
+        group.ahead = Some(Ahead {
+            segment: segment.header.segment,
+            offset,
+            end,
+        });
+        self.group = Some(group);
         Ok(())
     }
 
     fn write_group(&mut self, group: &mut PendingGroup, last_height: u64) -> Result<u64> {
         let tag_bytes = self.cipher.as_ref().map_or(0, |_| TAG_BYTES);
         let bytes_needed = ((group.bytes_len() + tag_bytes) as u64).next_multiple_of(BLOCK_BYTES);
-        let mut writing = match self.writing.take() {
-            Some(writing) if writing.offset + bytes_needed <= writing.end => writing,
-            _ => self.start_segment(bytes_needed)?,
-        };
-        let segment = self.segments.back_mut().expect("a segment was started");
+        self.make_room(bytes_needed)?;
+        let mut writing = self.writing.take().expect("room was made");
+        let segment = self.segments.back_mut().expect("room was made in it");
         let place = GroupPlace {
             segment: segment.header.segment,
             offset: writing.offset,
             salt: segment.header.salt,
         };
-        let bytes = group.finish(self.next_group, last_height, place, segment.key.as_deref());
-        for (number, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            let offset = writing.offset + (number * PIECE_BYTES) as u64;
-            segment
-                .file
-                .write_at(piece, offset)
-                .map_err(PersistenceError::io(&segment.path, "write"))?;
-            segment.file.begin_sync(offset, piece.len() as u64);
+        group.finish(self.next_group, last_height, place, segment.key.as_deref());
+        if group.ahead.is_some() {
+            let written = group.written_at(place.segment, place.offset);
+            write_pieces(
+                segment,
+                place.offset,
+                written,
+                group.bytes(written, bytes_needed as usize),
+            )?;
+            write_pieces(segment, place.offset, 0, group.bytes(0, FIRST_BLOCK))?;
+        } else {
+            write_pieces(segment, place.offset, 0, group.bytes(0, bytes_needed as usize))?;
         }
         let zeros = writing.advance(bytes_needed);
         if !zeros.is_empty() {
@@ -290,31 +317,46 @@ impl BatchLog {
             .sync()
             .map_err(PersistenceError::io(&segment.path, "sync"))?;
         segment.last_height = Some(last_height);
+        segment.written_end = writing.zeros_end;
         self.next_group += 1;
         self.writing = Some(writing);
         Ok(bytes_needed)
     }
 
+    /// Starts a segment where the last one has no room for a group of so many bytes.
+    fn make_room(&mut self, bytes_needed: u64) -> Result<()> {
+        if !self.has_room(bytes_needed) {
+            self.writing = Some(self.start_segment(bytes_needed)?);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, bytes_needed: u64) -> bool {
+        let fits = |writing: &Writing| writing.offset + bytes_needed <= writing.end;
+        self.writing.as_ref().is_some_and(fits)
+    }
+
+    fn usual_segment_bytes(&self) -> u64 {
+        self.options.segment_bytes.next_multiple_of(BLOCK_BYTES)
+    }
+
     /// Creates the next segment, durable before anything is written to it, and returns where its first group goes.
     fn start_segment(&mut self, bytes_needed: u64) -> Result<Writing> {
-        let header = SegmentHeader {
+        let mut header = SegmentHeader {
             segment: self.next_segment,
             first_group: self.next_group,
-            bytes_len: self
-                .options
-                .segment_bytes
-                .max(BLOCK_BYTES + bytes_needed)
-                .next_multiple_of(BLOCK_BYTES),
+            bytes_len: self.usual_segment_bytes().max(BLOCK_BYTES + bytes_needed),
             salt: self.options.salt,
             is_sealed: self.cipher.is_some(),
+            is_reused: false,
         };
         let path = self.directory.join(segment_name(header.segment));
-        let file = self.disk.create(&path).map_err(PersistenceError::io(&path, "create"))?;
-        file.allocate(header.bytes_len)
-            .map_err(PersistenceError::io(&path, "reserve space for"))?;
-        file.write_at(&header.encode(), 0)
-            .map_err(PersistenceError::io(&path, "write"))?;
-        file.sync().map_err(PersistenceError::io(&path, "sync"))?;
+        let reused = self.spares.reuse(&*self.disk, &header, &path)?;
+        header.is_reused = reused.is_some();
+        let Reused { file, written_end } = match reused {
+            Some(reused) => reused,
+            None => self.create_segment(&header, &path)?,
+        };
         self.disk
             .sync_directory(&self.directory)
             .map_err(PersistenceError::io(&self.directory, "sync"))?;
@@ -325,12 +367,23 @@ impl BatchLog {
             file,
             key: segment_key(self.cipher.as_ref(), header.segment),
             last_height: None,
+            written_end,
         });
         Ok(Writing {
             offset: BLOCK_BYTES,
             end: header.bytes_len,
-            zeros_end: BLOCK_BYTES,
+            zeros_end: written_end.max(BLOCK_BYTES),
         })
+    }
+
+    fn create_segment(&self, header: &SegmentHeader, path: &Path) -> Result<Reused> {
+        let file = self.disk.create(path).map_err(PersistenceError::io(path, "create"))?;
+        file.allocate(header.bytes_len)
+            .map_err(PersistenceError::io(path, "reserve space for"))?;
+        file.write_at(&header.encode(), 0)
+            .map_err(PersistenceError::io(path, "write"))?;
+        file.sync().map_err(PersistenceError::io(path, "sync"))?;
+        Ok(Reused { file, written_end: 0 })
     }
 
     fn check_poison(&self) -> Result<()> {
@@ -365,69 +418,19 @@ impl Writing {
     }
 }
 
-impl PendingGroup {
-    fn new() -> Self {
-        let mut bytes: Vec<u8> = Vec::with_capacity(KEPT_BYTES_MAX + BLOCK_BYTES as usize);
-        let start = bytes
-            .as_ptr()
-            .align_offset(BLOCK_BYTES as usize)
-            .min(BLOCK_BYTES as usize);
-        bytes.resize(start + GROUP_HEADER_BYTES, 0);
-        Self {
-            bytes,
-            start,
-            record_count: 0,
-            first_height: 0,
-        }
+/// Writes bytes of a group that begins at `offset`, from byte `from` of the group on, and lets the disk begin with each
+/// piece.
+fn write_pieces(segment: &Segment, offset: u64, from: usize, bytes: &[u8]) -> Result<()> {
+    let mut at = offset + from as u64;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        segment
+            .file
+            .write_at(piece, at)
+            .map_err(PersistenceError::io(&segment.path, "write"))?;
+        segment.file.begin_sync(at, piece.len() as u64);
+        at += piece.len() as u64;
     }
-
-    /// Bytes of the group so far, its header included.
-    fn bytes_len(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
-    fn push(&mut self, height: u64, record: &[u8]) {
-        if self.record_count == 0 {
-            self.first_height = height;
-        }
-        self.record_count += 1;
-        push_record(&mut self.bytes, height, record);
-    }
-
-    /// The group as it goes to `place`: header, records, sealed where there is a key, zeros to the end of its last block.
-    fn finish(&mut self, group: u64, last_height: u64, place: GroupPlace, key: Option<&SealingKey>) -> &[u8] {
-        let payload_start = self.start + GROUP_HEADER_BYTES;
-        let mut header = GroupHeader {
-            group,
-            payload_bytes: 0,
-            record_count: self.record_count,
-            payload_checksum: 0,
-            first_height: self.first_height,
-            last_height,
-            nonce: [0; NONCE_BYTES],
-        };
-        if let Some(key) = key {
-            let tag = header.seal(key, place, &mut self.bytes[payload_start..]);
-            self.bytes.extend_from_slice(&tag);
-        }
-        let payload = &self.bytes[payload_start..];
-        header.payload_bytes = payload.len() as u64;
-        header.payload_checksum = crc32fast::hash(payload);
-        self.bytes[self.start..self.start + GROUP_HEADER_BYTES].copy_from_slice(&header.encode(place));
-        let padded = self.bytes_len().next_multiple_of(BLOCK_BYTES as usize);
-        self.bytes.resize(self.start + padded, 0);
-        &self.bytes[self.start..]
-    }
-
-    /// An empty group, in the same buffer unless that has grown large.
-    fn emptied(mut self) -> Self {
-        if self.bytes.capacity() > KEPT_BYTES_MAX + BLOCK_BYTES as usize {
-            return Self::new();
-        }
-        self.bytes.truncate(self.start + GROUP_HEADER_BYTES);
-        self.record_count = 0;
-        self
-    }
+    Ok(())
 }
 
 /// The key of a segment's groups, where the log is encrypted.
@@ -478,9 +481,7 @@ impl LogRecords {
     }
 }
 
-/// The group buffer keeps this much between groups.
-const KEPT_BYTES_MAX: usize = 16 << 20;
-/// Large groups are written in pieces of this, so that the disk works on one while the next is copied.
-const PIECE_BYTES: usize = 1 << 20;
+/// What of a group that was written ahead follows last.
+const FIRST_BLOCK: usize = BLOCK_BYTES as usize;
 /// Zeros are written this far ahead at a time: seldom enough that one group in some hundred pays for it.
 const ZEROS_BYTES: u64 = 4 << 20;

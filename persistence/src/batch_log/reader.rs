@@ -22,6 +22,8 @@ pub(super) struct Segment {
     pub key: Option<Arc<SealingKey>>,
     /// The height of its last record, once known.
     pub last_height: Option<u64>,
+    /// Every block below was written, as far as this process knows.
+    pub written_end: u64,
 }
 
 /// Where the readable log ends.
@@ -31,7 +33,8 @@ pub struct LogTail {
     pub file: Option<PathBuf>,
     /// The first byte after the last readable group.
     pub offset: u64,
-    /// True where something unreadable follows: a write that a crash cut off. It was never acknowledged.
+    /// True where something unreadable follows: a write that a crash cut off. It was never acknowledged. In a file that
+    /// was an earlier segment, where old bytes follow anyway, a cut-off write shows only if its first block arrived.
     pub torn: bool,
 }
 
@@ -112,7 +115,11 @@ impl GroupReader {
                 torn: false,
             });
         };
-        let torn = !zeros_from(segment, self.offset)?;
+        let torn = if segment.header.is_reused {
+            begins_group(segment, self.offset, self.expected)?
+        } else {
+            !zeros_in(&*segment.file, &segment.path, self.offset)?
+        };
         Ok(LogTail {
             file: Some(segment.path.clone()),
             offset: self.offset,
@@ -165,6 +172,7 @@ pub(super) fn open_segments(disk: &dyn Disk, directory: &Path, cipher: Option<&C
                 file,
                 key: segment_key(cipher, header.segment),
                 last_height: None,
+                written_end: 0,
             }),
             None if position + 1 == numbers.len() && zeros_in(&*file, &path, BLOCK_BYTES)? => {
                 disk.remove(&path).map_err(PersistenceError::io(&path, "remove"))?;
@@ -254,8 +262,16 @@ fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Gr
     Ok(Some(Group { header, payload }))
 }
 
-fn zeros_from(segment: &Segment, offset: u64) -> Result<bool> {
-    zeros_in(&*segment.file, &segment.path, offset)
+/// True where there is the header of group `expected`, whether or not the rest is.
+fn begins_group(segment: &Segment, offset: u64, expected: u64) -> Result<bool> {
+    let end = segment
+        .file
+        .bytes_len()
+        .map_err(PersistenceError::io(&segment.path, "read"))?;
+    if offset + GROUP_HEADER_BYTES as u64 > end {
+        return Ok(false);
+    }
+    Ok(read_header(segment, offset)?.is_some_and(|header| header.group == expected))
 }
 
 /// True where the file holds nothing but zeros from `offset` on.

@@ -325,6 +325,163 @@ fn check_crashes(kind: Kind, seeds: std::ops::Range<u64>) {
     }
 }
 
+/// Appends records of one block each, every one a group of its own.
+fn append_blocks(log: &mut BatchLog, heights: std::ops::RangeInclusive<u64>) {
+    for height in heights {
+        log.append(height, &[height as u8; 3_000]).expect("appended");
+        log.sync().expect("synced");
+    }
+}
+
+fn heights_of(records: impl IntoIterator<Item = Result<(u64, Vec<u8>)>>) -> Vec<u64> {
+    let records = records.into_iter().map(|record| record.expect("read"));
+    let checked = records.map(|(height, record)| (height, record == [height as u8; 3_000]));
+    checked
+        .map(|(height, is_whole)| if is_whole { height } else { u64::MAX })
+        .collect()
+}
+
+#[test]
+fn files_of_truncated_segments_are_used_again() {
+    for kind in [Kind::Clear, Kind::Sealed] {
+        let directory = directory();
+        let (mut log, _) = kind.open(directory.path()).expect("an empty log");
+        let (mut counts, mut reused) = (Vec::new(), 0);
+        for round in 0..6 {
+            append_blocks(&mut log, round * 30 + 1..=round * 30 + 30);
+            assert_eq!(heights_of(log.read_from(round * 30 + 1).expect("a reader")).len(), 30);
+            reused += log.segments.iter().filter(|segment| segment.header.is_reused).count();
+            log.truncate_before(round * 30 + 28).expect("truncated");
+            counts.push(files_of(directory.path()).len());
+            if round == 3 {
+                let (reopened, tail) = kind.open(directory.path()).expect("reopened");
+                assert!(!tail.torn, "what an earlier segment left is not a cut-off write");
+                log = reopened;
+            }
+        }
+        assert!(reused > 3, "{reused} reused segments");
+        // Some are kept, the others are removed: the directory does not grow.
+        assert!(counts.iter().all(|count| *count <= counts[0] + 1), "{counts:?} files");
+        assert_eq!(heights_of(log.read_from(178).expect("a reader")), [178, 179, 180]);
+    }
+}
+
+#[test]
+fn a_cut_off_write_to_a_file_used_again_is_seen() {
+    let directory = directory();
+    let (mut log, _) = open(directory.path()).expect("an empty log");
+    append_blocks(&mut log, 1..=8);
+    log.truncate_before(8).expect("truncated");
+    append_blocks(&mut log, 9..=10);
+    log.append(11, &[11; 10_000]).expect("appended");
+    log.sync().expect("synced");
+    let segment = log.segments.back().expect("a segment");
+    assert!(segment.header.is_reused);
+    let path = segment.path.clone();
+    drop(log);
+    let mut bytes = fs::read(&path).expect("read");
+    let last = bytes.len()
+        - bytes
+            .iter()
+            .rev()
+            .position(|byte| *byte == 11)
+            .expect("the last record");
+    bytes[last - 4_096..last].fill(0);
+    fs::write(&path, bytes).expect("written");
+    let (log, tail) = open(directory.path()).expect("opened");
+    assert!(tail.torn);
+    assert_eq!(heights_of(log.read_from(9).expect("a reader")), [9, 10]);
+}
+
+#[test]
+fn a_reader_under_way_keeps_the_files_it_reads() {
+    let directory = directory();
+    let (mut log, _) = open(directory.path()).expect("an empty log");
+    append_blocks(&mut log, 1..=20);
+    let mut records = log.read_from(1).expect("a reader");
+    let first = records.next().expect("a record").expect("read");
+    assert_eq!(first.0, 1);
+    log.truncate_before(20).expect("truncated");
+    append_blocks(&mut log, 21..=60);
+    // It goes on into what was appended meanwhile to the segment that it knew as the last.
+    let heights = heights_of(records);
+    assert!(
+        heights.len() >= 19 && heights.iter().copied().eq(2..2 + heights.len() as u64),
+        "{heights:?}"
+    );
+}
+
+/// A log whose segments hold a few mebibytes.
+fn open_wide(disk: impl Disk + 'static, directory: &Path, segment_bytes: u64) -> BatchLog {
+    let options = BatchLogOptions {
+        segment_bytes,
+        salt: 78,
+    };
+    BatchLog::open(Arc::new(disk), directory, options).expect("opened").0
+}
+
+#[test]
+fn a_large_group_is_on_its_way_before_the_sync_and_readable_only_after() {
+    // In the second case the group outgrows the segment that it was begun in.
+    for (segment_bytes, outgrows) in [(8 << 20, false), (2 << 20, true)] {
+        let (directory, disk) = (directory(), SimDisk::default());
+        let mut log = open_wide(disk.clone(), directory.path(), segment_bytes);
+        append_blocks(&mut log, 1..=2);
+        let before = disk.operation_count();
+        for height in 3..=10 {
+            log.append(height, &vec![height as u8; 500_000]).expect("appended");
+        }
+        assert!(disk.operation_count() > before, "nothing was written ahead");
+        let readable = open_wide(SimDisk::default(), directory.path(), segment_bytes);
+        assert_eq!(readable.last_height(), Some(2));
+        log.sync().expect("synced");
+        let read: Records = log
+            .read_from(3)
+            .expect("a reader")
+            .collect::<Result<_>>()
+            .expect("read");
+        assert!(read.iter().map(|(height, _)| *height).eq(3..=10));
+        assert!(
+            read.iter()
+                .all(|(height, record)| *record == vec![*height as u8; 500_000])
+        );
+        assert_eq!(log.segment_count(), 1 + usize::from(outgrows));
+    }
+}
+
+#[test]
+fn a_crash_while_a_large_group_is_gathered_keeps_what_was_acknowledged() {
+    let (source, disk) = (directory(), SimDisk::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut log = open_wide(disk.clone(), source.path(), 4 << 20);
+    let mut acknowledged = vec![(0, 0)];
+    for height in 1..=12 {
+        log.append(height, &vec![height as u8; 900_000]).expect("appended");
+        if height % 3 == 0 {
+            log.sync().expect("synced");
+            acknowledged.push((disk.operation_count(), height));
+            log.truncate_before(height).expect("truncated");
+        }
+    }
+    for point in 0..=disk.operation_count() {
+        let target = directory();
+        disk.crash_at(point, source.path(), target.path(), &mut |bound| {
+            rng.random_range(0..bound)
+        })
+        .expect("laid out");
+        let log = open_wide(SimDisk::default(), target.path(), 4 << 20);
+        let by_then = acknowledged
+            .iter()
+            .rfind(|(at, _)| *at <= point)
+            .map_or(0, |(_, height)| *height);
+        let last = log.last_height().unwrap_or(0);
+        assert!(
+            [by_then, by_then + 3].contains(&last),
+            "crash after {point}: {last} instead of {by_then}"
+        );
+    }
+}
+
 #[test]
 fn after_a_failure_nothing_more_is_written() {
     for failing in 0..7 {

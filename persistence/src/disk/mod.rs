@@ -35,13 +35,20 @@ pub trait Disk: Send + Sync + Debug {
     /// What the file system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Gives a file another name in the same directory, where none has it. A crash leaves one of the two names. Handles
+    /// stay valid.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// The names of the files in a directory, sorted.
     ///
     /// # Errors
     /// What the file system says.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes creations and removals in a directory durable.
+    /// Makes creations, removals and new names in a directory durable.
     ///
     /// # Errors
     /// What the file system says.

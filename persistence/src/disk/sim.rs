@@ -2,7 +2,7 @@
 //! laid out from the record.
 //!
 //! The model of a crash: what was synced is there; of what was not, any 512-byte sectors may be, in any order, and
-//! files may be shorter; names that were not synced may be there or not.
+//! files may be shorter; names that were not synced may be there or not, and a renamed file has one of its names.
 
 use super::{Disk, DiskFile, FileDisk};
 use parking_lot::Mutex;
@@ -27,6 +27,8 @@ pub enum Operation {
     Sync(PathBuf),
     /// A name removed.
     Remove(PathBuf),
+    /// A name replaced by another.
+    Rename(PathBuf, PathBuf),
     /// Names made durable.
     SyncDirectory(PathBuf),
 }
@@ -115,7 +117,11 @@ impl SimDisk {
         }
         for (path, file) in &files {
             if let Some(content) = file.after_crash(choose) {
-                lay_out(path, &content, source, target)?;
+                let name = match &file.former_name {
+                    Some(former) if choose(2) == 0 => former,
+                    _ => path,
+                };
+                lay_out(name, &content, source, target)?;
             }
         }
         Ok(())
@@ -164,6 +170,11 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.note(Operation::Remove(path.to_path_buf()))?;
         FileDisk.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.note(Operation::Rename(from.to_path_buf(), to.to_path_buf()))?;
+        FileDisk.rename(from, to)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -226,6 +237,8 @@ struct CrashFile {
     unsynced: Vec<(u64, Vec<u8>)>,
     unsynced_len: u64,
     name_synced: bool,
+    /// The name that a crash may bring back.
+    former_name: Option<PathBuf>,
     removed: bool,
 }
 
@@ -248,10 +261,18 @@ fn replay(files: &mut BTreeMap<PathBuf, CrashFile>, operation: &Operation) {
             let file = files.entry(path.clone()).or_default();
             file.removed = true;
         }
+        Operation::Rename(from, to) => {
+            let mut file = files.remove(from).unwrap_or_default();
+            file.former_name.get_or_insert_with(|| from.clone());
+            files.insert(to.clone(), file);
+        }
         Operation::SyncDirectory(directory) => {
             files.retain(|path, file| !(file.removed && path.parent() == Some(directory)));
             for (path, file) in files.iter_mut() {
-                file.name_synced |= path.parent() == Some(directory);
+                if path.parent() == Some(directory) {
+                    file.name_synced = true;
+                    file.former_name = None;
+                }
             }
         }
     }
