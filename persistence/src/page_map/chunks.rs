@@ -140,7 +140,7 @@ impl PageMap {
     fn digest_on(&self, level: u32) -> Option<Digest> {
         let mut raised = self.clone();
         raised.raise_root(level);
-        (raised.level == level).then(|| raised.root.as_ref().map(|root| *root.digest(level)))?
+        (raised.level == level && raised.root.is_some()).then(|| raised.digest())
     }
 }
 

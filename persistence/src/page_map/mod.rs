@@ -14,6 +14,8 @@
 mod changes;
 mod chunks;
 mod delta;
+mod digests;
+mod hashing;
 pub(crate) mod node;
 mod page_ref;
 mod rebase;
@@ -25,7 +27,7 @@ pub use delta::PageDelta;
 pub use page_ref::PageRef;
 
 use delta::Write;
-use node::{FANOUT, Interior, LEVEL_MAX, Node, child_of, level_for, node_digest};
+use node::{FANOUT, Interior, LEVEL_MAX, Node, child_of, level_for};
 use replicore_types::OS_PAGE_BYTES;
 use std::fmt;
 use std::sync::Arc;
@@ -47,9 +49,6 @@ pub struct PageMap {
     /// The level of the root; 0 for an empty map.
     pub(crate) level: u32,
 }
-
-/// From this many pages in memory on, a second thread helps with hashing: starting one costs as much as 50 pages.
-const SHARED_WORK_FRAMES: u64 = 512;
 
 impl PageMap {
     /// The page at `index`; `None` reads as zeros.
@@ -102,21 +101,6 @@ impl PageMap {
     /// other versions are counted in each.
     pub fn frame_count(&self) -> u64 {
         self.root.as_ref().map_or(0, |root| root.frame_count())
-    }
-
-    /// A collision-resistant digest of the content: the same for the same pages whatever the history, and a page of
-    /// zeros counts as absent. Costs time for what changed since it was last asked for.
-    pub fn digest(&self) -> Digest {
-        match &self.root {
-            Some(root) if root.cached_digest().is_none() && root.frame_count() >= SHARED_WORK_FRAMES => {
-                std::thread::scope(|scope| {
-                    scope.spawn(|| root.digest_from_the_end(self.level));
-                    *root.digest(self.level)
-                })
-            }
-            Some(root) => *root.digest(self.level),
-            None => node_digest(0, std::iter::empty()),
-        }
     }
 
     /// True where both are the same version or share all their pages; false says nothing.

@@ -4,6 +4,7 @@
 //! its digest is a pass over its children's digests. For scattered writes both sum to a third of what a fan-out of 64
 //! costs, and a look-up in 4 GiB is five steps instead of four.
 
+use super::hashing::NODE_BYTES_MAX;
 use super::{Digest, PageRef};
 use crate::checkpoint::stored::{StoredLeaf, StoredNode};
 use crate::checkpoint::unread::UnreadNode;
@@ -110,20 +111,6 @@ impl Node {
         }
     }
 
-    /// Computes the digest from the last page to the first, to meet another thread that goes the other way. A node's own
-    /// digest is begun only when those below are there, so that the other thread waits for one node at most.
-    pub(crate) fn digest_from_the_end(&self, level: u32) {
-        if self.cached_digest().is_some() {
-            return;
-        }
-        if let Node::Interior(interior) = self {
-            for child in interior.children.iter().rev().flatten() {
-                child.digest_from_the_end(level - 1);
-            }
-        }
-        self.digest(level);
-    }
-
     /// Where a checkpoint holds exactly this node, if one does.
     pub(crate) fn stored_node(&self) -> Option<&StoredNode> {
         match self {
@@ -178,13 +165,14 @@ impl Interior {
     }
 
     pub(crate) fn digest(&self, level: u32) -> &Digest {
-        self.digest.get_or_init(|| {
-            let children = self.children.iter().enumerate();
-            node_digest(
-                level,
-                children.filter_map(|(slot, child)| Some((slot, child.as_ref()?.digest(level - 1)))),
-            )
-        })
+        self.digest.get_or_init(|| self.bytes(level).digest())
+    }
+
+    /// What the digest is that of.
+    pub(super) fn bytes(&self, level: u32) -> NodeBytes {
+        let children = self.children.iter().enumerate();
+        let digests = children.filter_map(|(slot, child)| Some((slot, child.as_ref()?.digest(level - 1))));
+        NodeBytes::of(level, digests)
     }
 }
 
@@ -238,23 +226,48 @@ impl Leaf {
     }
 
     pub(crate) fn digest(&self) -> &Digest {
-        self.digest
-            .get_or_init(|| node_digest(0, (0..FANOUT).filter_map(|slot| Some((slot, self.page_digest(slot)?)))))
+        self.digest.get_or_init(|| self.bytes().digest())
+    }
+
+    /// What the digest is that of.
+    pub(super) fn bytes(&self) -> NodeBytes {
+        NodeBytes::of(0, (0..FANOUT).filter_map(|slot| Some((slot, self.page_digest(slot)?))))
     }
 }
 
-/// BLAKE3 over: level (u8), zeros (u8), which children exist (u16), zeros (u32), then the digests of those that do.
-/// Node inputs are never 4096 bytes long and so cannot be confused with a page.
-pub(crate) fn node_digest<'a>(level: u32, children: impl Iterator<Item = (usize, &'a Digest)>) -> Digest {
-    let mut input = [0u8; 8 + FANOUT * 32];
-    let mut present: Mask = 0;
-    let mut len = 8;
-    for (slot, digest) in children {
-        present |= 1 << slot;
-        input[len..len + 32].copy_from_slice(digest);
-        len += 32;
+/// What the digest of a node is that of: level (u8), zeros (u8), which children exist (u16), zeros (u32), then the
+/// digests of those that do. Never 4096 bytes long and so never to be confused with a page.
+pub(super) struct NodeBytes {
+    bytes: [u8; NODE_BYTES_MAX],
+    len: usize,
+}
+
+impl NodeBytes {
+    pub(super) fn of<'a>(level: u32, children: impl Iterator<Item = (usize, &'a Digest)>) -> Self {
+        let mut bytes = [0; NODE_BYTES_MAX];
+        let mut present: Mask = 0;
+        let mut len = 8;
+        for (slot, digest) in children {
+            present |= 1 << slot;
+            bytes[len..len + 32].copy_from_slice(digest);
+            len += 32;
+        }
+        bytes[0] = level as u8;
+        bytes[2..4].copy_from_slice(&present.to_le_bytes());
+        Self { bytes, len }
     }
-    input[0] = level as u8;
-    input[2..4].copy_from_slice(&present.to_le_bytes());
-    *blake3::hash(&input[..len]).as_bytes()
+
+    /// The bytes of a node that has all its children.
+    pub(super) fn full(&self) -> Option<&[u8; NODE_BYTES_MAX]> {
+        (self.len == NODE_BYTES_MAX).then_some(&self.bytes)
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        *blake3::hash(&self.bytes[..self.len]).as_bytes()
+    }
+}
+
+/// The digest of a node with these children.
+pub(crate) fn node_digest<'a>(level: u32, children: impl Iterator<Item = (usize, &'a Digest)>) -> Digest {
+    NodeBytes::of(level, children).digest()
 }

@@ -65,6 +65,15 @@ impl Frame {
     pub(crate) fn digest(&self) -> &Digest {
         self.digest.get_or_init(|| *blake3::hash(self.page()).as_bytes())
     }
+
+    pub(crate) fn has_digest(&self) -> bool {
+        self.digest.get().is_some()
+    }
+
+    /// Keeps the page's digest, which was computed beside those of others.
+    pub(crate) fn note_digest(&self, digest: Digest) {
+        self.digest.get_or_init(|| digest);
+    }
 }
 
 impl Drop for Frame {
