@@ -355,15 +355,16 @@ pub fn group_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 pub fn log_append(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let directory = tempfile::tempdir().map_err(BenchError::new)?;
     let bytes = effort.scale(256 << 20).max(8 << 20);
-    let mut appends = LogAppends {
-        log: open_log(&directory.path().join("log"))?,
-        batch: vec![9; (1 << 20) - 128],
-        height: 0,
-    };
     let (raw, piece) = (RawFile::create(directory.path(), bytes)?, vec![9; 1 << 20]);
-    let (mut rates, mut raw_rates) = (Vec::new(), Vec::new());
-    let raw_first = raw.write_sequentially(&piece, bytes >> 20)?;
-    let first = raw_first / appends.append(bytes)?;
+    let (mut rates, mut raw_rates, mut new_files) = (Vec::new(), Vec::new(), Vec::new());
+    for name in ["first", "second"] {
+        let mut appends = LogAppends::new(&directory.path().join(name))?;
+        let theirs = raw.write_sequentially(&piece, bytes >> 20)?;
+        new_files.push(theirs / appends.append(bytes)?);
+    }
+    let mut appends = LogAppends::new(&directory.path().join("log"))?;
+    let theirs = raw.write_sequentially(&piece, bytes >> 20)?;
+    new_files.push(theirs / appends.append(bytes)?);
     appends.truncate()?;
     let samples = effort.samples(|| {
         let ours = appends.append(bytes)?;
@@ -376,7 +377,7 @@ pub fn log_append(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let figure = Figure::of("persistence.log_append_ratio", "x", samples, String::new());
     Ok(vec![
         figure
-            .against("new_files_ratio", vec![first])
+            .against("new_files_ratio", new_files)
             .against("megabytes_per_second", rates)
             .against("raw_megabytes_per_second", raw_rates),
     ])
@@ -389,6 +390,14 @@ struct LogAppends {
 }
 
 impl LogAppends {
+    fn new(directory: &Path) -> Result<Self, BenchError> {
+        Ok(Self {
+            log: open_log(directory)?,
+            batch: vec![9; (1 << 20) - 128],
+            height: 0,
+        })
+    }
+
     /// Seconds for so many bytes in groups of 8 MiB.
     fn append(&mut self, bytes: u64) -> Result<f64, BenchError> {
         let (elapsed, appended) = seconds(|| {
