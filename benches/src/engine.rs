@@ -10,6 +10,7 @@ use replicore_types::limits::MESSAGE_INSTRUCTIONS_MAX;
 use sha2::{Digest, Sha256};
 
 /// Canisters of the Zipf measurement, and what its pools hold.
+use std::sync::Arc;
 const FLEET: u64 = 10_000;
 
 /// `engine.noop_update_us`: `Engine::execute` of an update that replies nothing. Beside it the same module in plain wasmtime:
@@ -264,7 +265,7 @@ impl Fleet {
         let (elapsed, result) = seconds(|| -> Result<(), BenchError> {
             for _ in 0..messages {
                 let index = self.next().min(self.states.len() - 1);
-                self.canister.view.canister_id = CanisterId::from_index(index as u64);
+                Arc::make_mut(&mut self.canister.view).canister_id = CanisterId::from_index(index as u64);
                 std::mem::swap(&mut self.canister.state, &mut self.states[index]);
                 let done = self.canister.update("touch");
                 std::mem::swap(&mut self.canister.state, &mut self.states[index]);

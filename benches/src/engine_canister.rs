@@ -100,7 +100,7 @@ pub(crate) fn module(heap_wasm_pages: u64) -> String {
         (drop (call $stable_grow (i64.const {STABLE_WASM_PAGES}))) (call $reply))
     (func (export "canister_update stable_write")
         (call $stable_write
-            (i64.mul (i64.and (i64.shr_u (call $next (call $seed)) (i64.const 33)) (i64.const 4095))
+            (i64.mul (i64.and (i64.shr_u (call $next (call $seed)) (i64.const 33)) (i64.const {stable_mask}))
                      (i64.const {stable_stride}))
             (i64.const 0) (i64.const 8))
         (call $reply))
@@ -115,7 +115,7 @@ pub struct Canister {
     /// What the canister is now.
     pub state: ExecutionState,
     /// What it sees of the system.
-    pub view: SystemView,
+    pub view: Arc<SystemView>,
     /// Makes arguments that differ from call to call and not from run to run.
     calls: u64,
     limits: InstructionLimits,
@@ -148,7 +148,7 @@ impl Canister {
             engine,
             empty: state.clone(),
             state,
-            view: view(),
+            view: Arc::new(view()),
             calls: 0,
             limits: InstructionLimits {
                 message: NumInstructions(MESSAGE_INSTRUCTIONS_MAX),
@@ -237,7 +237,7 @@ impl Canister {
     /// Where that canister fails.
     pub fn make_cold(&mut self) -> Result<(), BenchError> {
         let before = self.view.canister_id;
-        self.view.canister_id = CanisterId::from_index(SHARDS);
+        Arc::make_mut(&mut self.view).canister_id = CanisterId::from_index(SHARDS);
         let other = ExecutionState {
             heap: self.empty.heap.clone(),
             globals: self.empty.globals.clone(),
@@ -247,7 +247,7 @@ impl Canister {
         let state = std::mem::replace(&mut self.state, other);
         let result = self.update("noop");
         self.state = state;
-        self.view.canister_id = before;
+        Arc::make_mut(&mut self.view).canister_id = before;
         result.map(drop)
     }
 

@@ -12,6 +12,7 @@ use replicore_types::{CallContextId, NumInstructions, Payload, PrincipalId, Subn
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use wasmtime::{Config, Instance, InstancePre, Linker, Module, Store, TypedFunc};
 
 const KERNELS: &str = include_str!("kernels.wat");
@@ -152,7 +153,7 @@ fn module_bytes(bytes: usize, effort: &Effort) -> usize {
 }
 
 fn first_answer(engine: &Engine, wasm: Vec<u8>) -> Result<(), BenchError> {
-    let (mut state, view) = (install(engine, wasm)?, view());
+    let (mut state, view) = (install(engine, wasm)?, Arc::new(view()));
     query(engine, &mut state, &view, "go").map(drop)
 }
 
@@ -175,7 +176,7 @@ fn install(engine: &Engine, wasm: Vec<u8>) -> Result<ExecutionState, BenchError>
 }
 
 /// Runs a query that need not answer; gives its instructions.
-fn query(engine: &Engine, state: &mut ExecutionState, view: &SystemView, method: &str) -> Result<u64, BenchError> {
+fn query(engine: &Engine, state: &mut ExecutionState, view: &Arc<SystemView>, method: &str) -> Result<u64, BenchError> {
     let call = Call {
         entry_point: EntryPoint::Query {
             method: method.into(),
@@ -204,7 +205,7 @@ fn query(engine: &Engine, state: &mut ExecutionState, view: &SystemView, method:
 pub struct Canister {
     engine: Engine,
     state: ExecutionState,
-    view: SystemView,
+    view: Arc<SystemView>,
 }
 
 impl Canister {
@@ -217,7 +218,7 @@ impl Canister {
         Ok(Self {
             state: install(&engine, wasm)?,
             engine,
-            view: view(),
+            view: Arc::new(view()),
         })
     }
 

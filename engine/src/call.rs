@@ -243,6 +243,6 @@ pub struct Call<'a> {
     pub call_context: CallContextView,
     /// The ingress message behind the call context, for logs and traces only.
     pub message_id: Option<MessageId>,
-    /// What the canister may see.
-    pub view: &'a SystemView,
+    /// What the canister may see. Shared: the message holds it as long as it runs.
+    pub view: &'a Arc<SystemView>,
 }

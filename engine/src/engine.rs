@@ -187,21 +187,32 @@ impl Engine {
         }
     }
 
-    /// An instance that holds `state`, and whether it was warm.
+    /// An instance that holds `state`, and where it goes afterwards; or else what the message ends with.
     fn instance(
         &self,
-        compiled: Arc<Compiled>,
         state: &ExecutionState,
-        at: Place,
-    ) -> Result<(Box<Instance>, bool), Failure> {
-        let broken = |error: wasmtime::Error| Failure::Engine(format!("{error:#}"));
-        if let Some(mut instance) = self.pool(at.mode).take(at.canister, state, &compiled) {
+        canister: CanisterId,
+        mode: Mode,
+    ) -> Result<(Box<Instance>, Place), ExecutionOutcome> {
+        let pool = self.pool(mode);
+        let ended = |error| finished_at_once(Err(broken(error)));
+        let place = |warm| Place { canister, mode, warm };
+        if let Some(mut instance) = pool.take_ready(canister, state) {
+            instance.bring_to(state).map_err(ended)?;
+            return Ok((instance, place(true)));
+        }
+        let compiled = self
+            .modules
+            .get(&state.module)
+            .map_err(|(error, _)| finished_with(Err(ExecutionError { error, log: None })))?;
+        if let Some(mut instance) = pool.take(canister, state, &compiled) {
             let warm = instance.holds(state.warm_version);
-            instance.bring_to(state).map_err(broken)?;
-            return Ok((instance, warm));
+            instance.bring_to(state).map_err(ended)?;
+            return Ok((instance, place(warm)));
         }
         self.instances_made.fetch_add(1, Ordering::Relaxed);
-        Ok((Box::new(Instance::new(compiled, state).map_err(broken)?), false))
+        let made = Instance::new(compiled, state).map_err(ended)?;
+        Ok((Box::new(made), place(false)))
     }
 
     /// Polls a message until it ends or pauses.
@@ -225,21 +236,23 @@ impl Engine {
         result: wasmtime::Result<()>,
         at: Place,
     ) -> WorkDone {
-        let (mut running, counter) = instance.end();
+        let in_code = instance.instructions_executed();
         let changes = instance.heap_changes();
-        let in_code = running.meter.executed(counter);
         let for_pages = page_charge(&changes, at.mode, state.interface.width);
         let executed = in_code + for_pages;
+        let failed = result.err().map(|error| {
+            let compiled = Arc::clone(&instance.compiled);
+            describe(instance.running(), error, &compiled)
+        });
+        let slices = instance.slices();
+        let running = instance.running();
         let mut stats = ExecutionStats {
             heap_pages_dirtied: changes.pages.len() as u64,
             stable_pages_dirtied: running.stable.pages_written(),
             warm: at.warm,
-            slices: running.progress.slices(),
+            slices,
             reads: running.message.reads,
         };
-        let failed = result
-            .err()
-            .map(|error| describe(&mut running, error, &instance.compiled));
         if let (Some(profile), Some(recorder)) = (&self.profile, running.recorder.take()) {
             let ending = Ending {
                 canister: at.canister,
@@ -254,24 +267,32 @@ impl Engine {
                 .lock()
                 .add(*recorder, ending, |function| instance.compiled.function_label(function));
         }
-        let reusable = match &failed {
-            None if keeps_state(&running.message) => {
+        let running = instance.running();
+        let stable = std::mem::take(&mut running.stable);
+        let is_kept = failed.is_none() && keeps_state(&running.message);
+        let (answer, system_changes) = running.message.take_changes(failed.is_none());
+        instance.end();
+        let is_reusable = if !is_kept {
+            instance.roll_back(&changes)
+        } else {
+            // The version names stable memory as well: answers to queries are kept under it.
+            if stable.has_changed(&state.stable) || instance.has_changed(&changes) {
                 instance.commit(&changes, fresh_version(), state);
-                stats.stable_pages_dirtied = running.stable.commit(&mut state.stable);
-                true
+                stats.stable_pages_dirtied = stable.commit(&mut state.stable);
+            } else {
+                instance.keep();
             }
-            _ => instance.roll_back(&changes),
+            true
         };
-        if reusable && !instance.compiled.drops_data_segments {
+        if is_reusable && !instance.compiled.drops_data_segments {
             self.pool(at.mode).put(at.canister, instance);
         }
-        let (answer, changes) = running.message.into_changes(failed.is_none());
         WorkDone {
             result: match failed {
                 None => Ok(answer),
                 Some(error) => Err(error),
             },
-            changes,
+            changes: system_changes,
             instructions: NumInstructions(executed),
             stats,
         }
@@ -303,23 +324,11 @@ impl Execute for Engine {
             Ok(None) => return finished_at_once(Ok(None)),
             Err(failure) => return finished_at_once(Err(failure)),
         };
-        let compiled = match self.modules.get(&canister.module) {
-            Ok(compiled) => compiled,
-            Err((error, _)) => return finished_with(Err(ExecutionError { error, log: None })),
-        };
         self.name_version(canister);
         let mode = Mode::of(&call.entry_point);
-        let mut at = Place {
-            canister: call.view.canister_id,
-            mode,
-            warm: false,
-        };
-        let mut instance = match self.instance(compiled, canister, at) {
-            Ok((instance, warm)) => {
-                at.warm = warm;
-                instance
-            }
-            Err(failure) => return finished_at_once(Err(failure)),
+        let (mut instance, at) = match self.instance(canister, call.view.canister_id, mode) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
         };
         let entry = match entry.resolve(&mut instance) {
             Ok(entry) => entry,
@@ -328,7 +337,6 @@ impl Execute for Engine {
                 return finished_at_once(Err(failure));
             }
         };
-        let progress = Progress::default();
         let recorder = self
             .profile
             .is_some()
@@ -344,12 +352,12 @@ impl Execute for Engine {
             failure: None,
             failed_function: None,
             counter_at_failure: None,
-            progress: progress.clone(),
             recorder,
         };
-        if let Err(error) = instance.begin(Box::new(running)) {
-            return finished_at_once(Err(Failure::Engine(format!("{error:#}"))));
-        }
+        let progress = match instance.begin(running) {
+            Ok(progress) => progress,
+            Err(error) => return finished_at_once(Err(broken(error))),
+        };
         let future = Box::pin(async move {
             let result = instance.run(entry).await;
             (instance, result)
@@ -438,6 +446,11 @@ impl<'a> Target<'a> {
     }
 }
 
+/// What the sender of a message reads that the Wasm engine failed.
+fn broken(error: wasmtime::Error) -> Failure {
+    Failure::Engine(format!("{error:#}"))
+}
+
 /// A composite query that made no call has no callback that could see what it wrote.
 fn keeps_state(message: &MessageState) -> bool {
     message.mode.keeps_state() && !(message.mode == Mode::CompositeQuery && message.calls.is_empty())
@@ -495,20 +508,13 @@ fn backtrace(failure: &Failure, error: &wasmtime::Error, names: &FunctionNames, 
     if !failure.is_logged() {
         return String::new();
     }
-    let mut frames = Vec::new();
     // Production implements stable memory in Wasm: its functions stand in backtraces under their imported names.
-    if let (Failure::Trapped(_), Some(import)) = (failure, imported) {
-        frames.extend(names.frame(import));
-    }
-    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        frames.extend(
-            backtrace
-                .frames()
-                .iter()
-                .filter_map(|frame| names.frame(frame.func_index())),
-        );
-    }
-    trap::backtrace_text(&frames)
+    let import = imported.filter(|_| matches!(failure, Failure::Trapped(_)));
+    let stack = error
+        .downcast_ref::<WasmBacktrace>()
+        .map_or(&[][..], WasmBacktrace::frames);
+    let indices = import.into_iter().chain(stack.iter().map(|frame| frame.func_index()));
+    trap::backtrace_text(indices.filter_map(|index| names.frame(index)))
 }
 
 fn finished_at_once(result: Result<Option<replicore_types::WasmResult>, Failure>) -> ExecutionOutcome {

@@ -3,15 +3,16 @@
 //! Every operation costs what it touches. A page that is overwritten whole is never read before.
 
 use crate::WasmMemory;
-use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
+use replicore_persistence::{NewPage, PageDelta, PageIndex, PageMap};
 use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
 use std::collections::BTreeMap;
 
 /// Committed stable memory and what the message wrote over it.
+#[derive(Default)]
 pub(crate) struct StableMemory {
     committed: PageMap,
     size_wasm_pages: u64,
-    written: BTreeMap<PageIndex, Box<Page>>,
+    written: BTreeMap<PageIndex, NewPage>,
     /// Pages read or written.
     accessed: PageSet,
 }
@@ -79,6 +80,11 @@ impl StableMemory {
         self.size_wasm_pages = size_wasm_pages;
     }
 
+    /// True where committing would make another memory than `memory`, that the message began with.
+    pub(crate) fn has_changed(&self, memory: &WasmMemory) -> bool {
+        !self.written.is_empty() || self.size_wasm_pages != memory.size_wasm_pages
+    }
+
     /// Pages that this message wrote.
     pub(crate) fn pages_written(&self) -> u64 {
         self.written.len() as u64
@@ -131,8 +137,8 @@ impl StableMemory {
                 .written
                 .entry(piece.page)
                 .or_insert_with(|| match committed.get(piece.page) {
-                    Some(page) if !whole => Box::new(*page),
-                    _ => Box::new([0; OS_PAGE_BYTES]),
+                    Some(page) if !whole => NewPage::copy_of(&page),
+                    _ => NewPage::zeros(),
                 });
             page[piece.in_page].copy_from_slice(&bytes[piece.in_buffer]);
         }
@@ -144,14 +150,15 @@ impl StableMemory {
         if self.written.is_empty() {
             return 0;
         }
+        let pages_written = self.pages_written();
         let mut delta = PageDelta::default();
-        for (index, page) in &self.written {
-            delta.insert(*index, page);
+        for (index, page) in self.written {
+            delta.insert_new(index, page);
         }
         // Let go of, so that what no snapshot holds changes in place.
         drop(self.committed);
         memory.pages.apply(delta);
-        self.written.len() as u64
+        pages_written
     }
 }
 

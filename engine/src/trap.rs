@@ -3,8 +3,8 @@
 //! The texts are part of what users see and tools match on, endings included: where the advice is empty the text has
 //! neither a full stop of its own nor a second line.
 
+use crate::module::FrameName;
 use replicore_types::{CanisterId, Cycles, ErrorCode, NumBytes, UserError};
-use std::fmt;
 
 /// Frames that a backtrace shows.
 pub(crate) const BACKTRACE_FRAMES_MAX: usize = 20;
@@ -29,9 +29,10 @@ pub(crate) enum TrapCode {
     Other,
 }
 
-impl fmt::Display for TrapCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TrapCode {
+    /// What error texts call it.
+    fn text(self) -> &'static str {
+        match self {
             Self::StackOverflow => "stack overflow",
             Self::HeapOutOfBounds => "heap out of bounds",
             Self::StableMemoryOutOfBounds => "stable memory out of bounds",
@@ -41,7 +42,7 @@ impl fmt::Display for TrapCode {
             Self::TableOutOfBounds => "table out of bounds",
             Self::CyclesAmountTooBigFor64Bit => "cycles amount exceeds 64-bit representation",
             Self::Other => "unknown",
-        })
+        }
     }
 }
 
@@ -145,12 +146,12 @@ const ALL_ADVICE: &[Advice] = &[
 ];
 
 impl Advice {
-    /// What stands behind the text that the advice belongs to.
-    fn ending(self) -> String {
+    /// What stands behind the text that the advice belongs to, in pieces.
+    fn ending(self) -> [&'static str; 5] {
         match self {
-            Self::None => String::new(),
-            Self::Toolchain => format!(".\n{TOOLCHAIN_ADVICE}"),
-            Self::User(sentence, anchor) => format!(".\n{sentence} See documentation: {DOCUMENTATION}{anchor}"),
+            Self::None => [""; 5],
+            Self::Toolchain => [".\n", TOOLCHAIN_ADVICE, "", "", ""],
+            Self::User(sentence, anchor) => [".\n", sentence, " See documentation: ", DOCUMENTATION, anchor],
         }
     }
 }
@@ -210,28 +211,31 @@ impl Failure {
     /// The content of that record after `[TRAP]: `.
     pub(crate) fn log_text(&self, backtrace: &str) -> Option<String> {
         match self {
-            Self::Trapped(code) => Some(format!("{code}{backtrace}")),
-            Self::CalledTrap(text) => Some(format!("{text}{backtrace}")),
+            Self::Trapped(code) => Some([code.text(), backtrace].concat()),
+            Self::CalledTrap(text) => Some([text, backtrace].concat()),
             _ => None,
         }
     }
 
     /// The error that the sender reads. `backtrace` is empty or starts with a line break.
     pub(crate) fn user_error(&self, backtrace: &str) -> UserError {
-        let (code, text, advice) = self.parts(backtrace);
-        UserError::new(code, format!("{text}{}", advice.ending()))
+        let (code, mut text, advice) = self.parts(backtrace);
+        let ending = advice.ending();
+        text.reserve_exact(ending.iter().map(|piece| piece.len()).sum());
+        ending.iter().for_each(|piece| text.push_str(piece));
+        UserError::new(code, text)
     }
 
     fn parts(&self, backtrace: &str) -> (ErrorCode, String, Advice) {
         match self {
             Self::Trapped(code) => (
                 ErrorCode::CanisterTrapped,
-                format!("Canister trapped: {code}{backtrace}"),
+                ["Canister trapped: ", code.text(), backtrace].concat(),
                 TRAPPED,
             ),
             Self::CalledTrap(text) => (
                 ErrorCode::CanisterCalledTrap,
-                format!("Canister called `ic0.trap` with message: '{text}'{backtrace}"),
+                ["Canister called `ic0.trap` with message: '", text, "'", backtrace].concat(),
                 TRAPPED_EXPLICITLY,
             ),
             Self::Contract(text, advice) => (
@@ -247,7 +251,12 @@ impl Failure {
             ),
             Self::InstructionLimit(limit) => (
                 ErrorCode::CanisterInstructionLimitExceeded,
-                format!("Canister exceeded the limit of {limit} instructions for single message execution."),
+                [
+                    "Canister exceeded the limit of ",
+                    &limit.to_string(),
+                    " instructions for single message execution.",
+                ]
+                .concat(),
                 LIMIT_EXCEEDED,
             ),
             Self::SliceOverrun { instructions, limit } => (
@@ -365,26 +374,30 @@ pub fn cleanup_also_failed(callback: &UserError, cleanup: &UserError) -> UserErr
 fn without_advice(description: &str) -> &str {
     ALL_ADVICE
         .iter()
-        .find_map(|advice| description.strip_suffix(advice.ending().as_str()))
+        .find_map(|advice| description.strip_suffix(advice.ending().concat().as_str()))
         .unwrap_or(description)
 }
 
 /// The text of a backtrace: `\nCanister Backtrace:\n` and one line a frame, innermost first; empty unless at least one
-/// frame has a name.
-pub(crate) fn backtrace_text(frames: &[String]) -> String {
-    if frames.iter().all(|frame| frame.starts_with(UNNAMED_FRAME)) {
-        return String::new();
+/// frame has a name. Texts are made for that case alone: it is the only one in which anybody reads them.
+pub(crate) fn backtrace_text<'a>(frames: impl Iterator<Item = FrameName<'a>> + Clone) -> String {
+    let mut text = String::new();
+    if frames.clone().all(|frame| matches!(frame, FrameName::Unnamed(_))) {
+        return text;
     }
-    let mut text = String::from("\nCanister Backtrace:\n");
-    for frame in frames.iter().take(BACKTRACE_FRAMES_MAX) {
-        text.push_str(frame);
+    text.push_str("\nCanister Backtrace:\n");
+    for frame in frames.take(BACKTRACE_FRAMES_MAX) {
+        match frame {
+            FrameName::Named(name) => text.push_str(name),
+            FrameName::Unnamed(index) => {
+                text.push_str("unknown function at index ");
+                text.push_str(&index.to_string());
+            }
+        }
         text.push('\n');
     }
     text
 }
-
-/// How the frame of a function without a name begins.
-const UNNAMED_FRAME: &str = "unknown function at index ";
 
 #[cfg(test)]
 mod tests {
@@ -408,8 +421,8 @@ mod tests {
 
     #[test]
     fn nested_errors_lose_their_advice() {
-        let frames = ["on_reply".to_string()];
-        let callback = Failure::Trapped(TrapCode::Unreachable).user_error(&backtrace_text(&frames));
+        let frames = [FrameName::Named("on_reply")].into_iter();
+        let callback = Failure::Trapped(TrapCode::Unreachable).user_error(&backtrace_text(frames));
         let cleanup = Failure::WrongMode("ic0_call_new".into(), "cleanup").user_error("");
         assert_eq!(
             cleanup_also_failed(&callback, &cleanup).description,
@@ -420,10 +433,10 @@ mod tests {
 
     #[test]
     fn backtraces_need_one_name() {
-        let unnamed = |index: u32| format!("unknown function at index {index}");
-        assert_eq!(backtrace_text(&[unnamed(7), unnamed(8)]), "");
+        let unnamed = FrameName::Unnamed;
+        assert_eq!(backtrace_text([unnamed(7), unnamed(8)].into_iter()), "");
         assert_eq!(
-            backtrace_text(&["f".into(), unnamed(19)]),
+            backtrace_text([FrameName::Named("f"), unnamed(19)].into_iter()),
             "\nCanister Backtrace:\nf\nunknown function at index 19\n"
         );
     }

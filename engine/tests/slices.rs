@@ -5,6 +5,7 @@ mod common;
 use common::{Canister, error, reply};
 use replicore_engine::{EntryPoint, Execute, ExecutionOutcome, InstructionLimits, WorkDone};
 use replicore_types::{NumInstructions, Payload};
+use std::sync::Arc;
 
 const WORK: &str = r#"(module
     (import "ic0" "msg_reply" (func $msg_reply))
@@ -32,7 +33,7 @@ fn run(method: &str, message: u64, slice: u64) -> (WorkDone, u32, Canister) {
         message: NumInstructions(message),
         slice: NumInstructions(slice),
     };
-    let view = canister.view.clone();
+    let view = Arc::new(canister.view.clone());
     let entry = EntryPoint::Update {
         method: method.into(),
         argument: Payload::default(),
@@ -107,7 +108,7 @@ fn a_paused_message_that_is_dropped_can_start_again() {
         message: NumInstructions(40_000_000),
         slice: NumInstructions(100_000),
     };
-    let view = canister.view.clone();
+    let view = Arc::new(canister.view.clone());
     let entry = EntryPoint::Update {
         method: "work".into(),
         argument: Payload::default(),

@@ -170,3 +170,29 @@ fn sparse_stable_memory_costs_the_pages_touched() {
     let expected = 0x0102_0304_0506_0708_u64.to_le_bytes();
     assert_eq!(reply(&canister.query("read", &words([stride * 7, 8, 0]))), expected);
 }
+
+/// Writes and grows stable memory without a change of the heap.
+const STABLE_ALONE: &str = r#"(module
+    (import "ic0" "msg_reply" (func $msg_reply))
+    (import "ic0" "stable64_grow" (func $grow (param i64) (result i64)))
+    (import "ic0" "stable64_write" (func $write (param i64 i64 i64)))
+    (memory 1)
+    (data (i32.const 0) "content")
+    (func (export "canister_update grow") (drop (call $grow (i64.const 1))) (call $msg_reply))
+    (func (export "canister_update write") (call $write (i64.const 0) (i64.const 0) (i64.const 7)) (call $msg_reply))
+    (func (export "canister_update nothing") (call $msg_reply)))"#;
+
+#[test]
+fn a_version_names_stable_memory_as_well() {
+    let mut canister = Canister::new(STABLE_ALONE);
+    reply(&canister.update("nothing", b""));
+    let mut version = canister.state.warm_version;
+    for (method, changes) in [("nothing", false), ("grow", true), ("nothing", false), ("write", true)] {
+        let done = canister.update(method, b"");
+        assert!(done.stats.warm && reply(&done).is_empty());
+        assert_eq!(canister.state.warm_version != version, changes, "{method}");
+        version = canister.state.warm_version;
+    }
+    let page = canister.state.stable.pages.get(replicore_persistence::PageIndex(0));
+    assert_eq!(page.map(|page| page[..7].to_vec()), Some(b"content".to_vec()));
+}

@@ -37,4 +37,4 @@ pub use encryption::{Cipher, OperatorKey};
 pub use error::{PersistenceError, Result};
 pub use page_map::{CHUNK_PAGES, Digest, Outline, Page, PageDelta, PageIndex, PageMap, PageRef};
 pub use state_directory::StateDirectory;
-pub use sys::frame::frames_in_use;
+pub use sys::frame::{NewPage, frames_in_use};

@@ -10,6 +10,7 @@ use replicore_engine::{
 };
 use replicore_types::limits::INSPECT_MESSAGE_INSTRUCTIONS_MAX;
 use replicore_types::{ErrorCode, Ingress, NumBytes, NumInstructions, Randomness, UserError};
+use std::sync::Arc;
 
 /// Whether an ingress message may enter a batch: its receiver exists, runs, has code, can pay, and accepts it.
 ///
@@ -70,7 +71,7 @@ fn inspect<E: Execute>(
     };
     let context = RoundContext::new(state, Randomness::default());
     let start = message::starting_point(canister, &context, canister.system.balance, Default::default());
-    let view = message::system_view(canister, &start, &context);
+    let view = Arc::new(message::system_view(canister, &start, &context));
     let call = Call {
         entry_point: EntryPoint::InspectMessage {
             method: message.method_name.clone(),

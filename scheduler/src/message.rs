@@ -277,7 +277,7 @@ pub(crate) fn call_view(
 }
 
 /// What the engine executes for a call or task.
-pub(crate) fn call<'a>(canister: &CanisterState, item: &WorkItem, view: &'a SystemView) -> Call<'a> {
+pub(crate) fn call<'a>(canister: &CanisterState, item: &WorkItem, view: &'a Arc<SystemView>) -> Call<'a> {
     let (available_cycles, caller_info) = attached(item);
     let (message_id, deadline) = match item {
         WorkItem::Message(CanisterInput::Ingress(ingress)) => (Some(ingress.message_id), None),
@@ -352,7 +352,7 @@ pub(crate) fn callback_call<'a>(
     canister: &CanisterState,
     registered: &RegisteredCallback,
     response: &Response,
-    view: &'a SystemView,
+    view: &'a Arc<SystemView>,
 ) -> Call<'a> {
     let (closure, view_of_response) = match &response.payload {
         ResponsePayload::Data(data) => (registered.callback.on_reply, ResponseView::Reply(data.clone())),
@@ -373,7 +373,7 @@ pub(crate) fn cleanup_call<'a>(
     canister: &CanisterState,
     registered: &RegisteredCallback,
     response: &Response,
-    view: &'a SystemView,
+    view: &'a Arc<SystemView>,
 ) -> Option<Call<'a>> {
     let closure = registered.callback.on_cleanup?;
     let response = match &response.payload {
@@ -392,7 +392,7 @@ fn in_call_context<'a>(
     canister: &CanisterState,
     id: CallContextId,
     entry_point: EntryPoint,
-    view: &'a SystemView,
+    view: &'a Arc<SystemView>,
 ) -> Call<'a> {
     let context = canister.system.calls.call_contexts.get(&id);
     Call {

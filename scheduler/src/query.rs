@@ -28,6 +28,7 @@ use replicore_types::{
     RejectCode, RejectContext, UserError, WasmResult,
 };
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// A query as a user sends it.
 #[derive(Clone, Debug)]
@@ -191,7 +192,7 @@ struct Paused {
 struct Frame {
     canister: CanisterId,
     execution: ExecutionState,
-    view: SystemView,
+    view: Arc<SystemView>,
     caller: PrincipalId,
     caller_info: Option<(Payload, PrincipalId)>,
     instructions: NumInstructions,
@@ -419,7 +420,7 @@ impl QueryEvaluation {
         self.frames.push(Frame {
             canister: receiver,
             execution,
-            view: message::system_view(canister, &start, &self.context),
+            view: Arc::new(message::system_view(canister, &start, &self.context)),
             caller: source,
             caller_info,
             instructions: NumInstructions::ZERO,
@@ -516,7 +517,7 @@ impl QueryEvaluation {
         let result = result.map_err(|failed| error::from_canister(frame.canister, &failed.error));
         if result.is_ok() {
             for call in changes.calls {
-                frame.view.next_callback_id = CallbackId(call.callback_id.0 + 1);
+                Arc::make_mut(&mut frame.view).next_callback_id = CallbackId(call.callback_id.0 + 1);
                 frame.calls.push_back(call);
             }
         }

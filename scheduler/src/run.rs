@@ -144,7 +144,7 @@ impl<E: Execute> Runner<'_, E> {
         start: &StartingPoint,
         paused: Option<&PausedCall>,
     ) -> Slice {
-        let view = message::call_view(canister, item, start, self.context);
+        let view = Arc::new(message::call_view(canister, item, start, self.context));
         let WorkItem::Message(CanisterInput::Canister(CanisterMessage::Response(response))) = item else {
             let call = message::call(canister, item, &view);
             let limits = message::instruction_limits(canister, item, self.context);
@@ -210,6 +210,7 @@ impl<E: Execute> Runner<'_, E> {
             let mut view = message::call_view(canister, &item, start, self.context);
             // What the callback logged is not in the canister's log yet.
             view.log_next_index += done.changes.log.len() as u64;
+            let view = Arc::new(view);
             let call = message::cleanup_call(canister, registered, response, &view)?;
             // The cleanup runs in one go: it has what the callback left of its last slice, at least its reserved part.
             let left = self.context.message_instructions_max() - done.instructions;

@@ -26,12 +26,13 @@ pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 
 use self::cold_heap::ColdHeap;
+use self::tiers::Tier;
 use self::write_faults::WriteFaults;
 use crate::module::{STACK_BYTES, WriteTracking, symbols};
-use crate::system_api::{Exports, HostState, Running};
+use crate::system_api::{Exports, HostState, Progress, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
-use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
+use replicore_persistence::{Page, PageDelta, PageIndex, PageMap, PageRef};
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ use wasmtime::{Global, Ref, Store, Table, TypedFunc, Val};
 
 /// What an instance takes beside its heap, about: machine stack, marks, the tables of the Wasm engine.
 const INSTANCE_BYTES: u64 = 64 * 1024;
+/// Messages on a warm instance between two look-ups of its module.
+const MESSAGES_PER_LOOK_UP: u64 = 32;
 const ZERO_PAGE: Page = [0; OS_PAGE_BYTES];
 
 /// A module in memory.
@@ -64,6 +67,8 @@ pub(crate) struct Instance {
     version: u64,
     /// Scratch: pages whose marks are set.
     marked: Vec<u64>,
+    /// Messages that began here.
+    messages: u64,
 }
 
 /// Where a message enters an instance.
@@ -90,6 +95,8 @@ impl Instance {
             HostState {
                 exports: Exports::default(),
                 running: None,
+                progress: Progress::default(),
+                has_function_names: !compiled.function_names.is_empty(),
             },
         );
         let instance = ready(compiled.instance_pre.instantiate_async(&mut store))?;
@@ -128,6 +135,7 @@ impl Instance {
             positions: Vec::new(),
             version: 0,
             marked: Vec::new(),
+            messages: 0,
         };
         match fresh.compiled.write_tracking {
             WriteTracking::Barrier => fresh.begin_cold(state)?,
@@ -264,16 +272,38 @@ impl Instance {
     }
 
     /// Puts the message in, sets the counter and empties the stack.
-    pub(crate) fn begin(&mut self, running: Box<Running>) -> wasmtime::Result<()> {
+    #[inline]
+    pub(crate) fn begin(&mut self, running: Running) -> wasmtime::Result<Progress> {
         let counter = running.meter.initial_counter();
-        if let Some(global) = self.store.data().exports.counter {
+        let exports = self.store.data().exports;
+        if let Some(global) = exports.counter {
             global.set(&mut self.store, Val::I64(counter))?;
         }
-        if let Some(global) = self.store.data().exports.stack {
+        // Reading costs half of writing, and functions that return have given their stack back.
+        if let Some(global) = exports.stack
+            && global.get(&mut self.store).i32() != Some(STACK_BYTES as i32)
+        {
             global.set(&mut self.store, Val::I32(STACK_BYTES as i32))?;
         }
-        self.store.data_mut().running = Some(running);
-        Ok(())
+        self.messages += 1;
+        let state = self.store.data_mut();
+        state.running = Some(running);
+        state.progress.begin();
+        Ok(state.progress.clone())
+    }
+
+    /// Slices of the message that ended last.
+    pub(crate) fn slices(&self) -> u32 {
+        self.store.data().progress.slices()
+    }
+
+    /// True where the instance serves the state as it is, on code that nothing better replaces. False for one message in
+    /// [`MESSAGES_PER_LOOK_UP`], so that the module counts as used where modules are kept.
+    pub(crate) fn is_ready_for(&self, state: &ExecutionState) -> bool {
+        self.holds(state.warm_version)
+            && self.can_hold(state)
+            && self.compiled.tier == Tier::Optimised
+            && !self.messages.is_multiple_of(MESSAGES_PER_LOOK_UP)
     }
 
     /// The function exported as `prefix` and `name` together, if there is one of type `() -> ()`.
@@ -330,46 +360,94 @@ impl Instance {
         }
     }
 
-    /// Takes the message out; with it the value of the counter at its end.
-    pub(crate) fn end(&mut self) -> (Box<Running>, i64) {
+    /// Instructions that the message has used, which has come to its end.
+    pub(crate) fn instructions_executed(&mut self) -> u64 {
         let counter = match self.store.data().exports.counter {
             Some(global) => global.get(&mut self.store).i64().unwrap_or(0),
             None => 0,
         };
-        let running = self
-            .store
-            .data_mut()
-            .running
-            .take()
-            .expect("a message that ends has begun");
-        let counter = running.counter_at_failure.unwrap_or(counter);
-        (running, counter)
+        let running = self.running();
+        running.meter.executed(running.counter_at_failure.unwrap_or(counter))
+    }
+
+    /// The message that has come to its end, until [`Instance::end`].
+    pub(crate) fn running(&mut self) -> &mut Running {
+        let running = &mut self.store.data_mut().running;
+        running.as_mut().expect("a message that ends has begun")
+    }
+
+    /// Drops what is left of the message.
+    pub(crate) fn end(&mut self) {
+        self.store.data_mut().running = None;
+    }
+
+    /// True where committing would make another state than the one before.
+    pub(crate) fn has_changed(&mut self, changes: &HeapChanges) -> bool {
+        !changes.pages.is_empty()
+            || self.heap_wasm_pages() != self.committed_heap.size_wasm_pages
+            || self.globals_have_changed()
+    }
+
+    fn heap_wasm_pages(&self) -> u64 {
+        let heap = self.store.data().exports.heap;
+        heap.map_or(self.committed_heap.size_wasm_pages, |heap| heap.size(&self.store))
     }
 
     /// Reads and clears the marks, and finds the pages whose content changed.
     pub(crate) fn heap_changes(&mut self) -> HeapChanges {
         self.collect_marks();
         let mut pages = Vec::new();
+        if self.marked.is_empty() {
+            return HeapChanges { pages };
+        }
         let Some(heap) = self.store.data().exports.heap else {
             return HeapChanges { pages };
         };
         let memory = heap.data(&self.store);
-        let committed = &self.committed_heap.pages;
-        for (position, &marked) in self.marked.iter().enumerate() {
-            let index = PageIndex(marked);
-            if pages.last() != Some(&index) && differs(memory, index, committed.get(index).as_deref(), OS_PAGE_BYTES) {
-                pages.push(index);
+        let mut compared = Vec::with_capacity(2 * self.marked.len().min(COMPARED_TOGETHER));
+        let mut rest = &self.marked[..];
+        while !rest.is_empty() {
+            let (marked, behind) = rest.split_at(rest.len().min(COMPARED_TOGETHER));
+            for (position, &mark) in marked.iter().enumerate() {
+                if let Some(page) = self.compare(memory, mark, OS_PAGE_BYTES) {
+                    compared.push(page);
+                }
+                // The last store into a page may reach into the next one.
+                let next = mark + 1;
+                if marked.get(position + 1).or(behind.first()) != Some(&next)
+                    && is_present(self.cold.as_ref(), PageIndex(next))
+                    && let Some(page) = self.compare(memory, next, symbols::STRADDLE_BYTES)
+                {
+                    compared.push(page);
+                }
             }
-            // The last store into a page may reach into the next one.
-            let next = PageIndex(marked + 1);
-            if self.marked.get(position + 1) != Some(&next.0)
-                && is_present(self.cold.as_ref(), next)
-                && differs(memory, next, committed.get(next).as_deref(), symbols::STRADDLE_BYTES)
-            {
-                pages.push(next);
+            // None of them is in the cache, and a comparison waits for both of its sides: asked for together they come
+            // together.
+            let mut first_bytes = 0;
+            for page in &compared {
+                first_bytes ^= page.now[0] ^ page.committed()[0];
             }
+            std::hint::black_box(first_bytes);
+            for page in &compared {
+                if *page.now != page.committed()[..page.now.len()] {
+                    pages.push(PageIndex(page.index));
+                }
+            }
+            compared.clear();
+            rest = behind;
         }
+        // A fault-based mechanism may name a page for two reasons.
+        pages.dedup();
         HeapChanges { pages }
+    }
+
+    /// The first `bytes` bytes of a page, now and committed; `None` outside the memory.
+    fn compare<'a>(&'a self, memory: &'a [u8], index: u64, bytes: usize) -> Option<Compared<'a>> {
+        Some(Compared {
+            index,
+            now: &page_at(memory, PageIndex(index))?[..bytes],
+            committed: self.committed_heap.pages.get(PageIndex(index)),
+        })
     }
 
     /// Reads and clears which pages the code loaded from, where it was compiled to say so.
@@ -383,6 +461,11 @@ impl Instance {
         reads
             .filter_map(|(page, read)| (std::mem::take(read) != 0).then_some(page as u64))
             .collect()
+    }
+
+    /// Keeps a message that changed nothing here: state and version stay.
+    pub(crate) fn keep(&mut self) {
+        self.protect_written();
     }
 
     /// Makes the changes the committed state, under a new version, and `state` what heap and globals are now.
@@ -460,23 +543,24 @@ impl Instance {
         }
     }
 
+    fn globals_have_changed(&mut self) -> bool {
+        let mut globals = self.globals.iter().zip(self.committed_globals.iter());
+        globals.any(|(global, committed)| value_of(global.get(&mut self.store)) != Some(*committed))
+    }
+
     fn read_globals(&mut self) {
-        let store = &mut self.store;
-        let unchanged = self
-            .globals
-            .iter()
-            .zip(self.committed_globals.iter())
-            .all(|(global, committed)| value_of(global.get(&mut *store)) == Some(*committed));
-        if !unchanged {
-            self.committed_globals = self
-                .globals
-                .iter()
-                .filter_map(|global| value_of(global.get(&mut *store)))
+        if self.globals_have_changed() {
+            let globals = self.globals.iter();
+            self.committed_globals = globals
+                .filter_map(|global| value_of(global.get(&mut self.store)))
                 .collect();
         }
     }
 
     fn restore_globals(&mut self) -> wasmtime::Result<()> {
+        if !self.globals_have_changed() {
+            return Ok(());
+        }
         for (global, value) in self.globals.iter().zip(self.committed_globals.iter()) {
             let value = match *value {
                 GlobalValue::I32(value) => Val::I32(value),
@@ -490,6 +574,9 @@ impl Instance {
         Ok(())
     }
 }
+
+/// Marked pages that are compared together.
+const COMPARED_TOGETHER: usize = 16;
 
 /// Marks that are looked at together: pages of 256 KiB of heap.
 const STRIDE: usize = 64;
@@ -530,9 +617,20 @@ fn page_of(memory: &mut [u8], index: PageIndex) -> Option<&mut Page> {
         .ok()
 }
 
-/// True where the first `bytes` bytes of the page differ from the committed page; false outside the memory.
-fn differs(memory: &[u8], index: PageIndex, committed: Option<&Page>, bytes: usize) -> bool {
-    page_at(memory, index).is_some_and(|page| page[..bytes] != committed.unwrap_or(&ZERO_PAGE)[..bytes])
+/// The beginning of a page as it is now, beside the committed page.
+struct Compared<'a> {
+    index: u64,
+    now: &'a [u8],
+    committed: Option<PageRef<'a>>,
+}
+
+impl Compared<'_> {
+    fn committed(&self) -> &Page {
+        match &self.committed {
+            Some(page) => page,
+            None => &ZERO_PAGE,
+        }
+    }
 }
 
 /// The result of a future that never waits: instantiation and growth are asynchronous in form only.

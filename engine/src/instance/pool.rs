@@ -82,6 +82,16 @@ impl InstancePool {
         Some(instance)
     }
 
+    /// An instance of the canister that serves the state as it is; most messages find one, and need nothing else.
+    pub(crate) fn take_ready(&self, canister: CanisterId, state: &ExecutionState) -> Option<Box<Instance>> {
+        let mut shard = self.shard(shard_of(canister));
+        let idle = shard.get_mut(&canister)?;
+        let position = idle.iter().position(|idle| idle.instance.is_ready_for(state))?;
+        let Idle { instance, bytes } = idle.swap_remove(position);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Some(instance)
+    }
+
     /// The instance that was not used for longest, where there is no room for one more and it can become one of another
     /// canister at a small price.
     fn recycle(&self, shard: &mut Shard, state: &ExecutionState, compiled: &Compiled) -> Option<Box<Instance>> {
@@ -116,7 +126,8 @@ impl InstancePool {
         let mut total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let own = shard_of(canister);
         let mut shard = self.shard(own);
-        match shard.get_mut(&canister) {
+        // Taking it out made the canister the one that was used last.
+        match shard.peek_mut(&canister) {
             Some(idle) => {
                 if idle.len() >= self.instances_per_canister_max {
                     dropped.push(idle.remove(0));

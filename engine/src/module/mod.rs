@@ -44,7 +44,7 @@ pub use decode::{declared_width, decode};
 pub use error::WasmError;
 pub use frames::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES};
 pub use instrument::{DataSegment, HeapLayout, Instrumented, instrument};
-pub use names::FunctionNames;
+pub use names::{FrameName, FunctionNames};
 #[cfg(feature = "wasm")]
 pub(crate) use profiled::add_events;
 pub use validate::{ValidatedModule, validate};

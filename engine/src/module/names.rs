@@ -9,6 +9,15 @@ use std::sync::Arc;
 /// Functions that the production replica imports besides those of the module.
 const PRODUCTION_HOST_FUNCTIONS: u32 = 5;
 
+/// What a backtrace calls a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameName<'a> {
+    /// By its name.
+    Named(&'a str),
+    /// By its index in the module that the production replica makes of the canister's.
+    Unnamed(u32),
+}
+
 /// The names of a module's functions, by their index in the instrumented module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionNames {
@@ -61,13 +70,13 @@ impl FunctionNames {
         self.names.is_empty()
     }
 
-    /// The name of a function of the instrumented module, or what stands in its place. `None` for functions that the
-    /// instrumentation added, which no backtrace shows.
-    pub fn frame(&self, instrumented_index: u32) -> Option<String> {
+    /// What backtraces call a function of the instrumented module. `None` for functions that the instrumentation added,
+    /// which no backtrace shows.
+    pub fn frame(&self, instrumented_index: u32) -> Option<FrameName<'_>> {
         let original = self.original_index(instrumented_index)?;
         Some(match self.names.get(&original) {
-            Some(name) => name.clone(),
-            None => format!("unknown function at index {}", self.production_index(original)),
+            Some(name) => FrameName::Named(name),
+            None => FrameName::Unnamed(self.production_index(original)),
         })
     }
 

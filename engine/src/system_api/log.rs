@@ -24,8 +24,10 @@ pub(super) fn debug_print(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answe
 pub(super) fn trap(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
     let cost = TRAP.saturating_add(size).saturating_add(logging_cost(host, size));
     host.charge(cost)?;
-    let text = match host.read_heap("trap", src, size) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    let text = match host.with_heap("trap", src, size, |bytes, _| {
+        String::from_utf8_lossy(bytes).into_owned()
+    }) {
+        Ok(text) => text,
         Err(_) => "(trap message out of memory bounds)".to_string(),
     };
     Err(Failure::CalledTrap(text))
@@ -38,7 +40,7 @@ fn record_bytes(content_bytes: usize) -> usize {
 
 /// Adds the record of a failure.
 pub(crate) fn trap_record(message: &mut MessageState, text: &str) {
-    append(message, format!("[TRAP]: {text}").into_bytes());
+    append(message, ["[TRAP]: ", text].concat().into_bytes());
 }
 
 /// Every byte is written once, and once more when the oldest record makes room; what the log still has room for also

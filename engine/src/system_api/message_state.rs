@@ -10,6 +10,8 @@ use replicore_types::{
     CallbackId, CanisterId, CoarseTime, Cycles, NumBytes, Payload, PrincipalId, RejectContext, Time, WasmResult,
 };
 use std::collections::BTreeMap;
+use std::mem::take;
+use std::sync::Arc;
 
 /// Whether the call context is answered.
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ pub(crate) struct MessageState {
     pub(crate) caller: PrincipalId,
     pub(crate) caller_info: Option<(Payload, PrincipalId)>,
     pub(crate) call_context: CallContextView,
-    pub(crate) view: SystemView,
+    pub(crate) view: Arc<SystemView>,
     pub(crate) width: WasmWidth,
 
     pub(crate) reply_data: Vec<u8>,
@@ -74,6 +76,7 @@ pub(crate) struct MessageState {
 }
 
 impl MessageState {
+    #[inline]
     pub(crate) fn new(call: crate::Call<'_>, width: WasmWidth) -> Self {
         let response = if call.call_context.responded {
             Response::Earlier
@@ -86,7 +89,7 @@ impl MessageState {
             caller: call.caller,
             caller_info: call.caller_info,
             call_context: call.call_context,
-            view: call.view.clone(),
+            view: Arc::clone(call.view),
             width,
             reply_data: Vec::new(),
             response,
@@ -223,12 +226,12 @@ impl MessageState {
     }
 
     /// What the message changed. After a failure only its log remains.
-    pub(crate) fn into_changes(mut self, succeeded: bool) -> (Option<WasmResult>, SystemChanges) {
+    pub(crate) fn take_changes(&mut self, succeeded: bool) -> (Option<WasmResult>, SystemChanges) {
         if !succeeded {
             return (
                 None,
                 SystemChanges {
-                    log: self.log,
+                    log: take(&mut self.log),
                     ..SystemChanges::default()
                 },
             );
@@ -240,16 +243,16 @@ impl MessageState {
             cycles_accepted: self.cycles_accepted + self.cycles_minted,
             balance_taken: self.cycles_taken,
             cycles_burned: self.cycles_burned,
-            calls: self.calls,
-            certified_data: self.certified_data,
+            calls: take(&mut self.calls),
+            certified_data: self.certified_data.take(),
             global_timer: self.global_timer,
-            log: self.log,
+            log: take(&mut self.log),
             cycles_reserved: self.cycles_reserved,
             memory_growth: self.memory_growth,
             accepted_message: self.accepted_message,
             low_wasm_memory: self.low_wasm_memory,
         };
-        let answer = match self.response {
+        let answer = match std::mem::replace(&mut self.response, Response::Earlier) {
             Response::Given(answer) => Some(answer),
             Response::Open | Response::Earlier => None,
         };

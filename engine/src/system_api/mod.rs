@@ -38,8 +38,12 @@ use wasmtime::{AsContextMut, Caller, Config, Global, Memory, Store, Val, WasmBac
 pub(crate) struct HostState {
     /// The instance's exports that System API functions need.
     pub(crate) exports: Exports,
-    /// The message that runs. `None` between messages.
-    pub(crate) running: Option<Box<Running>>,
+    /// The message that runs, in place: it is read by every host function. `None` between messages.
+    pub(crate) running: Option<Running>,
+    /// How far the message is, for whoever holds it while it is paused.
+    pub(crate) progress: Progress,
+    /// True where the module names functions: others have no backtraces to show.
+    pub(crate) has_function_names: bool,
 }
 
 /// Exports of an instance, looked up once.
@@ -64,8 +68,6 @@ pub(crate) struct Running {
     pub(crate) failed_function: Option<&'static str>,
     /// The counter that was passed to the failing check, where the code had not stored it.
     pub(crate) counter_at_failure: Option<i64>,
-    /// How far the message is, for whoever holds it while it is paused.
-    pub(crate) progress: Progress,
     /// Events of the message, where it is profiled.
     pub(crate) recorder: Option<Box<Recorder>>,
 }
@@ -75,6 +77,12 @@ pub(crate) struct Running {
 pub(crate) struct Progress(Arc<(AtomicU64, AtomicU32)>);
 
 impl Progress {
+    /// For the next message.
+    pub(crate) fn begin(&self) {
+        self.0.0.store(0, Ordering::Relaxed);
+        self.0.1.store(0, Ordering::Relaxed);
+    }
+
     /// Notes a pause.
     pub(crate) fn pause(&self, executed: u64) {
         self.0.0.store(executed, Ordering::Relaxed);
@@ -148,8 +156,9 @@ impl<'a, 'c> Host<'a, 'c> {
 
     /// Remembers why the execution ends, and makes the error that ends it.
     pub(crate) fn fail(&mut self, failure: Failure) -> wasmtime::Error {
-        let shows_backtrace = failure.is_logged();
-        if let Some(running) = &mut self.caller.data_mut().running {
+        let state = self.caller.data_mut();
+        let shows_backtrace = failure.is_logged() && state.has_function_names;
+        if let Some(running) = &mut state.running {
             running.failure = Some(failure);
         }
         let error = wasmtime::Error::new(HostFailure);

@@ -99,7 +99,7 @@ impl Canister {
 
     /// Executes an entry point to its end.
     pub fn run(&mut self, entry_point: EntryPoint) -> WorkDone {
-        let view = self.view.clone();
+        let view = Arc::new(self.view.clone());
         let call = self.call(entry_point, &view);
         let mut outcome = self.engine.execute(&mut self.state, call, self.limits);
         loop {
@@ -110,7 +110,7 @@ impl Canister {
         }
     }
 
-    pub fn call<'a>(&self, entry_point: EntryPoint, view: &'a SystemView) -> Call<'a> {
+    pub fn call<'a>(&self, entry_point: EntryPoint, view: &'a Arc<SystemView>) -> Call<'a> {
         Call {
             entry_point,
             caller: self.caller,

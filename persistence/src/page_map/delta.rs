@@ -1,7 +1,7 @@
 //! What a message or a round wrote.
 
 use super::{Page, PageIndex};
-use crate::sys::frame::Frame;
+use crate::sys::frame::{Frame, NewPage};
 use replicore_types::OS_PAGE_BYTES;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,11 +24,17 @@ pub struct PageDelta {
 impl PageDelta {
     /// Records the new content of a page, copying it. A later call for the same index replaces an earlier one.
     pub fn insert(&mut self, index: PageIndex, page: &Page) {
-        let frame = if *page == ZERO_PAGE {
-            None
-        } else {
-            Some(Arc::new(Frame::copy_of(page)))
-        };
+        let frame = (*page != ZERO_PAGE).then(|| Arc::new(Frame::copy_of(page)));
+        self.place(index, frame);
+    }
+
+    /// The same for a page that was made to become part of a delta: without a copy.
+    pub fn insert_new(&mut self, index: PageIndex, page: NewPage) {
+        let frame = (*page != ZERO_PAGE).then(|| Arc::new(page.into_frame()));
+        self.place(index, frame);
+    }
+
+    fn place(&mut self, index: PageIndex, frame: Option<Arc<Frame>>) {
         match self.ascending.last() {
             Some((last, _)) if index <= *last => match self.ascending.binary_search_by_key(&index, |(at, _)| *at) {
                 Ok(position) => self.ascending[position].1 = frame,

@@ -1,6 +1,7 @@
 //! The page map against a plain map from index to bytes.
 
 use super::{Page, PageDelta, PageIndex, PageMap};
+use crate::NewPage;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use replicore_types::OS_PAGE_BYTES;
@@ -167,4 +168,23 @@ fn an_unshared_version_is_changed_in_place_and_a_shared_one_is_not() {
         untouched,
         "untouched pages are shared"
     );
+}
+
+#[test]
+fn a_new_page_becomes_part_of_a_delta_as_it_was_written() {
+    let (mut copied, mut written) = (PageDelta::default(), PageDelta::default());
+    for index in [7, 3, 900, 3] {
+        let old = [index as u8; OS_PAGE_BYTES];
+        let mut new = NewPage::copy_of(&old);
+        assert_eq!(*new, old);
+        new[5] = 99;
+        copied.insert(PageIndex(index), &new);
+        written.insert_new(PageIndex(index), new);
+    }
+    written.insert_new(PageIndex(8), NewPage::zeros());
+    copied.insert(PageIndex(8), &[0; OS_PAGE_BYTES]);
+    assert!(written.iter().eq(copied.iter()));
+    let map = PageMap::default().update(written);
+    assert_eq!(map.digest(), PageMap::default().update(copied).digest());
+    assert_eq!((map.len(), map.get(PageIndex(900)).map(|page| page[5])), (3, Some(99)));
 }

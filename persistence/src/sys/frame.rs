@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use replicore_types::{Lock, OS_PAGE_BYTES};
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,8 +38,8 @@ pub(crate) struct Frame {
     digest: OnceLock<Digest>,
 }
 
-// SAFETY: the frame owns its memory alone and nothing writes to it between `copy_of` and `drop`, so that shared
-// references from any thread see immutable bytes.
+// SAFETY: the frame owns its memory alone and nothing writes to it between its making and `drop` (as long as it is a
+// `NewPage` it is borrowed exclusively for that), so that shared references from any thread see immutable bytes.
 unsafe impl Send for Frame {}
 // SAFETY: as above; the digest is a `OnceLock`, which is `Sync`.
 unsafe impl Sync for Frame {}
@@ -57,7 +58,7 @@ impl Frame {
     }
 
     pub(crate) fn page(&self) -> &Page {
-        // SAFETY: the memory was written whole by `copy_of` and stays ours, unchanged, as long as `self` lives.
+        // SAFETY: the memory was written whole when the frame was made and stays ours, unchanged, as long as `self` lives.
         unsafe { self.bytes.as_ref() }
     }
 
@@ -84,6 +85,58 @@ impl Drop for Frame {
             give_memory_back(self.bytes);
         }
         idle.push(Slot(self.bytes));
+    }
+}
+
+/// A page that its owner still writes: the memory of a page map's frame before it belongs to one, so that
+/// [`PageDelta::insert_new`](crate::PageDelta::insert_new) copies nothing.
+#[derive(Debug)]
+pub struct NewPage(Frame);
+
+impl NewPage {
+    /// A page with the same bytes as `page`. The copy stays in the cache, for the one who is about to write it.
+    pub fn copy_of(page: &Page) -> Self {
+        let bytes = take_idle().0;
+        // SAFETY: `bytes` is valid for writing a whole page that belongs to us alone (it left the idle list or is new), and
+        // `page` is borrowed, hence elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), bytes.as_ptr().cast::<u8>(), OS_PAGE_BYTES) };
+        Self::at(bytes)
+    }
+
+    /// A page of zeros.
+    pub fn zeros() -> Self {
+        let bytes = take_idle().0;
+        // SAFETY: as in `copy_of`; zeros are a valid page.
+        unsafe { std::ptr::write_bytes(bytes.as_ptr(), 0, 1) };
+        Self::at(bytes)
+    }
+
+    fn at(bytes: NonNull<Page>) -> Self {
+        Self(Frame {
+            bytes,
+            digest: OnceLock::new(),
+        })
+    }
+
+    /// The page as it is from now on.
+    pub(crate) fn into_frame(self) -> Frame {
+        self.0
+    }
+}
+
+impl Deref for NewPage {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        self.0.page()
+    }
+}
+
+impl DerefMut for NewPage {
+    fn deref_mut(&mut self) -> &mut Page {
+        // SAFETY: the memory was written whole when the page was made and is ours alone; the frame is in nobody else's
+        // hands yet, nobody has asked for its digest, and `self` is borrowed exclusively.
+        unsafe { self.0.bytes.as_mut() }
     }
 }
 

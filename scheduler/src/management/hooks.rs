@@ -81,7 +81,7 @@ impl Hooks {
         entry_point: EntryPoint,
         bounded: bool,
     ) -> Result<HookProgress, UserError> {
-        let view = self.view(canister, bounded);
+        let view = Arc::new(self.view(canister, bounded));
         let Some(execution) = canister
             .execution
             .as_mut()
