@@ -1,26 +1,29 @@
 //! One message through the engine.
 
 use crate::BenchError;
-use crate::engine_canister::{Canister, HEAP_WASM_PAGES, HOST_CALLS, PAGES_TOUCHED, engine, mixed};
+use crate::engine_canister::{
+    Canister, HEAP_WASM_PAGES, HOST_CALLS, PAGES_TOUCHED, STABLE_PAGES_WRITTEN, engine, mixed,
+};
 use crate::engine_peers::{Instances, Messages};
 use crate::measure::{Effort, Figure, seconds};
 use replicore_engine::ExecutionState;
-use replicore_types::CanisterId;
 use replicore_types::limits::MESSAGE_INSTRUCTIONS_MAX;
+use replicore_types::{CanisterId, OS_PAGE_BYTES};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// Canisters of the Zipf measurement, and what its pools hold.
-use std::sync::Arc;
 const FLEET: u64 = 10_000;
 
 /// `engine.noop_update_us`: `Engine::execute` of an update that replies nothing. Beside it the same module in plain wasmtime:
-/// a call of an instance that is kept, and an instance for each message, mapped anew, out of a pool, and out of a pool
-/// with fuel and epochs.
+/// a call of an instance that is kept, the same on a stack that can be left in the middle (what slices take), and an instance
+/// for each message, mapped anew, out of a pool, and out of a pool with fuel and epochs.
 pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut canister = Canister::new(1)?;
     let mut peers = Peers::new(
         &[
             Instances::Kept,
+            Instances::KeptSuspendable,
             Instances::Each,
             Instances::Pooled,
             Instances::PooledBounded,
@@ -36,6 +39,7 @@ pub fn noop_update(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut figure = Figure::of("engine.noop_update_us", "us", ours, canister.root());
     for (peer, name) in [
         "wasmtime_kept",
+        "wasmtime_kept_suspendable",
         "wasmtime_each",
         "wasmtime_pooled",
         "wasmtime_pooled_bounded",
@@ -91,64 +95,128 @@ fn beyond(whole: f64, part: f64) -> f64 {
 
 /// `engine.write5_random_pages_us`: an update that reads its argument, writes 8 bytes into each of 5 random pages of a
 /// 256 MiB heap and replies 32 bytes, less the no-op of the same canister. The heap is written once before. Beside it the
-/// same of plain wasmtime with an instance out of a pool for each message, whose heap is empty every time.
+/// same of plain wasmtime with an instance out of a pool for each message, whose heap is empty every time; and what this
+/// machine takes to write into five random pages of as much memory and to copy them to where they were committed, which is
+/// the least that keeping the state before costs.
 pub fn write_five_pages(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let heap_wasm_pages = if effort.is_smoke() { 256 } else { HEAP_WASM_PAGES };
     let mut canister = Canister::new(heap_wasm_pages)?;
     let mut pooled = Messages::new(Instances::Pooled, heap_wasm_pages)?;
     canister.update("fill")?;
+    let mut copies = PageCopies::new(heap_wasm_pages * 16);
     let messages = effort.scale(4_000);
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
         let ours = beyond(canister.microseconds("write5", messages), noop);
         let noop = pooled.microseconds("noop", messages)?;
-        Ok((ours, beyond(pooled.microseconds("write5", messages)?, noop)))
+        let theirs = beyond(pooled.microseconds("write5", messages)?, noop);
+        Ok((ours, theirs, copies.microseconds(5, messages)))
     })?;
-    let (ours, theirs) = samples.into_iter().unzip();
-    let figure = Figure::of("engine.write5_random_pages_us", "us", ours, canister.root());
-    Ok(vec![figure.against("wasmtime_pooled", theirs)])
+    let of = |value: fn(&(f64, f64, f64)) -> f64| samples.iter().map(value).collect::<Vec<f64>>();
+    let figure = Figure::of(
+        "engine.write5_random_pages_us",
+        "us",
+        of(|sample| sample.0),
+        canister.root(),
+    );
+    let figure = figure.against("wasmtime_pooled", of(|sample| sample.1));
+    Ok(vec![figure.against("pages_copied", of(|sample| sample.2))])
+}
+
+/// Two memories of the same size: one that is written, one that holds what was committed.
+struct PageCopies {
+    written: Vec<[u8; OS_PAGE_BYTES]>,
+    committed: Vec<[u8; OS_PAGE_BYTES]>,
+    random: u64,
+}
+
+impl PageCopies {
+    /// Of so many pages, all of which are in memory.
+    fn new(pages: u64) -> Self {
+        let memory = |byte| vec![[byte; OS_PAGE_BYTES]; pages as usize];
+        Self {
+            written: memory(1),
+            committed: memory(2),
+            random: 1,
+        }
+    }
+
+    /// Microseconds to write into so many random pages and to copy them.
+    fn microseconds(&mut self, pages: usize, turns: u64) -> f64 {
+        let mut chosen = vec![0; pages];
+        let (elapsed, ()) = seconds(|| {
+            for _ in 0..turns {
+                for page in &mut chosen {
+                    self.random = mixed(self.random);
+                    *page = (self.random >> 33) as usize % self.written.len();
+                    self.written[*page][..8].copy_from_slice(&self.random.to_le_bytes());
+                }
+                for &page in &chosen {
+                    self.committed[page].copy_from_slice(&self.written[page]);
+                }
+                std::hint::black_box(&self.committed);
+            }
+        });
+        elapsed / turns as f64 * 1e6
+    }
 }
 
 /// `engine.trap_rollback_page_us`: what each of 64 written heap pages adds to a message that ends in `ic0.trap`;
 /// `engine.trap_host_us` and `engine.trap_exhausted_us`: what the trap itself and running out of instructions add to a
-/// no-op.
+/// no-op. Beside both what the same adds in plain wasmtime, where running out is running out of fuel.
 pub fn traps(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut canister = Canister::new(16)?;
+    let mut kept = Messages::new(Instances::Kept, 16)?;
+    let mut fuel = Messages::new(Instances::KeptFuel, 16)?;
     let messages = effort.scale(2_000);
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
         let trap = canister.microseconds("trap_only", messages);
         let touched = canister.microseconds("touch_and_trap", messages);
-        let exhausted = canister.with_limits(1_000, 1_000, |canister| canister.microseconds("exhaust", messages));
-        Ok((
+        // Few instructions, so that the trap is measured and not what was executed before it.
+        let exhausted = canister.with_limits(10, 10, |canister| canister.microseconds("exhaust", messages));
+        let theirs = kept.microseconds("noop", messages)?;
+        let their_trap = beyond(kept.trap_microseconds("trap_only", messages)?, theirs);
+        let theirs = fuel.microseconds("noop", messages)?;
+        let their_end = beyond(fuel.trap_microseconds("exhaust", messages)?, theirs);
+        Ok([
             beyond(touched, trap) / PAGES_TOUCHED as f64,
             beyond(trap, noop),
             beyond(exhausted, noop),
-        ))
+            their_trap,
+            their_end,
+        ])
     })?;
-    let figure = |id, value: fn(&(f64, f64, f64)) -> f64| {
-        Figure::of(id, "us", samples.iter().map(value).collect(), canister.root())
-    };
+    let of = |value: usize| samples.iter().map(|sample| sample[value]).collect::<Vec<f64>>();
+    let figure = |id, value| Figure::of(id, "us", of(value), canister.root());
     Ok(vec![
-        figure("engine.trap_rollback_page_us", |sample| sample.0),
-        figure("engine.trap_host_us", |sample| sample.1),
-        figure("engine.trap_exhausted_us", |sample| sample.2),
+        figure("engine.trap_rollback_page_us", 0),
+        figure("engine.trap_host_us", 1).against("wasmtime", of(3)),
+        figure("engine.trap_exhausted_us", 2).against("wasmtime_fuel", of(4)),
     ])
 }
 
 /// `engine.stable_single_write_us`: an update that writes 8 bytes into one of 4,096 pages spread over 10 GiB of stable
-/// memory, less the no-op. The pages are written before, so that the process has their memory already.
+/// memory, less the no-op. The pages are written before, so that the process has their memory already. The message reads
+/// its argument to choose the page, which changes a heap page: beside the whole stands what a message that only reads its
+/// argument takes, and what this machine takes to write and copy a random one of as many pages.
 pub fn stable_write(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut canister = Canister::new(1)?;
     canister.update("stable_grow")?;
     let messages = effort.scale(4_000);
     canister.microseconds("stable_write", effort.scale(20_000));
+    let mut copies = PageCopies::new(STABLE_PAGES_WRITTEN);
     let samples = effort.samples(|| {
         let noop = canister.microseconds("noop", messages);
-        Ok(beyond(canister.microseconds("stable_write", messages), noop))
+        let argument = beyond(canister.microseconds("argument", messages), noop);
+        let whole = beyond(canister.microseconds("stable_write", messages), noop);
+        Ok((whole, argument, copies.microseconds(1, messages)))
     })?;
     let root = hex::encode(canister.state.stable.pages.digest());
-    Ok(vec![Figure::of("engine.stable_single_write_us", "us", samples, root)])
+    let of = |value: fn(&(f64, f64, f64)) -> f64| samples.iter().map(value).collect::<Vec<f64>>();
+    let figure = Figure::of("engine.stable_single_write_us", "us", of(|sample| sample.0), root);
+    let figure = figure.against("argument_alone", of(|sample| sample.1));
+    Ok(vec![figure.against("page_copied", of(|sample| sample.2))])
 }
 
 /// `engine.slice_resume_us`: pausing an execution at the end of its slice and going on with it, from the same work done

@@ -21,6 +21,8 @@ pub const HOST_CALLS: u64 = 1_000_000;
 pub const PAGES_TOUCHED: u64 = 64;
 /// Wasm pages of its heap where a large one is asked for: 256 MiB.
 pub const HEAP_WASM_PAGES: u64 = 4_096;
+/// Pages of stable memory that `stable_write` chooses from.
+pub const STABLE_PAGES_WRITTEN: u64 = 4_096;
 /// 10 GiB.
 const STABLE_WASM_PAGES: u64 = 163_840;
 /// Canisters whose indices differ by this share the slots of the engine's pool.
@@ -98,6 +100,7 @@ pub(crate) fn module(heap_wasm_pages: u64) -> String {
         (call $reply))
     (func (export "canister_update stable_grow")
         (drop (call $stable_grow (i64.const {STABLE_WASM_PAGES}))) (call $reply))
+    (func (export "canister_update argument") (drop (call $seed)) (call $reply))
     (func (export "canister_update stable_write")
         (call $stable_write
             (i64.mul (i64.and (i64.shr_u (call $next (call $seed)) (i64.const 33)) (i64.const {stable_mask}))
@@ -106,6 +109,7 @@ pub(crate) fn module(heap_wasm_pages: u64) -> String {
         (call $reply))
     {host_calls} {host_copies})"#,
         stable_stride = STABLE_WASM_PAGES * 16,
+        stable_mask = STABLE_PAGES_WRITTEN - 1,
     )
 }
 

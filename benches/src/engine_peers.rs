@@ -6,6 +6,8 @@
 use crate::BenchError;
 use crate::engine_canister::module;
 use crate::measure::seconds;
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Store, TypedFunc,
 };
@@ -16,12 +18,18 @@ const HEAP_BYTES_MAX: usize = 256 * 1024 * 1024;
 const SLOTS: u32 = 16;
 /// Fuel of a message: more than any uses.
 const FUEL: u64 = 1 << 40;
+/// Fuel of a message that is to run out of it at once.
+const FUEL_SCARCE: u64 = 10;
 
 /// Where instances come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instances {
     /// One for all messages, as with a warm canister.
     Kept,
+    /// The same, on a stack of its own that can be left and come back to, as slices need it.
+    KeptSuspendable,
+    /// One for all messages, bounded by fuel: what a message that runs out of instructions has.
+    KeptFuel,
     /// One for each, mapped and unmapped.
     Each,
     /// One for each out of a pool, whose memory is reset.
@@ -65,10 +73,11 @@ impl Messages {
     pub(crate) fn new(instances: Instances, heap_wasm_pages: u64) -> Result<Self, BenchError> {
         let mut config = match instances {
             Instances::Pooled | Instances::PooledBounded => pooling(),
-            Instances::Kept | Instances::Each => Config::new(),
+            Instances::Kept | Instances::KeptSuspendable | Instances::KeptFuel | Instances::Each => Config::new(),
         };
         let is_bounded = instances == Instances::PooledBounded;
-        config.consume_fuel(is_bounded).epoch_interruption(is_bounded);
+        config.consume_fuel(is_bounded || instances == Instances::KeptFuel);
+        config.epoch_interruption(is_bounded);
         let engine = Engine::new(&config).map_err(BenchError::new)?;
         let wasm = wat::parse_str(module(heap_wasm_pages)).map_err(BenchError::new)?;
         let module = Module::new(&engine, &wasm).map_err(BenchError::new)?;
@@ -89,12 +98,23 @@ impl Messages {
     /// One does not.
     pub(crate) fn microseconds(&mut self, method: &str, messages: u64) -> Result<f64, BenchError> {
         let name = format!("canister_update {method}");
-        let (elapsed, result) = seconds(|| {
-            if self.instances == Instances::Kept {
-                return self.on_one_instance(&name, messages);
+        let (elapsed, result) = seconds(|| match self.instances {
+            Instances::Each | Instances::Pooled | Instances::PooledBounded => {
+                (0..messages).try_for_each(|_| self.on_an_instance(&name))
             }
-            (0..messages).try_for_each(|_| self.on_an_instance(&name))
+            _ => self.on_one_instance(&name, messages, true),
         });
+        result.map_err(BenchError::new)?;
+        Ok(elapsed / messages as f64 * 1e6)
+    }
+
+    /// The same for messages on one instance that all end in a trap.
+    ///
+    /// # Errors
+    /// One does not.
+    pub(crate) fn trap_microseconds(&mut self, method: &str, messages: u64) -> Result<f64, BenchError> {
+        let name = format!("canister_update {method}");
+        let (elapsed, result) = seconds(|| self.on_one_instance(&name, messages, false));
         result.map_err(BenchError::new)?;
         Ok(elapsed / messages as f64 * 1e6)
     }
@@ -108,7 +128,7 @@ impl Messages {
         replied(&store)
     }
 
-    fn on_one_instance(&mut self, name: &str, messages: u64) -> wasmtime::Result<()> {
+    fn on_one_instance(&mut self, name: &str, messages: u64, ends_well: bool) -> wasmtime::Result<()> {
         let mut store = self.store()?;
         let instance = self.module.instantiate(&mut store)?;
         let function: TypedFunc<(), ()> = instance.get_typed_func(&mut store, name)?;
@@ -118,8 +138,19 @@ impl Messages {
                 argument: self.argument,
                 replied: false,
             };
-            function.call(&mut store, ())?;
-            replied(&store)?;
+            if self.instances == Instances::KeptFuel {
+                store.set_fuel(if ends_well { FUEL } else { FUEL_SCARCE })?;
+            }
+            let result = match self.instances {
+                Instances::KeptSuspendable => at_once(function.call_async(&mut store, ())),
+                _ => function.call(&mut store, ()),
+            };
+            match result {
+                Ok(()) if ends_well => replied(&store)?,
+                Ok(()) => return Err(wasmtime::Error::msg("the message did not trap")),
+                Err(error) if ends_well => return Err(error),
+                Err(error) => drop(std::hint::black_box(error)),
+            }
         }
         Ok(())
     }
@@ -130,11 +161,23 @@ impl Messages {
             replied: false,
         };
         let mut store = Store::new(&self.engine, host);
-        if self.instances == Instances::PooledBounded {
-            store.set_fuel(FUEL)?;
-            store.set_epoch_deadline(1);
+        match self.instances {
+            Instances::PooledBounded => {
+                store.set_fuel(FUEL)?;
+                store.set_epoch_deadline(1);
+            }
+            Instances::KeptFuel => store.set_fuel(FUEL)?,
+            _ => {}
         }
         Ok(store)
+    }
+}
+
+/// The result of a call that nothing suspends.
+fn at_once<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    match std::pin::pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(wasmtime::Error::msg("the call was suspended")),
     }
 }
 
@@ -150,6 +193,9 @@ fn linker(engine: &Engine, module: &Module) -> wasmtime::Result<Linker<Host>> {
     let mut linker: Linker<Host> = Linker::new(engine);
     linker.func_wrap("ic0", "msg_reply", |mut caller: wasmtime::Caller<'_, Host>| {
         caller.data_mut().replied = true;
+    })?;
+    linker.func_wrap("ic0", "trap", |_: u32, _: u32| -> wasmtime::Result<()> {
+        Err(wasmtime::Error::msg("the canister trapped"))
     })?;
     linker.func_wrap("ic0", "msg_reply_data_append", |_: u32, _: u32| {})?;
     linker.func_wrap(
