@@ -45,6 +45,7 @@ mod simulation;
 pub mod verify;
 
 pub use config::{NetBackend, NetLimits, RingFeatures, ServerConfig, SignatureCacheConfig};
+pub use mailbox::AnswersTogether;
 pub use plain::{HttpRequest, HttpResponse, HttpService};
 pub use server::{NetStats, Server, ServerHandle, ServerObserver};
 pub use service::{

@@ -9,6 +9,8 @@ use crate::crowd::Place;
 use crate::ring::{Slot, sys::WakeFd};
 use parking_lot::{Mutex, MutexGuard};
 use replicore_types::Lock;
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,10 +50,21 @@ impl Mailbox {
         Lock::Replies.take(self.replies.try_lock(), || self.replies.lock())
     }
 
-    /// Leaves a reply.
-    fn put(&self, reply: Reply) {
+    /// Leaves a reply, and wakes the loop, at once or with the end of [`AnswersTogether`].
+    fn put(self: &Arc<Self>, reply: Reply) {
         self.replies().push(reply);
-        self.wake_sleeper();
+        let is_put_off = TO_WAKE.with_borrow_mut(|to_wake| match to_wake {
+            Some(mailboxes) => {
+                if !mailboxes.iter().any(|mailbox| Arc::ptr_eq(mailbox, self)) {
+                    mailboxes.push(Arc::clone(self));
+                }
+                true
+            }
+            None => false,
+        });
+        if !is_put_off {
+            self.wake_sleeper();
+        }
     }
 
     /// Tells the loop to end, at `deadline` at the latest.
@@ -92,6 +105,46 @@ impl Mailbox {
     /// Announces that the loop is awake.
     pub(crate) fn awake(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
+    }
+}
+
+thread_local! {
+    /// Mailboxes whose loops are to be woken when [`AnswersTogether`] ends; `None` outside of it.
+    static TO_WAKE: RefCell<Option<Vec<Arc<Mailbox>>>> = const { RefCell::new(None) };
+}
+
+/// While this is held, answers that its thread gives wake nobody; dropping it wakes whoever has answers waiting. Who gives
+/// many answers one after the other thus wakes a network thread once, which sends them together, instead of once for each.
+/// Within another one it does nothing.
+#[derive(Debug)]
+pub struct AnswersTogether {
+    is_outermost: bool,
+    /// It belongs to its thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl AnswersTogether {
+    /// Begins to hold wake-ups back.
+    #[must_use = "dropping it wakes at once"]
+    pub fn begin() -> Self {
+        let is_outermost = TO_WAKE.with_borrow_mut(|to_wake| {
+            let is_outermost = to_wake.is_none();
+            to_wake.get_or_insert_default();
+            is_outermost
+        });
+        Self {
+            is_outermost,
+            _not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for AnswersTogether {
+    fn drop(&mut self) {
+        if self.is_outermost {
+            let mailboxes = TO_WAKE.take().unwrap_or_default();
+            mailboxes.iter().for_each(|mailbox| mailbox.wake_sleeper());
+        }
     }
 }
 
@@ -203,6 +256,38 @@ impl Drop for PendingReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_given_together_wake_once_and_at_the_end() {
+        let mailbox = Arc::new(Mailbox::new(Arc::new(WakeFd::new().unwrap())));
+        let gauge = Gauge::new(3);
+        let pending = || {
+            let address = ReplyAddress {
+                mailbox: mailbox.clone(),
+                slot: 3,
+                connection: 4,
+                sequence: 5,
+                peer: None,
+            };
+            PendingReply::new(address, (gauge.enter().unwrap(), None))
+        };
+        let answers = [pending(), pending(), pending()];
+        assert!(mailbox.may_sleep());
+        let is_asleep = || mailbox.sleeping.load(Ordering::SeqCst);
+        let outer = AnswersTogether::begin();
+        for answer in answers {
+            let _inner = AnswersTogether::begin();
+            answer.fulfil(Answer::text(200, ""));
+        }
+        assert!(is_asleep(), "nobody is woken meanwhile");
+        assert_eq!(mailbox.replies().len(), 3);
+        drop(outer);
+        assert!(!is_asleep());
+        mailbox.take(&mut Vec::new());
+        assert!(mailbox.may_sleep());
+        pending().fulfil(Answer::text(200, ""));
+        assert!(!is_asleep(), "afterwards each wakes again");
+    }
 
     #[test]
     fn a_dropped_duty_answers_and_counts_down() {

@@ -13,7 +13,7 @@ use crate::snapshot::{CertifiedSnapshot, Published};
 use crate::spans::{Spans, Stage};
 use crate::waiters::Waiters;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use replicore_netstack::CallReply;
+use replicore_netstack::{AnswersTogether, CallReply};
 use replicore_persistence::{BatchLog, PersistenceError};
 use replicore_scheduler::{ReplicatedState, RoundStats};
 use replicore_types::{Batch, MessageId};
@@ -29,6 +29,8 @@ const ROUNDS_WAITING_MAX: usize = 4;
 /// Rounds whose result nobody can see yet: one that is executed, those that wait, and those of the group that is being
 /// committed.
 pub const UNPUBLISHED_ROUNDS_MAX: usize = 2 * ROUNDS_WAITING_MAX + 2;
+/// Answers that wake the network threads together: as many as are made in some hundred microseconds.
+const ANSWERS_TOGETHER: usize = 64;
 /// How often waiting callers are checked for their deadline.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -198,14 +200,9 @@ impl Commit {
         let snapshot = self.published.store(snapshot);
         self.outside.notice(&snapshot);
         self.feed_followers(&snapshot);
-        for id in self.waiters.awaited(&statistics.finished) {
-            let certificate = snapshot.request_status_certificate(&id);
-            let mut waiting = self.waiters.take(&id).into_iter();
-            let last = waiting.next_back();
-            waiting.for_each(|respond| respond(CallReply::Certificate(certificate.clone())));
-            if let Some(respond) = last {
-                respond(CallReply::Certificate(certificate));
-            }
+        for ids in self.waiters.awaited(&statistics.finished).chunks(ANSWERS_TOGETHER) {
+            let _together = AnswersTogether::begin();
+            ids.iter().for_each(|id| self.answer(id, &snapshot));
         }
         // Making the answers is a part of what callers wait for.
         self.pool.published();
@@ -214,6 +211,19 @@ impl Commit {
             messages = statistics.messages_executed,
             "round committed"
         );
+    }
+}
+
+impl Commit {
+    /// Answers all who wait for the certificate of a message.
+    fn answer(&self, id: &MessageId, snapshot: &CertifiedSnapshot) {
+        let certificate = snapshot.request_status_certificate(id);
+        let mut waiting = self.waiters.take(id).into_iter();
+        let last = waiting.next_back();
+        waiting.for_each(|respond| respond(CallReply::Certificate(certificate.clone())));
+        if let Some(respond) = last {
+            respond(CallReply::Certificate(certificate));
+        }
     }
 }
 

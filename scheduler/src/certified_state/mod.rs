@@ -44,8 +44,8 @@ const PARALLEL_STATUSES_MIN: usize = 64;
 #[derive(Clone, Debug)]
 pub struct CertifiedState {
     time: Time,
-    subnet: Arc<Subtree>,
-    canister_ranges: Arc<Subtree>,
+    subnet: Small,
+    canister_ranges: Small,
     canisters: DigestMap,
     summaries: OrdMap<CanisterId, Arc<CanisterSummary>>,
     request_statuses: DigestMap,
@@ -55,10 +55,26 @@ pub struct CertifiedState {
     is_rebuilt: bool,
 }
 
+/// A subtree that is kept whole, with its digest: few certificates show it, and all of them hash it.
+#[derive(Clone, Debug)]
+struct Small {
+    subtree: Arc<Subtree>,
+    digest: Digest,
+}
+
+impl Small {
+    fn new(subtree: Subtree) -> Self {
+        Self {
+            digest: subtree.digest(),
+            subtree: Arc::new(subtree),
+        }
+    }
+}
+
 impl Default for CertifiedState {
     /// The tree of no state: all subtrees empty.
     fn default() -> Self {
-        let nothing = Arc::new(Subtree::Labels(Default::default()));
+        let nothing = Small::new(Subtree::Labels(Default::default()));
         let mut empty = Self {
             time: Time(0),
             subnet: nothing.clone(),
@@ -116,8 +132,8 @@ impl CertifiedState {
             return self.root_hash;
         }
         self.time = state.metadata.time;
-        self.subnet = Arc::new(content::subnet(&state.metadata));
-        self.canister_ranges = Arc::new(content::canister_ranges(&state.metadata));
+        self.subnet = Small::new(content::subnet(&state.metadata));
+        self.canister_ranges = Small::new(content::canister_ranges(&state.metadata));
         let changes = changed_canisters
             .iter()
             .filter_map(|id| self.summarize(state, id))
@@ -161,7 +177,7 @@ impl CertifiedState {
     /// that the tree was last updated with.
     pub fn witness(&self, state: &ReplicatedState, mut paths: PathSet) -> HashTree {
         paths.insert([&b"time"[..]]);
-        let mut tree = self.top().witness(&paths);
+        let mut tree = self.top(&paths).witness(&paths);
         if let Some(below) = paths.children.get(CANISTER) {
             let subtree = map_witness(&self.canisters, below, |label, paths| {
                 self.canister_subtree(state, label, paths)
@@ -209,16 +225,23 @@ impl CertifiedState {
         Some(summary.subtree_with(execution.map(|execution| content::metadata(&execution.interface))))
     }
 
-    /// The tree down to the large subtrees, with everything that is small.
-    fn top(&self) -> Subtree {
-        self.top_with((*self.canister_ranges).clone(), (*self.subnet).clone())
+    /// The tree down to the large subtrees, with those of the small ones that `paths` ask for.
+    fn top(&self, paths: &PathSet) -> Subtree {
+        let shown = |label: &[u8], small: &Small| match paths.whole || paths.children.contains_key(label) {
+            true => (*small.subtree).clone(),
+            false => Subtree::Digest(small.digest),
+        };
+        self.top_with(
+            shown(CANISTER_RANGES, &self.canister_ranges),
+            shown(SUBNET, &self.subnet),
+        )
     }
 
     /// The digest of the whole tree.
     fn top_digest(&self) -> Digest {
         self.top_with(
-            Subtree::Digest(self.canister_ranges.digest()),
-            Subtree::Digest(self.subnet.digest()),
+            Subtree::Digest(self.canister_ranges.digest),
+            Subtree::Digest(self.subnet.digest),
         )
         .digest()
     }
@@ -228,9 +251,9 @@ impl CertifiedState {
         let streams = streams.map(|streams| (STREAMS, Subtree::Digest(streams.digest())));
         let always = [
             (CANISTER, Subtree::Digest(self.canisters.digest())),
-            (&b"canister_ranges"[..], canister_ranges),
+            (CANISTER_RANGES, canister_ranges),
             (REQUEST_STATUS, Subtree::Digest(self.request_statuses.digest())),
-            (&b"subnet"[..], subnet),
+            (SUBNET, subnet),
             (&b"time"[..], content::natural(self.time.as_nanos())),
         ];
         Subtree::labels(always.into_iter().chain(streams))
@@ -238,8 +261,10 @@ impl CertifiedState {
 }
 
 const CANISTER: &[u8] = b"canister";
+const CANISTER_RANGES: &[u8] = b"canister_ranges";
 const REQUEST_STATUS: &[u8] = b"request_status";
 const STREAMS: &[u8] = b"streams";
+const SUBNET: &[u8] = b"subnet";
 
 /// Digest changes of the requests in `ids`, which may repeat.
 fn status_changes(state: &ReplicatedState, ids: &[MessageId], is_parallel: bool) -> Vec<Change> {

@@ -118,7 +118,8 @@ impl CertifiedState {
         let name = peer.0.as_slice();
         let mut streams = self.streams_subtree()?.witness(&PathSet::new([[name]]));
         graft(&mut streams, name, &mut Some(below));
-        let mut tree = self.top().witness(&PathSet::new([[STREAMS]]));
+        let paths = PathSet::new([[STREAMS]]);
+        let mut tree = self.top(&paths).witness(&paths);
         graft(&mut tree, STREAMS, &mut Some(streams));
         Some(tree)
     }
