@@ -16,6 +16,7 @@
 //! event_loop  the turn of one network thread
 //! plain       other HTTP services on the same loops
 //! load        a client on the same rings, for measurements
+//! floor       a server on the same rings that does nothing, for measurements
 //! ```
 
 #![deny(unsafe_code)]
@@ -26,6 +27,7 @@ mod connection;
 mod crowd;
 pub mod envelope;
 mod event_loop;
+pub mod floor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod handler;

@@ -2,6 +2,7 @@
 
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
+use replicore_netstack::floor::Floor;
 use replicore_netstack::load::{LoadPlan, LoadReport, drive};
 use replicore_netstack::{
     HttpRequest, HttpResponse, HttpService, NetBackend, NetLimits, RingFeatures, Server, ServerConfig, ServerHandle,
@@ -18,17 +19,21 @@ const REQUEST_BODY_BYTES: usize = 400;
 const ANSWER_BODY_BYTES: usize = 300;
 
 /// `netstack.http_rps` and `netstack.http_vs_axum`: POST of 400 bytes, answered with 300, on 256 connections; the
-/// server on one core, the client on the other, axum (single-threaded runtime, HTTP/1 only) in the same run.
+/// server on one core, the client on the other, axum (single-threaded runtime, HTTP/1 only) in the same run. Beside it
+/// `floor`: a server on the same ring that moves the same bytes without looking at them, which is what the kernel of this
+/// machine leaves to any server with this client.
 pub fn plain(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let ours = Peer::replicore(NetBackend::Auto, RingFeatures::default())?;
     let epoll = Peer::replicore(NetBackend::Epoll, RingFeatures::default())?;
     let axum = Peer::axum()?;
+    let floor = Peer::floor()?;
     let load = Load {
         connections: 256,
         pipeline: 1,
         duration: Duration::from_millis(effort.scale(1_000)),
     };
-    let samples = effort.samples(|| Ok([load.drive(&ours)?, load.drive(&epoll)?, load.drive(&axum)?]))?;
+    let peers = [&ours, &epoll, &axum, &floor];
+    let samples = effort.samples(|| peers.iter().map(|peer| load.drive(peer)).collect::<Result<Vec<_>, _>>())?;
     let rate = |peer: usize| {
         samples
             .iter()
@@ -41,13 +46,14 @@ pub fn plain(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     };
     let ratio = samples
         .iter()
-        .map(|[ours, _, axum]| ours.accepted_per_second() / axum.accepted_per_second())
+        .map(|reports| reports[0].accepted_per_second() / reports[2].accepted_per_second())
         .collect();
     let root = root_of(&samples[0][0]);
     Ok(vec![
         Figure::of("netstack.http_rps", "1/s", rate(0), root.clone())
             .against("epoll", rate(1))
             .against("axum", rate(2))
+            .against("floor", rate(3))
             .against("p99_us", tail(0))
             .against("epoll_p99_us", tail(1))
             .against("axum_p99_us", tail(2)),
@@ -55,16 +61,18 @@ pub fn plain(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-/// `netstack.http_pipelined_rps`: the same on 64 connections that each have 16 requests unanswered.
+/// `netstack.http_pipelined_rps`: the same on 64 connections that each have 16 requests unanswered; beside it axum and the
+/// floor.
 pub fn pipelined(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let ours = Peer::replicore(NetBackend::Auto, RingFeatures::default())?;
     let axum = Peer::axum()?;
+    let floor = Peer::floor()?;
     let load = Load {
         connections: 64,
         pipeline: 16,
         duration: Duration::from_millis(effort.scale(1_000)),
     };
-    let samples = effort.samples(|| Ok([load.drive(&ours)?, load.drive(&axum)?]))?;
+    let samples = effort.samples(|| Ok([load.drive(&ours)?, load.drive(&axum)?, load.drive(&floor)?]))?;
     let rate = |peer: usize| {
         samples
             .iter()
@@ -73,7 +81,9 @@ pub fn pipelined(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     };
     let root = root_of(&samples[0][0]);
     Ok(vec![
-        Figure::of("netstack.http_pipelined_rps", "1/s", rate(0), root).against("axum", rate(1)),
+        Figure::of("netstack.http_pipelined_rps", "1/s", rate(0), root)
+            .against("axum", rate(1))
+            .against("floor", rate(2)),
     ])
 }
 
@@ -98,11 +108,7 @@ impl Load {
             burst: 1,
             duration: self.duration,
         };
-        let head = format!(
-            "POST /api/v2/canister/rrkah-fqaaa-aaaaa-aaaaq-cai/call HTTP/1.1\r\nhost: localhost\r\n\
-             content-type: application/cbor\r\ncontent-length: {REQUEST_BODY_BYTES}\r\n\r\n"
-        );
-        let request = [head.as_bytes(), &[7; REQUEST_BODY_BYTES]].concat();
+        let request = request();
         // The client has the last core to itself, if there is more than one.
         let driver = thread::spawn(move || {
             pin(usize::MAX);
@@ -121,6 +127,15 @@ impl Load {
         }
         Ok(report)
     }
+}
+
+/// The request that is sent.
+fn request() -> Vec<u8> {
+    let head = format!(
+        "POST /api/v2/canister/rrkah-fqaaa-aaaaa-aaaaq-cai/call HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/cbor\r\ncontent-length: {REQUEST_BODY_BYTES}\r\n\r\n"
+    );
+    [head.as_bytes(), &[7; REQUEST_BODY_BYTES]].concat()
 }
 
 /// Keeps the calling thread, and those that it starts, on one core: the one with this index, or the last one.
@@ -219,6 +234,19 @@ impl Peer {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    /// A server that moves the same bytes and does nothing else.
+    pub(super) fn floor() -> Result<Self, BenchError> {
+        Self::start("floor", |ready| {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/cbor\r\ncontent-length: {ANSWER_BODY_BYTES}\r\n\r\n"
+            );
+            let answer = [head.as_bytes(), &[9; ANSWER_BODY_BYTES]].concat();
+            let started = Floor::start(NetBackend::Auto, request().len(), answer);
+            let started = started.map(|floor| (floor.local_addr(), Box::new(floor) as Box<dyn Send>));
+            let _ = ready.send(started.map_err(|error| error.to_string()));
+        })
     }
 
     fn axum() -> Result<Self, BenchError> {

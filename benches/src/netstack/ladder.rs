@@ -48,18 +48,19 @@ const STEPS: [(&str, RingFeatures); 6] = [
 
 /// `netstack.server_ns` and `netstack.server_pipelined_ns`: processor time that the server spends for a request of 400
 /// bytes answered with 300, on 256 connections with one request and on 64 with 16; beside it each step from the least
-/// that io_uring can do to all of it, and epoll.
+/// that io_uring can do to all of it, epoll, and `floor`: the same bytes moved without looking at them.
 pub fn ladder(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let ours = Peer::replicore(NetBackend::Auto, RingFeatures::default())?;
     if ours.backend() != Some("io_uring") {
         return Err(BenchError::left_out("io_uring is not available here"));
     }
     let epoll = Peer::replicore(NetBackend::Epoll, RingFeatures::default())?;
+    let floor = Peer::floor()?;
     let steps = STEPS
         .iter()
         .map(|(_, features)| Peer::replicore(NetBackend::Uring, *features))
         .collect::<Result<Vec<_>, _>>()?;
-    let peers: Vec<_> = [&ours, &epoll].into_iter().chain(&steps).collect();
+    let peers: Vec<_> = [&ours, &epoll, &floor].into_iter().chain(&steps).collect();
     let mut figures = Vec::new();
     for (id, connections, pipeline) in [("netstack.server_ns", 256, 1), ("netstack.server_pipelined_ns", 64, 16)] {
         let load = Load {
@@ -74,11 +75,13 @@ pub fn ladder(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
                 .collect::<Result<Vec<_>, _>>()
         })?;
         let of = |peer: usize| samples.iter().map(|sample| sample[peer]).collect::<Vec<_>>();
-        let figure = Figure::of(id, "ns", of(0), String::new()).against("epoll", of(1));
+        let figure = Figure::of(id, "ns", of(0), String::new())
+            .against("epoll", of(1))
+            .against("floor", of(2));
         let with_steps = STEPS
             .iter()
             .enumerate()
-            .fold(figure, |figure, (step, (name, _))| figure.against(name, of(2 + step)));
+            .fold(figure, |figure, (step, (name, _))| figure.against(name, of(3 + step)));
         figures.push(with_steps);
     }
     Ok(figures)
