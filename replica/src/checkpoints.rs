@@ -288,18 +288,26 @@ fn changed_canisters(
     digests: &mut OrdMap<ItemKey, [u8; 32]>,
 ) -> Changed {
     let mut changed = Changed::new();
+    // Both are in order, so that one walk along them finds each canister's last version: looking every one of many
+    // thousand up cost more than the rest of a small checkpoint.
+    let mut last_versions = old.iter().peekable();
+    let mut versions = Vec::new();
     for (id, canister) in new {
+        while last_versions.next_if(|(last, _)| *last < id).is_some() {}
+        let last = last_versions.next_if(|(last, _)| *last == id);
         // As long as there is a weak reference to it, no other version comes to lie at the same address.
-        if old
-            .get(id)
-            .is_some_and(|old| std::ptr::eq(old.as_ptr(), Arc::as_ptr(canister)))
-        {
+        if last.is_some_and(|(_, last)| std::ptr::eq(last.as_ptr(), Arc::as_ptr(canister))) {
             continue;
         }
-        old.insert(*id, Arc::downgrade(canister));
+        versions.push((*id, Arc::downgrade(canister)));
         note(ItemKey::Canister(*id), Some(canister.to_parts()), digests, &mut changed);
     }
-    let removed: Vec<CanisterId> = old.keys().filter(|id| !new.contains_key(*id)).copied().collect();
+    old.extend(versions);
+    // Every canister of `new` is in `old` by now: as many mean the same.
+    let removed: Vec<CanisterId> = match old.len() == new.len() {
+        true => Vec::new(),
+        false => old.keys().filter(|id| !new.contains_key(*id)).copied().collect(),
+    };
     for id in removed {
         old.remove(&id);
         note(ItemKey::Canister(id), None, digests, &mut changed);

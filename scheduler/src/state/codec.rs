@@ -49,7 +49,7 @@ impl ItemKey {
         }
     }
 
-    fn hash_into(&self, hash: &mut blake3::Hasher) {
+    fn push_to(&self, bytes_hashed: &mut Vec<u8>) {
         let piece;
         let bytes = match self {
             Self::Canister(id) => id.as_slice(),
@@ -58,8 +58,8 @@ impl ItemKey {
                 &piece[..]
             }
         };
-        hash.update(&[bytes.len() as u8]);
-        hash.update(bytes);
+        bytes_hashed.push(bytes.len() as u8);
+        bytes_hashed.extend_from_slice(bytes);
     }
 }
 
@@ -361,15 +361,27 @@ pub fn item_digest(metadata: &[u8; 32], memories: &[[u8; 32]]) -> [u8; 32] {
     *hash.finalize().as_bytes()
 }
 
+/// Bytes that go to the state hash at a time.
+const GATHERED_BYTES: usize = 64 << 10;
+/// What one item adds to them at most: the length of its key, a principal or less, and a digest.
+const ITEM_BYTES_MAX: usize = 1 + 29 + 32;
+
 /// [`state_hash`] from the BLAKE3 digest of the system's bytes.
 pub fn state_hash_of_digests(system: &[u8; 32], items: impl IntoIterator<Item = (ItemKey, [u8; 32])>) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(b"replicore state\x02");
     hash.update(system);
+    // Gathered: the hash works on sixteen kibibytes at once, if it is given them.
+    let mut gathered = Vec::with_capacity(GATHERED_BYTES);
     for (key, digest) in items {
-        key.hash_into(&mut hash);
-        hash.update(&digest);
+        if gathered.len() > GATHERED_BYTES - ITEM_BYTES_MAX {
+            hash.update(&gathered);
+            gathered.clear();
+        }
+        key.push_to(&mut gathered);
+        gathered.extend_from_slice(&digest);
     }
+    hash.update(&gathered);
     *hash.finalize().as_bytes()
 }
 
