@@ -69,6 +69,8 @@ pub(crate) struct Instance {
     marked: Vec<u64>,
     /// Messages that began here.
     messages: u64,
+    /// The memory that a pool counts it with.
+    counted: Option<pool::Counted>,
 }
 
 /// Where a message enters an instance.
@@ -136,6 +138,7 @@ impl Instance {
             version: 0,
             marked: Vec::new(),
             messages: 0,
+            counted: None,
         };
         match fresh.compiled.write_tracking {
             WriteTracking::Barrier => fresh.begin_cold(state)?,

@@ -9,19 +9,28 @@ use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use replicore_types::{CanisterId, Lock};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Locks are split so that cores that run different canisters do not meet.
 const SHARDS: usize = 16;
 
-/// An instance and the memory that it was counted with.
-struct Idle {
-    /// Boxed: an instance moves between the pool and the message that runs on it, and is large.
-    instance: Box<Instance>,
+/// Memory that an instance is counted with until it is dropped: while a message runs on it too, so that cores write what
+/// they share only where an instance takes another amount than before.
+#[derive(Debug)]
+pub(crate) struct Counted {
     bytes: u64,
+    total: Arc<AtomicU64>,
 }
 
-type Shard = LruCache<CanisterId, Vec<Idle>>;
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Boxed: an instance moves between the pool and the message that runs on it, and is large.
+type Shard = LruCache<CanisterId, Vec<Box<Instance>>>;
 
 /// Idle instances by canister.
 pub(crate) struct InstancePool {
@@ -29,9 +38,8 @@ pub(crate) struct InstancePool {
     /// False where no instance is kept: every message gets a new one.
     keeps: bool,
     instances_per_canister_max: usize,
-    /// Memory of all idle instances, and its bound. An instance that is in use is not counted: there are as many as
-    /// threads and paused messages.
-    bytes: AtomicU64,
+    /// Memory of all instances that are kept, or were and are in use, and its bound.
+    bytes: Arc<AtomicU64>,
     bytes_max: u64,
 }
 
@@ -44,7 +52,7 @@ impl InstancePool {
             shards: (0..SHARDS).map(|_| Mutex::new(LruCache::new(per_shard))).collect(),
             keeps: canisters_max > 0,
             instances_per_canister_max,
-            bytes: AtomicU64::new(0),
+            bytes: Arc::default(),
             bytes_max,
         }
     }
@@ -64,32 +72,25 @@ impl InstancePool {
         compiled: &Compiled,
     ) -> Option<Box<Instance>> {
         // Dropped after the lock is released.
-        let replaced: Vec<Idle>;
+        let _replaced: Vec<Box<Instance>>;
         let mut shard = self.shard(shard_of(canister));
         let Some(idle) = shard.get_mut(&canister) else {
             return self.recycle(&mut shard, state, compiled);
         };
-        replaced = idle.extract_if(.., |idle| !idle.instance.is_up_to(compiled)).collect();
-        let replaced_bytes = replaced.iter().map(|idle| idle.bytes).sum();
-        self.bytes.fetch_sub(replaced_bytes, Ordering::Relaxed);
-        let fits = |idle: &Idle| idle.instance.can_hold(state);
+        _replaced = idle.extract_if(.., |instance| !instance.is_up_to(compiled)).collect();
         let position = idle
             .iter()
-            .position(|idle| idle.instance.holds(state.warm_version) && fits(idle))
-            .or_else(|| idle.iter().position(fits))?;
-        let Idle { instance, bytes } = idle.swap_remove(position);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        Some(instance)
+            .position(|instance| instance.holds(state.warm_version) && instance.can_hold(state))
+            .or_else(|| idle.iter().position(|instance| instance.can_hold(state)))?;
+        Some(idle.swap_remove(position))
     }
 
     /// An instance of the canister that serves the state as it is; most messages find one, and need nothing else.
     pub(crate) fn take_ready(&self, canister: CanisterId, state: &ExecutionState) -> Option<Box<Instance>> {
         let mut shard = self.shard(shard_of(canister));
         let idle = shard.get_mut(&canister)?;
-        let position = idle.iter().position(|idle| idle.instance.is_ready_for(state))?;
-        let Idle { instance, bytes } = idle.swap_remove(position);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        Some(instance)
+        let position = idle.iter().position(|instance| instance.is_ready_for(state))?;
+        Some(idle.swap_remove(position))
     }
 
     /// The instance that was not used for longest, where there is no room for one more and it can become one of another
@@ -97,13 +98,11 @@ impl InstancePool {
     fn recycle(&self, shard: &mut Shard, state: &ExecutionState, compiled: &Compiled) -> Option<Box<Instance>> {
         let has_room = shard.len() < shard.cap().get() && self.bytes.load(Ordering::Relaxed) < self.bytes_max;
         let (_, idle) = shard.peek_lru()?;
-        let fits = |idle: &Idle| idle.instance.is_up_to(compiled) && idle.instance.can_turn_into(state);
+        let fits = |instance: &Instance| instance.is_up_to(compiled) && instance.can_turn_into(state);
         if has_room || !matches!(&idle[..], [only] if fits(only)) {
             return None;
         }
-        let Idle { instance, bytes } = shard.pop_lru()?.1.pop()?;
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        Some(instance)
+        shard.pop_lru()?.1.pop()
     }
 
     /// True where an idle instance of the canister is as `wanted`.
@@ -111,40 +110,45 @@ impl InstancePool {
         let shard = self.shard(shard_of(canister));
         shard
             .peek(&canister)
-            .is_some_and(|idle| idle.iter().any(|idle| wanted(&idle.instance)))
+            .is_some_and(|idle| idle.iter().any(|instance| wanted(instance)))
     }
 
     /// Keeps an idle instance; what has no room is dropped.
-    pub(crate) fn put(&self, canister: CanisterId, instance: Box<Instance>) {
+    pub(crate) fn put(&self, canister: CanisterId, mut instance: Box<Instance>) {
         if !self.keeps {
             return;
         }
-        let bytes = instance.memory_bytes();
-        let kept = Idle { instance, bytes };
-        // Dropping an instance unmaps memory: that happens after the lock is released.
-        let mut dropped = Vec::new();
-        let mut total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let own = shard_of(canister);
-        let mut shard = self.shard(own);
+        self.count(&mut instance);
+        let mut shard = self.shard(shard_of(canister));
         // Taking it out made the canister the one that was used last.
-        match shard.peek_mut(&canister) {
+        let no_room = match shard.peek_mut(&canister) {
             Some(idle) => {
-                if idle.len() >= self.instances_per_canister_max {
-                    dropped.push(idle.remove(0));
-                }
-                idle.push(kept);
+                let oldest = (idle.len() >= self.instances_per_canister_max).then(|| idle.remove(0));
+                idle.push(instance);
+                oldest.into_iter().collect()
             }
-            None => {
-                if let Some((_, evicted)) = shard.push(canister, vec![kept]) {
-                    dropped = evicted;
-                }
-            }
-        }
+            None => shard
+                .push(canister, vec![instance])
+                .map_or_else(Vec::new, |(_, evicted)| evicted),
+        };
+        // Dropping an instance unmaps memory: not under the lock.
         drop(shard);
-        total -= self.release(dropped);
-        if total > self.bytes_max {
+        drop(no_room);
+        if self.bytes.load(Ordering::Relaxed) > self.bytes_max {
             self.shrink(canister);
         }
+    }
+
+    /// Counts the memory that an instance takes now.
+    fn count(&self, instance: &mut Instance) {
+        let bytes = instance.memory_bytes();
+        if instance.counted.as_ref().is_some_and(|counted| counted.bytes == bytes) {
+            return;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let total = Arc::clone(&self.bytes);
+        // What it was counted with before goes.
+        instance.counted = Some(Counted { bytes, total });
     }
 
     /// Instances kept now.
@@ -166,17 +170,8 @@ impl InstancePool {
             let spared = number < begin + SHARDS && shard.peek_lru().is_some_and(|(oldest, _)| *oldest == latest);
             let dropped = if spared { None } else { shard.pop_lru() };
             drop(shard);
-            if let Some((_, dropped)) = dropped {
-                self.release(dropped);
-            }
+            drop(dropped);
         }
-    }
-
-    /// Drops instances that were counted; what they took.
-    fn release(&self, dropped: Vec<Idle>) -> u64 {
-        let bytes = dropped.iter().map(|idle| idle.bytes).sum();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        bytes
     }
 }
 
