@@ -1,10 +1,11 @@
 //! The digest of a memory: of the pages and nodes that changed since it was last asked for, many at once and on two
 //! threads.
 
-use super::hashing::{LANES, full_node_digests, page_digests};
-use super::node::{Interior, Leaf, Node, NodeBytes};
-use super::{Digest, PageMap};
+use super::hashing::{LANES, NODE_BYTES_MAX, full_node_digests, page_digests};
+use super::node::{FANOUT, Interior, Leaf, Node, NodeBytes};
+use super::{Digest, Page, PageMap};
 use crate::sys::frame::Frame;
+use std::array;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -102,14 +103,13 @@ impl<'a> Work<'a> {
 }
 
 fn digest_leaves(leaves: &[&Leaf]) {
-    let frames = leaves.iter().flat_map(|leaf| leaf.frames.iter().flatten());
-    let frames: Vec<&Frame> = frames
-        .map(|frame| &**frame)
-        .filter(|frame| !frame.has_digest())
-        .collect();
+    let held = leaves.iter().flat_map(|leaf| leaf.frames.iter().flatten());
+    let mut frames: Vec<&Frame> = Vec::with_capacity(SHARE_FRAMES + FANOUT);
+    frames.extend(held.map(|frame| &**frame).filter(|frame| !frame.has_digest()));
     for frames in frames.chunks(LANES) {
-        let pages: Vec<_> = frames.iter().map(|frame| frame.page()).collect();
-        for (frame, digest) in frames.iter().zip(page_digests(&pages)) {
+        // More than there are only repeat the first; no list on the heap for so few.
+        let pages: [&Page; LANES] = array::from_fn(|lane| frames.get(lane).unwrap_or(&frames[0]).page());
+        for (frame, digest) in frames.iter().zip(page_digests(&pages[..frames.len()])) {
             frame.note_digest(digest);
         }
     }
@@ -121,13 +121,18 @@ fn digest_leaves(leaves: &[&Leaf]) {
     }
 }
 
-/// The digests of up to sixteen nodes, in their order.
-fn node_digests(nodes: &[NodeBytes]) -> Vec<Digest> {
-    let full: Vec<_> = nodes.iter().filter_map(NodeBytes::full).collect();
-    let mut full_digests = full_node_digests(&full).into_iter();
-    let digests = nodes.iter().map(|node| match node.full() {
-        Some(_) => full_digests.next().expect("one for each full node"),
-        None => node.digest(),
-    });
-    digests.collect()
+/// The digests of up to sixteen nodes, in their order; what is behind them in the array means nothing.
+fn node_digests(nodes: &[NodeBytes]) -> [Digest; LANES] {
+    let mut full = [&[0; NODE_BYTES_MAX]; LANES];
+    let mut count = 0;
+    for bytes in nodes.iter().filter_map(NodeBytes::full) {
+        full[count] = bytes;
+        count += 1;
+    }
+    let mut full_digests = full_node_digests(&full[..count]).into_iter();
+    array::from_fn(|lane| match nodes.get(lane) {
+        Some(node) if node.full().is_some() => full_digests.next().expect("one for each full node"),
+        Some(node) => node.digest(),
+        None => Digest::default(),
+    })
 }

@@ -44,12 +44,16 @@ const ROOT: u8 = 8;
 
 /// The digests of up to sixteen pages, in their order; what is behind them in the array means nothing.
 pub(super) fn page_digests(pages: &[&Page]) -> [Digest; LANES] {
+    let Some(any) = pages.first() else {
+        return [[0; DIGEST_BYTES]; LANES];
+    };
     let platform = Platform::detect();
     let mut chunks = [[0; LANES * DIGEST_BYTES]; CHUNKS];
     for (number, values) in chunks.iter_mut().enumerate() {
-        let inputs: Vec<&[u8; CHUNK_BYTES]> = pages.iter().map(|page| piece(*page, number)).collect();
+        let inputs: [&[u8; CHUNK_BYTES]; LANES] = array::from_fn(|lane| piece(*pages.get(lane).unwrap_or(any), number));
+        let inputs = &inputs[..pages.len()];
         let none = IncrementCounter::No;
-        platform.hash_many(&inputs, &KEY, number as u64, none, 0, CHUNK_START, CHUNK_END, values);
+        platform.hash_many(inputs, &KEY, number as u64, none, 0, CHUNK_START, CHUNK_END, values);
     }
     let mut pairs = [[0; 2 * LANES * DIGEST_BYTES]; CHUNKS / 2];
     for (half, pairs) in pairs.iter_mut().enumerate() {
@@ -73,10 +77,14 @@ pub(super) fn page_digests(pages: &[&Page]) -> [Digest; LANES] {
 
 /// The digests of up to sixteen nodes that have all their children.
 pub(super) fn full_node_digests(nodes: &[&[u8; NODE_BYTES_MAX]]) -> [Digest; LANES] {
-    let platform = Platform::detect();
     let mut values = [0; LANES * DIGEST_BYTES];
-    let inputs: Vec<&[u8; NODE_BLOCKS_BYTES]> = nodes.iter().map(|node| piece(*node, 0)).collect();
-    platform.hash_many(&inputs, &KEY, 0, IncrementCounter::No, 0, CHUNK_START, 0, &mut values);
+    let Some(any) = nodes.first() else {
+        return [[0; DIGEST_BYTES]; LANES];
+    };
+    let platform = Platform::detect();
+    let inputs: [&[u8; NODE_BLOCKS_BYTES]; LANES] = array::from_fn(|lane| piece(*nodes.get(lane).unwrap_or(any), 0));
+    let inputs = &inputs[..nodes.len()];
+    platform.hash_many(inputs, &KEY, 0, IncrementCounter::No, 0, CHUNK_START, 0, &mut values);
     array::from_fn(|lane| {
         let Some(node) = nodes.get(lane) else {
             return [0; DIGEST_BYTES];
@@ -98,8 +106,9 @@ pub(super) fn full_node_digests(nodes: &[&[u8; NODE_BYTES_MAX]]) -> [Digest; LAN
 /// The chaining values of `count` pairs that lie one after another.
 fn parents(platform: &Platform, pairs: &[u8], count: usize, flags: u8) -> [u8; LANES * DIGEST_BYTES] {
     let mut values = [0; LANES * DIGEST_BYTES];
-    let inputs: Vec<&[u8; BLOCK_BYTES]> = (0..count).map(|lane| piece(pairs, lane)).collect();
-    platform.hash_many(&inputs, &KEY, 0, IncrementCounter::No, flags, 0, 0, &mut values);
+    let inputs: [&[u8; BLOCK_BYTES]; LANES] = array::from_fn(|lane| piece(pairs, lane));
+    let inputs = &inputs[..count];
+    platform.hash_many(inputs, &KEY, 0, IncrementCounter::No, flags, 0, 0, &mut values);
     values
 }
 
