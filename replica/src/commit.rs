@@ -212,9 +212,7 @@ impl Commit {
             "round committed"
         );
     }
-}
 
-impl Commit {
     /// Answers all who wait for the certificate of a message.
     fn answer(&self, id: &MessageId, snapshot: &CertifiedSnapshot) {
         let certificate = snapshot.request_status_certificate(id);

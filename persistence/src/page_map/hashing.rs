@@ -2,7 +2,7 @@
 //!
 //! One page is four chunks, and the processor's widest instructions work on sixteen: alone, a page leaves three quarters
 //! of them idle. Sixteen pages side by side take half the time, and sixteen nodes a quarter. The digests are those of
-//! `blake3::hash`; a test compares them. Decision 37 says why the library's inner interface is used.
+//! `blake3::hash`; a test compares them. Decision 38 says why the library's inner interface is used.
 
 use super::node::FANOUT;
 use super::{Digest, Page};
