@@ -101,6 +101,22 @@ fn a_snapshot_brings_memory_back() {
 }
 
 #[test]
+fn a_snapshot_is_a_reference_to_the_version_that_the_canister_has() {
+    let (mut subnet, a) = installed();
+    let pages = |subnet: &Subnet| subnet.canister(a).execution.as_ref().unwrap().heap.pages.clone();
+    let before = pages(&subnet);
+    take(&mut subnet, a, None).unwrap();
+    let snapshot = subnet.canister(a).system.snapshots.values().next().unwrap().clone();
+    assert!(
+        snapshot.execution.heap.pages.is_same_version(&before) && pages(&subnet).is_same_version(&before),
+        "taking one costs the same however large the memory is"
+    );
+    write_heap(&mut subnet, a, 8);
+    load(&mut subnet, a, snapshot_id(a, 0)).unwrap();
+    assert!(pages(&subnet).is_same_version(&before), "and so does loading it");
+}
+
+#[test]
 fn snapshots_are_listed_replaced_and_deleted() {
     let (mut subnet, a) = installed();
     take(&mut subnet, a, None).unwrap();
