@@ -257,20 +257,22 @@ impl Drop for PendingReply {
 mod tests {
     use super::*;
 
+    fn pending(mailbox: &Arc<Mailbox>, gauge: &Arc<Gauge>) -> PendingReply {
+        let address = ReplyAddress {
+            mailbox: mailbox.clone(),
+            slot: 3,
+            connection: 4,
+            sequence: 5,
+            peer: None,
+        };
+        PendingReply::new(address, (gauge.enter().unwrap(), None))
+    }
+
     #[test]
     fn answers_given_together_wake_once_and_at_the_end() {
         let mailbox = Arc::new(Mailbox::new(Arc::new(WakeFd::new().unwrap())));
         let gauge = Gauge::new(3);
-        let pending = || {
-            let address = ReplyAddress {
-                mailbox: mailbox.clone(),
-                slot: 3,
-                connection: 4,
-                sequence: 5,
-                peer: None,
-            };
-            PendingReply::new(address, (gauge.enter().unwrap(), None))
-        };
+        let pending = || pending(&mailbox, &gauge);
         let answers = [pending(), pending(), pending()];
         assert!(mailbox.may_sleep());
         let is_asleep = || mailbox.sleeping.load(Ordering::SeqCst);
@@ -293,14 +295,7 @@ mod tests {
     fn a_dropped_duty_answers_and_counts_down() {
         let mailbox = Arc::new(Mailbox::new(Arc::new(WakeFd::new().unwrap())));
         let gauge = Gauge::new(1);
-        let address = ReplyAddress {
-            mailbox: mailbox.clone(),
-            slot: 3,
-            connection: 4,
-            sequence: 5,
-            peer: None,
-        };
-        let pending = PendingReply::new(address, (gauge.enter().unwrap(), None));
+        let pending = pending(&mailbox, &gauge);
         assert!(gauge.enter().is_none());
         assert!(mailbox.may_sleep());
         drop(pending);

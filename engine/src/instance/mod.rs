@@ -13,6 +13,7 @@ mod background;
 mod cold_heap;
 mod compiled;
 mod disk_cache;
+mod heap_changes;
 mod host;
 mod jitdump;
 mod perf_map;
@@ -22,6 +23,7 @@ mod tiers;
 mod write_faults;
 
 pub(crate) use compiled::{Compiled, ForPerf, ModuleCache};
+pub(crate) use heap_changes::HeapChanges;
 pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 
@@ -32,7 +34,7 @@ use crate::module::{STACK_BYTES, WriteTracking, symbols};
 use crate::system_api::{Exports, HostState, Progress, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
-use replicore_persistence::{Page, PageDelta, PageIndex, PageMap, PageRef};
+use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -81,12 +83,6 @@ pub(crate) enum Entry {
     Closure32(TypedFunc<u32, ()>, u32),
     /// A callback with a 64-bit environment.
     Closure64(TypedFunc<u64, ()>, u64),
-}
-
-/// What the heap went through in a message.
-pub(crate) struct HeapChanges {
-    /// Pages whose content differs from the committed one, ascending.
-    pub(crate) pages: Vec<PageIndex>,
 }
 
 impl Instance {
@@ -396,63 +392,6 @@ impl Instance {
         heap.map_or(self.committed_heap.size_wasm_pages, |heap| heap.size(&self.store))
     }
 
-    /// Reads and clears the marks, and finds the pages whose content changed.
-    pub(crate) fn heap_changes(&mut self) -> HeapChanges {
-        self.collect_marks();
-        let mut pages = Vec::new();
-        if self.marked.is_empty() {
-            return HeapChanges { pages };
-        }
-        let Some(heap) = self.store.data().exports.heap else {
-            return HeapChanges { pages };
-        };
-        let memory = heap.data(&self.store);
-        let mut compared = Vec::with_capacity(2 * self.marked.len().min(COMPARED_TOGETHER));
-        let mut rest = &self.marked[..];
-        while !rest.is_empty() {
-            let (marked, behind) = rest.split_at(rest.len().min(COMPARED_TOGETHER));
-            for (position, &mark) in marked.iter().enumerate() {
-                if let Some(page) = self.compare(memory, mark, OS_PAGE_BYTES) {
-                    compared.push(page);
-                }
-                // The last store into a page may reach into the next one.
-                let next = mark + 1;
-                if marked.get(position + 1).or(behind.first()) != Some(&next)
-                    && is_present(self.cold.as_ref(), PageIndex(next))
-                    && let Some(page) = self.compare(memory, next, symbols::STRADDLE_BYTES)
-                {
-                    compared.push(page);
-                }
-            }
-            // None of them is in the cache, and a comparison waits for both of its sides: asked for together they come
-            // together.
-            let mut first_bytes = 0;
-            for page in &compared {
-                first_bytes ^= page.now[0] ^ page.committed()[0];
-            }
-            std::hint::black_box(first_bytes);
-            for page in &compared {
-                if *page.now != page.committed()[..page.now.len()] {
-                    pages.push(PageIndex(page.index));
-                }
-            }
-            compared.clear();
-            rest = behind;
-        }
-        // A fault-based mechanism may name a page for two reasons.
-        pages.dedup();
-        HeapChanges { pages }
-    }
-
-    /// The first `bytes` bytes of a page, now and committed; `None` outside the memory.
-    fn compare<'a>(&'a self, memory: &'a [u8], index: u64, bytes: usize) -> Option<Compared<'a>> {
-        Some(Compared {
-            index,
-            now: &page_at(memory, PageIndex(index))?[..bytes],
-            committed: self.committed_heap.pages.get(PageIndex(index)),
-        })
-    }
-
     /// Reads and clears which pages the code loaded from, where it was compiled to say so.
     pub(crate) fn take_pages_read(&mut self) -> Vec<u64> {
         let exports = self.store.data().exports;
@@ -521,31 +460,6 @@ impl Instance {
         self.restore_globals().is_ok()
     }
 
-    fn collect_marks(&mut self) {
-        self.marked.clear();
-        let exports = self.store.data().exports;
-        if let (Some(faults), Some(heap)) = (&mut self.faults, exports.heap) {
-            faults.take_written(heap.data_size(&self.store), &mut self.marked);
-        }
-        let (Some(heap), Some(marks)) = (exports.heap, exports.marks) else {
-            return;
-        };
-        let pages = heap.data_size(&self.store) / OS_PAGE_BYTES;
-        let marks = marks.data_mut(&mut self.store);
-        // A heap is whole Wasm pages, hence a multiple of 16 OS pages, and so are the marks.
-        let in_use = pages.next_multiple_of(STRIDE).min(marks.len());
-        for (word_index, word) in marks[..in_use].as_chunks_mut::<STRIDE>().0.iter_mut().enumerate() {
-            if is_unmarked(word) {
-                continue;
-            }
-            for (offset, mark) in word.iter_mut().enumerate() {
-                if std::mem::take(mark) != 0 {
-                    self.marked.push((word_index * STRIDE + offset) as u64);
-                }
-            }
-        }
-    }
-
     fn globals_have_changed(&mut self) -> bool {
         let mut globals = self.globals.iter().zip(self.committed_globals.iter());
         globals.any(|(global, committed)| value_of(global.get(&mut self.store)) != Some(*committed))
@@ -578,19 +492,6 @@ impl Instance {
     }
 }
 
-/// Marked pages that are compared together.
-const COMPARED_TOGETHER: usize = 16;
-
-/// Marks that are looked at together: pages of 256 KiB of heap.
-const STRIDE: usize = 64;
-
-/// True where no mark of these is set. Written over machine words, so that the scan of a large heap's marks is as fast
-/// as memory.
-fn is_unmarked(marks: &[u8; STRIDE]) -> bool {
-    let words = marks.as_chunks::<8>().0;
-    words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) == 0
-}
-
 /// True where the page may be touched outside of a message.
 fn is_present(cold: Option<&ColdHeap>, index: PageIndex) -> bool {
     cold.is_none_or(|cold| cold.is_present(index))
@@ -618,22 +519,6 @@ fn page_of(memory: &mut [u8], index: PageIndex) -> Option<&mut Page> {
         .get_mut(start..start.checked_add(OS_PAGE_BYTES)?)?
         .try_into()
         .ok()
-}
-
-/// The beginning of a page as it is now, beside the committed page.
-struct Compared<'a> {
-    index: u64,
-    now: &'a [u8],
-    committed: Option<PageRef<'a>>,
-}
-
-impl Compared<'_> {
-    fn committed(&self) -> &Page {
-        match &self.committed {
-            Some(page) => page,
-            None => &ZERO_PAGE,
-        }
-    }
 }
 
 /// The result of a future that never waits: instantiation and growth are asynchronous in form only.

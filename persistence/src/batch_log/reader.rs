@@ -116,7 +116,8 @@ impl GroupReader {
             });
         };
         let torn = if segment.header.is_reused {
-            begins_group(segment, self.offset, self.expected)?
+            // The header, whether or not the rest is there.
+            expected_header(segment, self.offset, self.expected)?.is_some()
         } else {
             !zeros_in(&*segment.file, &segment.path, self.offset)?
         };
@@ -224,8 +225,8 @@ fn group_place(segment: &Segment, offset: u64) -> GroupPlace {
     }
 }
 
-/// The group `expected` at `offset`, or `None` where there is no such thing.
-fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Group>> {
+/// The header of group `expected`, if it is at `offset`, and the end of the file.
+fn expected_header(segment: &Segment, offset: u64, expected: u64) -> Result<Option<(GroupHeader, u64)>> {
     let end = segment
         .file
         .bytes_len()
@@ -233,7 +234,13 @@ fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Gr
     if offset + GROUP_HEADER_BYTES as u64 > end {
         return Ok(None);
     }
-    let Some(header) = read_header(segment, offset)?.filter(|header| header.group == expected) else {
+    let header = read_header(segment, offset)?.filter(|header| header.group == expected);
+    Ok(header.map(|header| (header, end)))
+}
+
+/// The group `expected` at `offset`, or `None` where there is no such thing.
+fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Group>> {
+    let Some((header, end)) = expected_header(segment, offset, expected)? else {
         return Ok(None);
     };
     let start = offset + GROUP_HEADER_BYTES as u64;
@@ -260,18 +267,6 @@ fn read_group(segment: &Segment, offset: u64, expected: u64) -> Result<Option<Gr
     let what = "a group is not what was sealed here";
     let payload = opened.ok_or_else(|| PersistenceError::damaged(&segment.path, offset, what))?;
     Ok(Some(Group { header, payload }))
-}
-
-/// True where there is the header of group `expected`, whether or not the rest is.
-fn begins_group(segment: &Segment, offset: u64, expected: u64) -> Result<bool> {
-    let end = segment
-        .file
-        .bytes_len()
-        .map_err(PersistenceError::io(&segment.path, "read"))?;
-    if offset + GROUP_HEADER_BYTES as u64 > end {
-        return Ok(false);
-    }
-    Ok(read_header(segment, offset)?.is_some_and(|header| header.group == expected))
 }
 
 /// True where the file holds nothing but zeros from `offset` on.
