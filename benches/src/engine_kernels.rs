@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use wasmtime::{Config, Instance, InstancePre, Linker, Module, Store, TypedFunc};
+use wasmtime::{Config, Instance, InstancePre, Linker, Module, Store, Strategy, TypedFunc};
 
 const KERNELS: &str = include_str!("kernels.wat");
 /// Their names.
@@ -107,7 +107,8 @@ pub fn kernels(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 }
 
 /// `engine.first_call_quarter_mb_ms`: a module of a quarter megabyte that was never seen, from its bytes to the end of
-/// its first message.
+/// its first message. Beside it plain wasmtime with its baseline compiler, from the same bytes to the end of the same call:
+/// what the compiler alone takes for a module in which nothing counts and nothing marks.
 pub fn first_call_quarter_mb(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     first_call("engine.first_call_quarter_mb_ms", 250_000, effort)
 }
@@ -119,16 +120,30 @@ pub fn first_call_1mb(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 
 fn first_call(id: &'static str, bytes: usize, effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let engine = engine(Tiers::Both, None)?;
+    let baseline = wasmtime::Engine::new(Config::new().strategy(Strategy::Winch)).map_err(BenchError::new)?;
     let mut never_seen = 0;
     let samples = effort.samples(|| {
         never_seen += 1;
         let wasm = large_module(module_bytes(bytes, effort), never_seen)?;
+        let (plain, result) = seconds(|| plain_first_call(&baseline, &wasm));
+        result.map_err(BenchError::new)?;
         let (elapsed, result) = seconds(|| first_answer(&engine, wasm));
         result?;
         engine.finish_compiling();
-        Ok(elapsed * 1e3)
+        Ok((elapsed * 1e3, plain * 1e3))
     })?;
-    Ok(vec![Figure::of(id, "ms", samples, String::new())])
+    let (ours, plain) = samples.into_iter().unzip();
+    Ok(vec![
+        Figure::of(id, "ms", ours, String::new()).against("wasmtime_baseline", plain),
+    ])
+}
+
+fn plain_first_call(engine: &wasmtime::Engine, wasm: &[u8]) -> wasmtime::Result<()> {
+    let module = Module::new(engine, wasm)?;
+    let mut store = Store::new(engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let function: TypedFunc<(), ()> = instance.get_typed_func(&mut store, "canister_query go")?;
+    function.call(&mut store, ())
 }
 
 /// `engine.cached_call_ms`: a module of a megabyte whose code is on disk, from its bytes to the end of its first message

@@ -309,7 +309,8 @@ fn compile(
     validated: &ValidatedModule<'_>,
     profiled: bool,
 ) -> Result<Compiled, UserError> {
-    let mut instrumented = module::instrument(validated, tier.tracking).map_err(|error| error.error)?;
+    let mut instrumented =
+        module::instrument(validated, tier.tracking, tier.tier.code_style()).map_err(|error| error.error)?;
     if profiled {
         module::add_events(&mut instrumented, validated.width()).map_err(|error| error.error)?;
     }

@@ -1,12 +1,12 @@
 //! The two compilers, and what they need around them.
 //!
 //! The baseline compiler is ten times faster than the optimising one and its code two times slower. Which of them made
-//! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm that both
-//! compile.
+//! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm that each
+//! compiles, which differs in nothing but where the counter is kept and what is done for tight loops.
 
 use super::disk_cache::DiskCache;
 use super::host;
-use crate::module::{MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES, WriteTracking};
+use crate::module::{CodeStyle, MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES, WriteTracking};
 use crate::system_api::{self, HostState};
 use crate::trap::BACKTRACE_FRAMES_MAX;
 use replicore_types::fees::WasmWidth;
@@ -47,6 +47,14 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
+    /// What its compiler is given.
+    pub(crate) fn code_style(self) -> CodeStyle {
+        match self {
+            Self::Baseline => CodeStyle::Short,
+            Self::Optimised => CodeStyle::Fast,
+        }
+    }
+
     fn config(self) -> Config {
         let mut config = Config::new();
         config
@@ -60,6 +68,8 @@ impl Tier {
             .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
             // Backtraces show functions; looking up positions would be half the cost of a trap.
             .generate_address_map(false)
+            // Stacks are walked by frame pointers, and no panic passes through Wasm code.
+            .native_unwind_info(false)
             .max_wasm_stack(MACHINE_STACK_BYTES)
             .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
         match self {

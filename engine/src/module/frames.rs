@@ -13,6 +13,7 @@
 //! Functions that call no other function of the module cannot recurse: they are not counted.
 
 use super::error::WasmError;
+use super::parallel::map_with;
 use std::collections::BTreeSet;
 use wasmparser::{
     FuncValidator, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, TypeRef, ValType, ValidPayload,
@@ -65,14 +66,18 @@ fn frames(wasm: &[u8], features: WasmFeatures) -> wasmparser::Result<Vec<Frame>>
             }
         }
     }
-    let mut allocations = FuncValidatorAllocations::default();
-    let mut frames = Vec::with_capacity(functions.len());
-    for (function, body) in functions {
-        let mut validator = function.into_validator(allocations);
-        frames.push(frame(&mut validator, &body, imported)?);
-        allocations = validator.into_allocations();
-    }
-    Ok(frames)
+    // The error that comes first in the module is the one that is reported.
+    let frames = map_with(
+        functions,
+        FuncValidatorAllocations::default,
+        |allocations, (function, body)| {
+            let mut validator = function.into_validator(std::mem::take(allocations));
+            let frame = frame(&mut validator, &body, imported);
+            *allocations = validator.into_allocations();
+            frame
+        },
+    );
+    frames.into_iter().collect()
 }
 
 /// Validates one function on the way.

@@ -14,26 +14,29 @@
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
+use super::frames::Frame;
 use super::helpers::helper_bodies;
 use super::loops::tight_loops;
 use super::names::FunctionNames;
 use super::nans::canonicalised;
+use super::parallel::map;
 use super::parsed::Parsed;
-use super::rewrite::{Layout, Rewriter, Source, TooManyLocals};
+use super::rewrite::{Layout, Rewriter, Rewritten, Source, TooManyLocals};
 use super::system_calls::PricedImport;
-use super::{ValidatedModule, WriteTracking, symbols};
+use super::{CodeStyle, ValidatedModule, WriteTracking, symbols};
 use crate::GlobalValue;
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::{WASM32_HEAP_BYTES_MAX, WASM64_HEAP_BYTES_MAX};
 use replicore_types::{OS_PAGE_BYTES, WASM_PAGE_BYTES};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
     BranchHint, BranchHints, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType,
     ExportKind, ExportSection, FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType,
     Module, TableSection, TypeSection, ValType,
 };
-use wasmparser::{DataKind, ExternalKind, Operator, TypeRef};
+use wasmparser::{DataKind, ExternalKind, FunctionBody, Operator, TypeRef};
 
 /// Host functions that instrumentation adds to the imports.
 pub(super) const HOST_FUNCTIONS: u32 = 4;
@@ -90,12 +93,18 @@ pub struct Instrumented<'a> {
 ///
 /// # Errors
 /// IC0521 where a function has so many locals that there is no room for those that instrumentation adds.
-pub fn instrument<'a>(module: &ValidatedModule<'a>, tracking: WriteTracking) -> Result<Instrumented<'a>, WasmError> {
+pub fn instrument<'a>(
+    module: &ValidatedModule<'a>,
+    tracking: WriteTracking,
+    style: CodeStyle,
+) -> Result<Instrumented<'a>, WasmError> {
     let parsed = &module.parsed;
     let heap = heap_layout(parsed, module.width());
     let globals = mutable_globals(parsed)?;
     Ok(Instrumented {
-        wasm: Assembly::new(module, heap, tracking).assemble().map_err(refusal)?,
+        wasm: Assembly::new(module, heap, tracking, style)
+            .assemble()
+            .map_err(refusal)?,
         compile_charge: module.compile_charge(),
         heap,
         data_segments: module.data_segments.clone(),
@@ -185,7 +194,12 @@ struct Assembly<'m, 'a> {
 }
 
 impl<'m, 'a> Assembly<'m, 'a> {
-    fn new(module: &'m ValidatedModule<'a>, heap: Option<HeapLayout>, tracking: WriteTracking) -> Self {
+    fn new(
+        module: &'m ValidatedModule<'a>,
+        heap: Option<HeapLayout>,
+        tracking: WriteTracking,
+        style: CodeStyle,
+    ) -> Self {
         let parsed = &module.parsed;
         let imported = parsed.imported_functions().count() as u32;
         let defined = parsed.functions.len() as u32;
@@ -202,6 +216,7 @@ impl<'m, 'a> Assembly<'m, 'a> {
             stack: parsed.globals.len() as u32 + 1,
             scratch: heap.map(|heap| heap.marks_bytes),
             marks: tracking == WriteTracking::Barrier,
+            style,
         };
         Self {
             module,
@@ -385,24 +400,16 @@ impl<'m, 'a> Assembly<'m, 'a> {
         Ok(elements)
     }
 
-    fn code(&mut self) -> Result_<(CodeSection, BranchHints)> {
+    fn code(&self) -> Result_<(CodeSection, BranchHints)> {
         let (mut code, mut hints) = (CodeSection::new(), BranchHints::new());
         let first = self.layout.imported_functions + HOST_FUNCTIONS;
-        let frames = &self.module.frames;
-        let bodies = self.parsed.functions.iter().zip(&self.parsed.bodies).zip(frames);
-        for (function, ((type_index, body), frame)) in (first..).zip(bodies) {
-            let Some(ty) = self.parsed.function_type(*type_index) else {
-                return Err(Error::CanonicalizedHeapTypeReference);
-            };
-            let source = Source {
-                parameter_types: ty.params(),
-                frame: *frame,
-                frames,
-                canonicalised: canonicalised(self.parsed, ty, body)?,
-                tight_loops: tight_loops(self.parsed, body)?,
-            };
-            let rewriter = Rewriter::new(self.layout, self.module.wasm, source);
-            let rewritten = rewriter.rewrite(body, &mut self.shift)?;
+        let bodies = self.parsed.functions.iter().zip(&self.parsed.bodies);
+        let bodies = bodies.zip(&self.module.frames).collect();
+        let rewritten = map(bodies, |((type_index, body), frame)| {
+            self.rewrite(*type_index, body, *frame)
+        });
+        for (function, rewritten) in (first..).zip(rewritten) {
+            let rewritten = rewritten?;
             code.function(&rewritten.function);
             hints.function_hints(function, rewritten.rare.into_iter().map(not_taken));
         }
@@ -416,6 +423,24 @@ impl<'m, 'a> Assembly<'m, 'a> {
             code.function(&import.body(self.layout));
         }
         Ok((code, hints))
+    }
+
+    fn rewrite(&self, type_index: u32, body: &FunctionBody<'_>, frame: Frame) -> Result_<Rewritten> {
+        let Some(ty) = self.parsed.function_type(type_index) else {
+            return Err(Error::CanonicalizedHeapTypeReference);
+        };
+        let source = Source {
+            parameter_types: ty.params(),
+            frame,
+            frames: &self.module.frames,
+            canonicalised: canonicalised(self.parsed, ty, body)?,
+            tight_loops: match self.layout.style {
+                CodeStyle::Short => BTreeMap::new(),
+                CodeStyle::Fast => tight_loops(self.parsed, body)?,
+            },
+        };
+        let mut types = Shift { layout: self.layout };
+        Rewriter::new(self.layout, self.module.wasm, source).rewrite(body, &mut types)
     }
 
     fn has_passive_data(&self) -> bool {

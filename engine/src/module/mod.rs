@@ -18,6 +18,7 @@
 //!   garbage collector. (Of two function types that differ in nothing else, `call_indirect` takes one for the other.)
 
 mod arity;
+mod code_style;
 mod compile_charge;
 mod cost;
 mod decode;
@@ -31,6 +32,7 @@ mod loops;
 mod metering;
 mod names;
 mod nans;
+mod parallel;
 mod parsed;
 #[cfg(feature = "wasm")]
 mod profiled;
@@ -39,6 +41,7 @@ mod system_calls;
 mod validate;
 mod write_tracking;
 
+pub use code_style::CodeStyle;
 pub use compile_charge::{CompileCharge, refusal_charge};
 pub use decode::{declared_width, decode};
 pub use error::WasmError;

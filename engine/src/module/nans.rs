@@ -34,16 +34,11 @@ pub(super) fn canonicalised(
     function_type: &FuncType,
     body: &FunctionBody<'_>,
 ) -> wasmparser::Result<BTreeMap<usize, FloatResult>> {
-    let mut operators = Vec::new();
-    let mut computes = false;
-    for operator in body.get_operators_reader()? {
-        let operator = operator?;
-        computes |= FloatResult::of(&operator).is_some();
-        operators.push(operator);
-    }
-    if !computes {
+    if !computes(body)? {
         return Ok(BTreeMap::new());
     }
+    let operators = body.get_operators_reader()?.into_iter();
+    let operators = operators.collect::<wasmparser::Result<Vec<_>>>()?;
     let mut locals = initial_locals(function_type, body)?;
     for walks in 1.. {
         let mut walk = Walk::new(parsed, function_type, locals);
@@ -59,6 +54,16 @@ pub(super) fn canonicalised(
         }
     }
     unreachable!("where every local is exact, no walk changes one")
+}
+
+/// True where the body makes floats; most bodies do not.
+fn computes(body: &FunctionBody<'_>) -> wasmparser::Result<bool> {
+    for operator in body.get_operators_reader()? {
+        if FloatResult::of(&operator?).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a local holds, from the least that is known to the most careful assumption.

@@ -4,6 +4,7 @@
 //! ```text
 //! line       counter -= cost                        at a loop head or function entry also: if counter < 0: refill()
 //!            the counter is a local; stored to its global where others may see it, loaded after calls, see `metering`
+//!            (in short code, for baseline compilers, it is in its global only)
 //! store      a, v -> locals; store; marks[(a + offset) >> 12] = 1     in steps: unless it was marked before, see `loops`
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
@@ -14,6 +15,7 @@
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
+use super::CodeStyle;
 use super::floats::FloatResult;
 use super::frames::Frame;
 use super::helpers::counter_test;
@@ -69,6 +71,7 @@ pub(super) struct Layout {
     pub scratch: Option<u64>,
     /// Stores and bulk operations mark what they write.
     pub marks: bool,
+    pub style: CodeStyle,
 }
 
 impl Layout {
@@ -153,7 +156,7 @@ pub(super) struct Rewriter<'a> {
     types: Vec<ValType>,
     /// Stores in steps, with the number of the page that each remembers.
     stepped: BTreeMap<usize, u8>,
-    /// There is room for locals of ours.
+    /// There is room for locals of ours, and use for them.
     roomy: bool,
     /// The global holds what the local counter holds, on every way to where the code ends now.
     stored: bool,
@@ -198,7 +201,7 @@ impl<'a> Rewriter<'a> {
             self.types.resize(self.types.len() + *count as usize, *ty);
         }
         self.locals = self.types.len() as u32;
-        self.roomy = self.types.len() + LOCALS_ADDED_MAX <= LOCALS_MAX;
+        self.roomy = self.layout.style == CodeStyle::Fast && self.types.len() + LOCALS_ADDED_MAX <= LOCALS_MAX;
         if !self.roomy {
             self.source.tight_loops.clear();
         }

@@ -16,7 +16,11 @@ mod running;
 
 /// The instrumented form of a module, which is valid.
 fn prepare(wasm: &[u8]) -> Instrumented<'_> {
-    let instrumented = instrument(&validate(wasm).unwrap(), WriteTracking::Barrier).unwrap();
+    prepare_for(wasm, CodeStyle::Fast)
+}
+
+fn prepare_for(wasm: &[u8], style: CodeStyle) -> Instrumented<'_> {
+    let instrumented = instrument(&validate(wasm).unwrap(), WriteTracking::Barrier, style).unwrap();
     let features = wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::MULTI_MEMORY;
     wasmparser::Validator::new_with_features(features)
         .validate_all(&instrumented.wasm)
@@ -146,9 +150,14 @@ fn functions_without_room_for_more_locals_are_refused() {
     let with_locals = |count: usize, code: &str| {
         let locals = "i32 ".repeat(count);
         let wasm = wat::parse_str(format!("(module (memory 1) (func (local {locals}) {code}))")).unwrap();
-        instrument(&validate(&wasm).unwrap(), WriteTracking::Barrier)
-            .map(|_| ())
-            .map_err(|error| error.error.code)
+        let validated = validate(&wasm).unwrap();
+        let result = |style| {
+            instrument(&validated, WriteTracking::Barrier, style)
+                .map(|_| ())
+                .map_err(|error| error.error.code)
+        };
+        assert_eq!(result(CodeStyle::Fast), result(CodeStyle::Short));
+        result(CodeStyle::Fast)
     };
     assert_eq!(with_locals(49_998, store), Ok(()));
     assert_eq!(with_locals(50_000, turns), Ok(()));

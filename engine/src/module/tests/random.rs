@@ -1,7 +1,7 @@
 //! Arbitrary modules: what passes validation comes out of instrumentation as a valid module.
 
-use super::prepare;
-use crate::module::validate;
+use super::{prepare, prepare_for};
+use crate::module::{CodeStyle, validate};
 use proptest::prelude::*;
 use wasm_smith::{Config, Module};
 
@@ -38,6 +38,7 @@ proptest! {
     fn instrumented_modules_are_valid(seed in proptest::collection::vec(any::<u8>(), 200..3000)) {
         if let Some(wasm) = module(&seed) && validate(&wasm).is_ok() {
             prepare(&wasm);
+            prepare_for(&wasm, CodeStyle::Short);
         }
     }
 

@@ -4,12 +4,13 @@ use crate::module::compile_charge::{EMPTY_MODULE_INSTRUCTIONS, INSTRUCTIONS_PER_
 use crate::module::decode::undecodable;
 use crate::module::error::{Advice, WasmError};
 use crate::module::metering::Meter;
+use crate::module::parallel::map;
 use crate::module::parsed::Parsed;
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::WASM_FUNCTION_COMPLEXITY_MAX;
 use wasmparser::{FunctionBody, Operator};
 
-/// What the walk found out.
+/// What the walk found out, of a module or of one function.
 pub(super) struct Code {
     /// Instructions of the module as the production replica instruments it.
     pub instrumented_instructions: u64,
@@ -25,33 +26,37 @@ pub(super) fn check(parsed: &Parsed<'_>) -> Result<Code, WasmError> {
             + replaced_imports(parsed),
         drops_data_segments: false,
     };
-    for (index, body) in parsed.bodies.iter().enumerate() {
-        code.add(index, body, width)?;
+    let bodies = parsed.bodies.iter().enumerate().collect();
+    // The first function that breaks a rule is the one that the user reads of.
+    for function in map(bodies, |(index, body)| check_body(index, body, width)) {
+        let function = function?;
+        code.instrumented_instructions += function.instrumented_instructions;
+        code.drops_data_segments |= function.drops_data_segments;
     }
     Ok(code)
 }
 
-impl Code {
-    fn add(&mut self, index: usize, body: &FunctionBody<'_>, width: WasmWidth) -> Result<(), WasmError> {
-        let mut meter = Meter::new(width);
-        let (mut complexity, mut size) = (0, 0);
-        let mut operators = body.get_operators_reader().map_err(undecodable)?;
-        while !operators.eof() {
-            let operator = operators.read().map_err(undecodable)?;
-            if let Some(name) = unsupported(&operator) {
-                return Err(WasmError::invalid(format_args!(
-                    "Wasm module contains a function at index {index} with unsupported instruction {name}."
-                )));
-            }
-            self.drops_data_segments |= matches!(operator, Operator::DataDrop { .. });
-            complexity += weight(&operator);
-            size += 1;
-            meter.add(&operator);
+fn check_body(index: usize, body: &FunctionBody<'_>, width: WasmWidth) -> Result<Code, WasmError> {
+    let mut meter = Meter::new(width);
+    let (mut complexity, mut size, mut drops_data_segments) = (0, 0, false);
+    let mut operators = body.get_operators_reader().map_err(undecodable)?;
+    while !operators.eof() {
+        let operator = operators.read().map_err(undecodable)?;
+        if let Some(name) = unsupported(&operator) {
+            return Err(WasmError::invalid(format_args!(
+                "Wasm module contains a function at index {index} with unsupported instruction {name}."
+            )));
         }
-        check_function(index, complexity, size)?;
-        self.instrumented_instructions += meter.finish().1;
-        Ok(())
+        drops_data_segments |= matches!(operator, Operator::DataDrop { .. });
+        complexity += weight(&operator);
+        size += 1;
+        meter.add(&operator);
     }
+    check_function(index, complexity, size)?;
+    Ok(Code {
+        instrumented_instructions: meter.finish().1,
+        drops_data_segments,
+    })
 }
 
 fn check_function(index: usize, complexity: usize, size: usize) -> Result<(), WasmError> {
