@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use wasmtime::{Engine, Module};
 
 /// Changes when validation or instrumentation change, so that modules prepared otherwise are not found.
-const INSTRUMENTATION_VERSION: u32 = 9;
+const INSTRUMENTATION_VERSION: u32 = 10;
 
 /// Bytes of each of the two hashes at the start of a file of facts: of all that follows, and of the code.
 const HASH_BYTES: usize = 32;

@@ -11,6 +11,7 @@
 //! ```
 //! There is no start section, and the only custom section tells the compiler which branches are rare.
 
+use super::chunks::chunked_loops;
 use super::compile_charge::CompileCharge;
 use super::decode::undecodable;
 use super::error::WasmError;
@@ -429,15 +430,23 @@ impl<'m, 'a> Assembly<'m, 'a> {
         let Some(ty) = self.parsed.function_type(type_index) else {
             return Err(Error::CanonicalizedHeapTypeReference);
         };
+        let (mut tight_loops, chunked_loops) = match self.layout.style {
+            CodeStyle::Short => (BTreeMap::new(), BTreeMap::new()),
+            CodeStyle::Fast => (tight_loops(self.parsed, body)?, chunked_loops(self.parsed, body)?),
+        };
+        for chunked in chunked_loops.values() {
+            // Their careful turns are rare.
+            if let Some(tight) = tight_loops.get_mut(&chunked.head) {
+                tight.stepped_stores.clear();
+            }
+        }
         let source = Source {
             parameter_types: ty.params(),
             frame,
             frames: &self.module.frames,
             canonicalised: canonicalised(self.parsed, ty, body)?,
-            tight_loops: match self.layout.style {
-                CodeStyle::Short => BTreeMap::new(),
-                CodeStyle::Fast => tight_loops(self.parsed, body)?,
-            },
+            tight_loops,
+            chunked_loops,
         };
         let mut types = Shift { layout: self.layout };
         Rewriter::new(self.layout, self.module.wasm, source).rewrite(body, &mut types)

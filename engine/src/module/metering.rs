@@ -143,7 +143,7 @@ impl Meter {
 }
 
 /// True where execution may end with the operator.
-fn may_trap(operator: &Operator<'_>) -> bool {
+pub(super) fn may_trap(operator: &Operator<'_>) -> bool {
     use Operator::*;
     super::cost::accesses_memory(operator)
         || matches!(

@@ -18,6 +18,7 @@
 //!   garbage collector. (Of two function types that differ in nothing else, `call_indirect` takes one for the other.)
 
 mod arity;
+mod chunks;
 mod code_style;
 mod compile_charge;
 mod cost;

@@ -9,13 +9,17 @@
 //! bulk op    operands -> locals; charge(size); op; mark(destination, size)
 //! grow       delta -> local; if try_grow_memory(size, delta): memory.grow else -1
 //! entry      left = stack - frame; if left < 0: stack_overflow()        in functions that are counted, see `frames`
+//! loop       turns that nobody can tell apart are paid together, see `chunks`
 //! call       stack = left; call                                         of functions that are counted
 //! float      operation; x == x ? x : NaN                                where the bits may be seen, see `nans`
 //! extern     externref -> funcref: nothing gives a canister a reference from outside, so that every one is null
 //! ```
 //! Marks are set after the access: an access out of bounds traps before it could mark anything.
 
+mod chunk;
+
 use super::CodeStyle;
+use super::chunks::ChunkedLoop;
 use super::floats::FloatResult;
 use super::frames::Frame;
 use super::helpers::counter_test;
@@ -121,6 +125,14 @@ enum Role {
     Page,
     /// The page that the store in steps with this number marked last. Lives as long as the loop.
     Marked(u8),
+    /// Turns that are left of those that were paid together.
+    Turns,
+    /// What a local that tells turns holds behind the last of them.
+    Stop,
+    /// Bytes that addresses may move.
+    Room,
+    /// Bytes of an address within its page.
+    InPage,
 }
 
 /// What is known of the function that is rewritten.
@@ -133,6 +145,8 @@ pub(super) struct Source<'a> {
     pub canonicalised: BTreeMap<usize, FloatResult>,
     /// Its tight loops by their first operator.
     pub tight_loops: BTreeMap<usize, TightLoop>,
+    /// Its loops whose turns are paid together, by the branch that goes back.
+    pub chunked_loops: BTreeMap<usize, ChunkedLoop>,
 }
 
 /// An instrumented function.
@@ -158,6 +172,8 @@ pub(super) struct Rewriter<'a> {
     stepped: BTreeMap<usize, u8>,
     /// There is room for locals of ours, and use for them.
     roomy: bool,
+    /// Instructions of the line that the code is in.
+    line_cost: u64,
     /// The global holds what the local counter holds, on every way to where the code ends now.
     stored: bool,
     /// Positions in `code` of `if`s whose branch is almost never taken.
@@ -178,6 +194,7 @@ impl<'a> Rewriter<'a> {
             types: Vec::new(),
             stepped: BTreeMap::new(),
             roomy: true,
+            line_cost: 0,
             stored: false,
             rare: Vec::new(),
         }
@@ -204,6 +221,7 @@ impl<'a> Rewriter<'a> {
         self.roomy = self.layout.style == CodeStyle::Fast && self.types.len() + LOCALS_ADDED_MAX <= LOCALS_MAX;
         if !self.roomy {
             self.source.tight_loops.clear();
+            self.source.chunked_loops.clear();
         }
         self.operators(body)?;
         if self.locals as usize + self.added.len() > LOCALS_MAX {
@@ -236,12 +254,19 @@ impl<'a> Rewriter<'a> {
             }
             let charge = charges.next_if(|charge| charge.before == index);
             self.stored &= charge.is_none_or(|charge| charge.continues);
+            if let Some(charge) = charge {
+                self.line_cost = charge.cost;
+            }
             let float = self.source.canonicalised.get(&index).copied();
             if charge.is_some() || changes(&operator) {
                 self.copy(pending, start);
                 pending = start;
             }
-            if changes(&operator) {
+            if let Some(chunked) = self.source.chunked_loops.remove(&index) {
+                self.copy(pending, start);
+                pending = end;
+                self.repeat(&chunked, self.line_cost);
+            } else if changes(&operator) {
                 self.replace(index, &operator, charge, &self.wasm[start as usize..end as usize]);
                 pending = end;
             } else if let Some(charge) = charge {
@@ -679,7 +704,8 @@ fn type_code(ty: ValType) -> u8 {
     }
 }
 
-fn changes(operator: &Operator<'_>) -> bool {
+/// True for what is not copied.
+pub(super) fn changes(operator: &Operator<'_>) -> bool {
     use Operator::*;
     matches!(
         operator,

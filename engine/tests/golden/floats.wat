@@ -36,7 +36,7 @@
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
   (func (;4;) (type 0)
-    (local f64 i32 i64 f64 i32 f64)
+    (local f64 i32 i64 i64 i64 i32 f64 i32 f64)
     global.get 0
     i64.const 1
     i64.sub
@@ -92,7 +92,100 @@
       local.tee 1
       i32.const 64
       i32.lt_u
-      br_if 0 (;@1;)
+      if ;; label = @2
+        local.get 2
+        i64.const 5
+        i64.shr_s
+        local.set 3
+        i64.const 1048576
+        local.tee 4
+        local.get 3
+        local.get 4
+        local.get 3
+        i64.lt_s
+        select
+        local.set 3
+        memory.size
+        i64.extend_i32_u
+        i64.const 16
+        i64.shl
+        i64.const 8
+        i64.sub
+        local.get 1
+        i64.extend_i32_u
+        i64.sub
+        local.set 4
+        local.get 4
+        i64.const 3
+        i64.shr_s
+        i64.const 1
+        i64.add
+        local.tee 4
+        local.get 3
+        local.get 4
+        local.get 3
+        i64.lt_s
+        select
+        local.set 3
+        local.get 3
+        i64.const 4
+        i64.ge_s
+        if ;; label = @3
+          local.get 2
+          local.get 3
+          i64.const 22
+          i64.mul
+          i64.sub
+          local.set 2
+          local.get 3
+          i64.const 8
+          i64.mul
+          i32.wrap_i64
+          local.get 1
+          i32.add
+          local.set 5
+          block ;; label = @4
+            loop ;; label = @5
+              local.get 0
+              local.get 1
+              f64.load
+              f64.sqrt
+              f64.add
+              local.set 0
+              local.get 1
+              i32.const 8
+              i32.add
+              local.tee 1
+              i32.const 64
+              i32.lt_u
+              i32.eqz
+              br_if 1 (;@4;)
+              local.get 1
+              local.get 5
+              i32.ne
+              br_if 0 (;@5;)
+            end
+            br 3 (;@1;)
+          end
+          local.get 5
+          local.get 1
+          i32.sub
+          i64.extend_i32_s
+          i64.const 8
+          i64.div_s
+          local.set 3
+          local.get 2
+          local.get 3
+          i64.const 22
+          i64.mul
+          i64.add
+          local.set 2
+          local.get 2
+          global.set 0
+        else
+          br 2 (;@1;)
+        end
+      end
     end
     local.get 2
     i64.const 3
@@ -102,17 +195,17 @@
     global.set 0
     i32.const 64
     local.get 0
-    local.tee 3
+    local.tee 6
     f64.const nan (;=NaN;)
-    local.get 3
-    local.get 3
+    local.get 6
+    local.get 6
     f64.eq
     select
-    local.set 5
-    local.tee 4
-    local.get 5
+    local.set 8
+    local.tee 7
+    local.get 8
     f64.store
-    local.get 4
+    local.get 7
     i32.const 12
     i32.shr_u
     i32.const 1

@@ -36,32 +36,30 @@
   (export "__replicore.counter" (global 0))
   (export "__replicore.stack" (global 1))
   (func (;4;) (type 0)
-    (local i32 i32 i64 i32 i64 i32)
-    i32.const -1
-    local.set 1
+    (local i32 i64 i32 i64 i64 i64 i64 i32)
     global.get 0
     i64.const 1
     i64.sub
-    local.set 2
-    local.get 2
+    local.set 1
+    local.get 1
     i64.const 0
     i64.lt_s
     (@metadata.code.branch_hint "\00")
     if ;; label = @1
-      local.get 2
+      local.get 1
       global.set 0
       call 6
       global.get 0
-      local.set 2
+      local.set 1
     end
     loop ;; label = @1
-      local.get 2
+      local.get 1
       i64.const 11
       i64.sub
-      local.set 2
-      local.get 2
+      local.set 1
+      local.get 1
       global.set 0
-      local.get 2
+      local.get 1
       i64.const 0
       i64.lt_s
       (@metadata.code.branch_hint "\00")
@@ -69,50 +67,131 @@
         i32.const 0
         local.get 0
         i32.store 1 offset=1048576 align=1
-        i32.const 0
-        local.get 1
-        i32.store 1 offset=1048592 align=1
         call 6
         i32.const 0
         i32.load 1 offset=1048576 align=1
         local.set 0
-        i32.const 0
-        i32.load 1 offset=1048592 align=1
-        local.set 1
         global.get 0
-        local.set 2
+        local.set 1
       end
       local.get 0
       i64.const 7
-      local.set 4
-      local.tee 3
-      local.get 4
-      i64.store offset=8
+      local.set 3
+      local.tee 2
       local.get 3
+      i64.store offset=8
+      local.get 2
       i32.const 8
       i32.add
       i32.const 12
       i32.shr_u
-      local.tee 5
-      local.get 1
-      i32.ne
-      (@metadata.code.branch_hint "\00")
-      if ;; label = @2
-        local.get 5
-        i32.const 1
-        i32.store8 1
-        local.get 5
-        local.set 1
-      end
+      i32.const 1
+      i32.store8 1
       local.get 0
       i32.const 8
       i32.add
       local.tee 0
       i32.const 65536
       i32.lt_u
-      br_if 0 (;@1;)
+      if ;; label = @2
+        local.get 1
+        i64.const 4
+        i64.shr_s
+        local.set 4
+        i64.const 1048576
+        local.tee 5
+        local.get 4
+        local.get 5
+        local.get 4
+        i64.lt_s
+        select
+        local.set 4
+        local.get 0
+        i64.extend_i32_u
+        i64.const 8
+        i64.add
+        i64.const 4095
+        i64.and
+        local.set 6
+        i64.const 4088
+        local.get 6
+        i64.sub
+        local.set 5
+        local.get 5
+        i64.const 3
+        i64.shr_s
+        i64.const 1
+        i64.add
+        i64.const 0
+        local.get 6
+        i64.const 8
+        i64.ge_u
+        select
+        local.tee 5
+        local.get 4
+        local.get 5
+        local.get 4
+        i64.lt_s
+        select
+        local.set 4
+        local.get 4
+        i64.const 4
+        i64.ge_s
+        if ;; label = @3
+          local.get 1
+          local.get 4
+          i64.const 11
+          i64.mul
+          i64.sub
+          local.set 1
+          local.get 4
+          i64.const 8
+          i64.mul
+          i32.wrap_i64
+          local.get 0
+          i32.add
+          local.set 7
+          block ;; label = @4
+            loop ;; label = @5
+              local.get 0
+              i64.const 7
+              i64.store offset=8
+              local.get 0
+              i32.const 8
+              i32.add
+              local.tee 0
+              i32.const 65536
+              i32.lt_u
+              i32.eqz
+              br_if 1 (;@4;)
+              local.get 0
+              local.get 7
+              i32.ne
+              br_if 0 (;@5;)
+            end
+            br 3 (;@1;)
+          end
+          local.get 7
+          local.get 0
+          i32.sub
+          i64.extend_i32_s
+          i64.const 8
+          i64.div_s
+          local.set 4
+          local.get 1
+          local.get 4
+          i64.const 11
+          i64.mul
+          i64.add
+          local.set 1
+          local.get 1
+          global.set 0
+        else
+          br 2 (;@1;)
+        end
+      end
     end
-    local.get 2
+    local.get 1
     global.set 0
   )
   (func (;5;) (type 0)

@@ -1,5 +1,7 @@
 //! The engine against the reference: the same module, the same messages.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use super::{Ending, Machine, Module};
 use crate::common::{self, Canister};
 use arbitrary::Unstructured;
@@ -67,24 +69,34 @@ fn engine(tiers: Tiers) -> Arc<Engine> {
     Arc::new(Engine::new(config).expect("the engine starts"))
 }
 
+/// An engine for each tier, the optimising one first.
+pub static ENGINES: LazyLock<[Arc<Engine>; 2]> = LazyLock::new(|| [engine(Tiers::Optimised), engine(Tiers::Baseline)]);
+
 /// Executes a module in both tiers and in the reference, and says whether it was accepted. They must agree in how every
 /// message ends, in its instructions, and in heap and globals behind it.
 pub fn compare(wasm: &[u8]) -> bool {
-    static ENGINES: LazyLock<[Arc<Engine>; 2]> = LazyLock::new(|| [engine(Tiers::Optimised), engine(Tiers::Baseline)]);
-    ENGINES.iter().all(|engine| compare_with(engine, wasm))
+    compare_within(wasm, LIMIT)
 }
 
-fn compare_with(engine: &Arc<Engine>, wasm: &[u8]) -> bool {
+/// The same where a message may use `limit` instructions.
+pub fn compare_within(wasm: &[u8], limit: u64) -> bool {
+    ENGINES.iter().all(|engine| compare_with(engine, wasm, limit))
+}
+
+fn compare_with(engine: &Arc<Engine>, wasm: &[u8], limit: u64) -> bool {
     let installed = engine.prepare(&common::module(wasm.to_vec()), SubnetType::Application);
     if installed.is_err() {
         return false;
     }
     let mut canister = Canister::with_engine(Arc::clone(engine), wasm.to_vec());
-    canister.limits.message = NumInstructions(LIMIT);
-    canister.limits.slice = NumInstructions(LIMIT);
+    canister.limits.message = NumInstructions(limit);
+    canister.limits.slice = NumInstructions(limit);
     let module = Module::parse(wasm).expect("the engine accepts it");
-    let mut machine = Machine::new(&module, LIMIT);
-    let text = || wasmprinter::print_bytes(wasm).unwrap_or_default();
+    let mut machine = Machine::new(&module, limit);
+    let text = || {
+        let text = wasmprinter::print_bytes(wasm).unwrap_or_default();
+        format!("{limit} instructions\n{text}")
+    };
     let start = canister.run(EntryPoint::Start);
     if let Some(function) = module.start {
         assert_same(&start, machine.message(function), &text);
@@ -119,7 +131,7 @@ fn assert_same(done: &WorkDone, (end, instructions): (Result<(), Ending>, u64), 
         Err(Ending::WrongSignature) => "function invocation does not match its signature",
         Err(Ending::OtherTrap) => "unknown",
         Err(Ending::NoSuchCounter) => "Error getting performance counter type",
-        Err(Ending::OutOfInstructions) => "exceeded the limit of 20000 instructions",
+        Err(Ending::OutOfInstructions) => "exceeded the limit of ",
     };
     assert_eq!(end.is_ok(), described.is_empty(), "{end:?}, {described}\n{}", text());
     assert!(described.contains(expected), "{end:?}, {described}\n{}", text());
