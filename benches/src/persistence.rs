@@ -97,11 +97,15 @@ impl Memory {
         for _ in places {
             pages.push(*self.next_page());
         }
+        self.write(places, &pages)
+    }
+
+    /// Seconds to write these pages there.
+    fn write(&mut self, places: &[u64], pages: &[AlignedPage]) -> f64 {
         seconds(|| {
             let mut delta = PageDelta::default();
-            for (place, page) in places.iter().zip(&pages) {
-                delta.insert(PageIndex(*place), &page.0);
-            }
+            let pages = places.iter().zip(pages);
+            delta.extend(pages.map(|(place, page)| (PageIndex(*place), &page.0)));
             self.map.apply(delta);
         })
         .0
@@ -110,39 +114,81 @@ impl Memory {
 
 /// `persistence.page_commit_us`: one of 256 random pages that a round changed, copied into the next version of a memory
 /// of 256 MiB while the last version is still read; 64 rounds a sample, then a checkpoint, as a replica works. Beside it
-/// `plain_copy_us`, what it costs to copy as many pages to where nothing was lately, as free frames are: a version that
-/// shares with the last cannot go below it.
+/// two floors, with the same pages in the same rounds: `plain_copy_us` copies them to where nothing was lately, as free
+/// frames are, and `bare_versions_us` puts a reference to each of these copies into a tree of versions that does nothing
+/// but share.
 pub fn page_commit(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let mut stored = Stored::new(effort.scale(65_536))?;
-    let mut targets = vec![AlignedPage([1; PAGE_BYTES]); effort.scale(64) as usize * 256];
-    let mut copies = Vec::new();
+    let rounds = effort.scale(64) as usize;
+    let mut targets = vec![AlignedPage([1; PAGE_BYTES]); rounds * 256];
+    let (mut copies, mut bare) = (Vec::new(), Vec::new());
     let samples = effort.samples(|| {
-        let (mut elapsed, mut pages) = (0.0, 0);
-        copies.push(copy_to_each(&mut targets, &mut stored.memory) * 1e6);
-        for _ in 0..effort.scale(64) {
-            let published = stored.memory.map.clone();
+        let (mut elapsed, mut copied, mut shared, mut count) = (0.0, 0.0, 0.0, 0);
+        let mut versions = Versions::all();
+        for round in 0..rounds {
+            let published = (stored.memory.map.clone(), Arc::clone(&versions));
             let places = stored.memory.places(256);
-            elapsed += stored.memory.commit(&places);
-            pages += places.len();
+            let pages: Vec<AlignedPage> = places.iter().map(|_| *stored.memory.next_page()).collect();
+            elapsed += stored.memory.write(&places, &pages);
+            let targets = &mut targets[round * 256..][..pages.len()];
+            copied += seconds(|| targets.copy_from_slice(black_box(&pages))).0;
+            shared += seconds(|| Versions::write(&mut versions, Versions::LEVELS, &places)).0;
+            count += places.len();
             drop(published);
         }
         stored.checkpoint()?;
-        Ok(elapsed / pages as f64 * 1e6)
+        let per_page = 1e6 / count as f64;
+        copies.push(copied * per_page);
+        bare.push((copied + shared) * per_page);
+        Ok(elapsed * per_page)
     })?;
     let root = hex::encode(stored.memory.map.digest());
+    let figure = Figure::of("persistence.page_commit_us", "us", samples, root);
     Ok(vec![
-        Figure::of("persistence.page_commit_us", "us", samples, root).against("plain_copy_us", copies),
+        figure
+            .against("plain_copy_us", copies)
+            .against("bare_versions_us", bare),
     ])
 }
 
-/// Seconds for a page, copied from 256 that were just made, to each of the targets in turn.
-fn copy_to_each(targets: &mut [AlignedPage], memory: &mut Memory) -> f64 {
-    let mut elapsed = 0.0;
-    for targets in targets.chunks_mut(256) {
-        let pages: Vec<AlignedPage> = targets.iter().map(|_| *memory.next_page()).collect();
-        elapsed += seconds(|| targets.copy_from_slice(black_box(&pages))).0;
+/// The least that versions that share can be: a tree of references, copied along the way to what changes. It counts
+/// nothing, hashes nothing, and knows nothing of files.
+#[derive(Clone)]
+enum Versions {
+    Node([Option<Arc<Versions>>; 16]),
+    Leaf([Option<Arc<u64>>; 16]),
+}
+
+impl Versions {
+    /// Levels above the leaves: 65,536 pages.
+    const LEVELS: u32 = 3;
+
+    /// With every leaf and no page, as a memory of which a checkpoint has everything.
+    fn all() -> Arc<Self> {
+        let leaf = || Arc::new(Self::Leaf(Default::default()));
+        let of =
+            |children: &mut dyn FnMut() -> Arc<Self>| Arc::new(Self::Node(std::array::from_fn(|_| Some(children()))));
+        of(&mut || of(&mut || of(&mut || leaf())))
     }
-    elapsed / targets.len() as f64
+
+    /// Puts something new to ascending places below `node`, which is on `level`.
+    fn write(node: &mut Arc<Self>, level: u32, places: &[u64]) {
+        let slot = |place: u64| (place >> (4 * level)) as usize & 15;
+        match Arc::make_mut(node) {
+            Self::Leaf(pages) => {
+                for place in places {
+                    pages[slot(*place)] = Some(Arc::new(*place));
+                }
+            }
+            Self::Node(children) => {
+                for run in places.chunk_by(|one, next| slot(*one) == slot(*next)) {
+                    if let Some(child) = &mut children[slot(run[0])] {
+                        Self::write(child, level - 1, run);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A store with one memory in it.

@@ -417,11 +417,8 @@ impl Instance {
             if !changes.pages.is_empty() {
                 let memory = heap.data(&self.store);
                 let mut delta = PageDelta::default();
-                for &index in &changes.pages {
-                    if let Some(page) = page_at(memory, index) {
-                        delta.insert(index, page);
-                    }
-                }
+                let pages = changes.pages.iter();
+                delta.extend(pages.filter_map(|&index| Some((index, page_at(memory, index)?))));
                 // Where nobody else holds the version before, no snapshot and no query, its nodes change in place.
                 state.heap.pages = PageMap::default();
                 if let Some(cold) = &mut self.cold {

@@ -56,9 +56,7 @@ impl<'a> Prepared<'a> {
             }
         }
         let mut delta = PageDelta::default();
-        for (index, page) in &pages {
-            delta.insert(PageIndex(*index), page);
-        }
+        delta.extend(pages.iter().map(|(index, page)| (PageIndex(*index), &**page)));
         WasmMemory {
             pages: PageMap::default().update(delta),
             size_wasm_pages: self.heap.map_or(0, |heap| heap.initial_pages),

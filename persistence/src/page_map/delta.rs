@@ -34,6 +34,23 @@ impl PageDelta {
         self.place(index, frame);
     }
 
+    /// [`PageDelta::insert`] for several pages.
+    fn insert_together(&mut self, pages: &[(PageIndex, &Page)]) {
+        let filled: Vec<&Page> = pages
+            .iter()
+            .map(|(_, page)| *page)
+            .filter(|page| **page != ZERO_PAGE)
+            .collect();
+        let mut frames = Frame::copies_of(&filled).into_iter().map(Arc::new);
+        let mut filled = filled.into_iter().peekable();
+        for (index, page) in pages {
+            let frame = filled
+                .next_if(|next| std::ptr::eq(*next, *page))
+                .and_then(|_| frames.next());
+            self.place(*index, frame);
+        }
+    }
+
     fn place(&mut self, index: PageIndex, frame: Option<Arc<Frame>>) {
         match self.ascending.last() {
             Some((last, _)) if index <= *last => match self.ascending.binary_search_by_key(&index, |(at, _)| *at) {
@@ -75,6 +92,30 @@ impl PageDelta {
         (self.ascending, self.scattered.into_iter().collect())
     }
 }
+
+/// As [`PageDelta::insert`] of one after another, but in less time from a few pages on: they are copied side by side.
+impl<'a> Extend<(PageIndex, &'a Page)> for PageDelta {
+    fn extend<T: IntoIterator<Item = (PageIndex, &'a Page)>>(&mut self, pages: T) {
+        let mut pages = pages.into_iter();
+        if pages.size_hint().1.is_some_and(|count| count < COPIED_TOGETHER_MIN) {
+            return pages.for_each(|(index, page)| self.insert(index, page));
+        }
+        let mut together = Vec::with_capacity(COPIED_TOGETHER);
+        loop {
+            together.extend(pages.by_ref().take(COPIED_TOGETHER));
+            if together.is_empty() {
+                return;
+            }
+            self.insert_together(&together);
+            together.clear();
+        }
+    }
+}
+
+/// Pages that are copied side by side: their lists stay in the nearest cache.
+const COPIED_TOGETHER: usize = 64;
+/// Fewer are not worth a list.
+const COPIED_TOGETHER_MIN: usize = 4;
 
 impl fmt::Debug for PageDelta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -79,12 +79,22 @@ impl Node {
         }
     }
 
-    /// The node at `place`, read and held by nobody else.
+    /// The node at `place`, read and held by nobody else, to be changed. A copy has no digest and no place in a
+    /// checkpoint: who changes nothing that they depend on puts them back.
     pub(crate) fn make_mut(place: &mut Arc<Node>) -> &mut Node {
-        if let Node::Unread(unread) = &**place {
-            *place = Arc::new(unread.read().clone());
+        if matches!(**place, Node::Unread(_)) || Arc::get_mut(place).is_none() {
+            *place = Arc::new(place.copy_to_change());
         }
-        Arc::make_mut(place)
+        Arc::get_mut(place).expect("just made, or found to be held by nobody else")
+    }
+
+    /// A copy without what a change would take away.
+    fn copy_to_change(&self) -> Node {
+        match self.read() {
+            Node::Interior(interior) => Node::Interior(interior.copy_to_change()),
+            Node::Leaf(leaf) => Node::Leaf(leaf.copy_to_change()),
+            Node::Unread(_) => unreachable!("read above"),
+        }
     }
 
     pub(crate) fn page_count(&self) -> u64 {
@@ -147,6 +157,16 @@ impl Interior {
         }
     }
 
+    fn copy_to_change(&self) -> Self {
+        Self {
+            children: self.children.clone(),
+            page_count: self.page_count,
+            frame_count: self.frame_count,
+            digest: OnceLock::new(),
+            stored: None,
+        }
+    }
+
     /// Lets `change` work on one child and keeps the counts right. Touches no other child: each would be a cache miss.
     pub(crate) fn change_child(&mut self, slot: usize, change: impl FnOnce(&mut Option<Arc<Node>>)) {
         let counts = |child: &Option<Arc<Node>>| {
@@ -177,6 +197,16 @@ impl Interior {
 }
 
 impl Leaf {
+    fn copy_to_change(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            overridden: self.overridden,
+            in_memory: self.in_memory,
+            frames: self.frames.clone(),
+            digest: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn in_base(&self) -> Mask {
         self.base.as_ref().map_or(0, |base| base.present) & !self.overridden
     }

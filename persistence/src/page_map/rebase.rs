@@ -53,10 +53,13 @@ fn rebase_to(place: &mut Option<Arc<Node>>, snapshot: &Option<Arc<Node>>, stored
     };
     match (snapshot.read(), stored.read()) {
         (Node::Interior(snapshot), Node::Interior(stored)) => {
-            let Node::Interior(interior) = Node::make_mut(node) else {
+            let Node::Interior(interior) = node.read() else {
                 unreachable!("level {level} holds interior nodes")
             };
             let (digest, place) = (interior.digest.clone(), interior.stored.clone());
+            let Node::Interior(interior) = Node::make_mut(node) else {
+                unreachable!("level {level} holds interior nodes")
+            };
             for slot in 0..FANOUT {
                 if !same_node(&snapshot.children[slot], &stored.children[slot]) {
                     interior.change_child(slot, |child| {

@@ -27,8 +27,8 @@ fn any_index(rng: &mut ChaCha8Rng) -> u64 {
 
 fn write_some(map: &mut PageMap, model: &mut Model, rng: &mut ChaCha8Rng) {
     let mut delta = PageDelta::default();
-    let mut written = BTreeMap::new();
-    for _ in 0..rng.random_range(0..40) {
+    let (mut writes, mut written) = (Vec::new(), BTreeMap::new());
+    for _ in 0..rng.random_range(0..150) {
         // Known pages now and then, so that pages are overwritten and removed.
         let known = model.keys().nth(rng.random_range(0..model.len().max(1))).copied();
         let index = if rng.random_bool(0.3) {
@@ -37,9 +37,13 @@ fn write_some(map: &mut PageMap, model: &mut Model, rng: &mut ChaCha8Rng) {
             any_index(rng)
         };
         let byte = if rng.random_bool(0.3) { 0 } else { rng.random() };
-        delta.insert(PageIndex(index), &page_of(byte));
+        writes.push((PageIndex(index), page_of(byte)));
         written.insert(index, byte);
     }
+    // Some one by one, the others together.
+    let (alone, together) = writes.split_at(rng.random_range(0..writes.len() + 1));
+    alone.iter().for_each(|(index, page)| delta.insert(*index, page));
+    delta.extend(together.iter().map(|(index, page)| (*index, page)));
     assert_eq!(delta.len(), written.len());
     assert!(
         delta
