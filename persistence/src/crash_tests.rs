@@ -3,6 +3,8 @@
 //! The model is a list of numbers, one page each. A batch writes some of them; recovery is the newest checkpoint and the
 //! batches behind it. Whatever the disk did: what was acknowledged is there, or the damage is reported.
 
+mod points;
+
 use crate::batch_log::{BatchLog, BatchLogOptions};
 use crate::checkpoint::{CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore};
 use crate::disk::{Operation, SimDisk};
@@ -26,6 +28,12 @@ const CHECKPOINTS: CheckpointOptions = CheckpointOptions {
     slack_bytes: 64 << 10,
 };
 
+/// Bytes of a record that name pages; what follows only makes it larger.
+const PLACES_MAX: usize = 4;
+
+/// Of a large batch: more than a piece that the log writes ahead.
+const LARGE_BYTES: usize = 3 << 19;
+
 /// A state directory with its state, as a replica holds them.
 struct Machine {
     log: BatchLog,
@@ -37,9 +45,10 @@ struct Machine {
 /// What a batch of this height writes: the same whenever it is executed.
 fn execute(memory: &mut PageMap, record: &[u8]) {
     let mut delta = PageDelta::default();
-    for place in record {
+    let (places, head) = (record.iter().take(PLACES_MAX), &record[..record.len().min(PLACES_MAX)]);
+    for place in places {
         let mut page = [*place; OS_PAGE_BYTES];
-        page[..record.len()].copy_from_slice(record);
+        page[..head.len()].copy_from_slice(head);
         delta.insert(PageIndex(u64::from(*place)), &page);
     }
     memory.apply(delta);
@@ -79,10 +88,15 @@ impl Machine {
     }
 
     fn batch(&mut self, rng: &mut ChaCha8Rng) -> Result<()> {
-        let record: Vec<u8> = (0..rng.random_range(1..5)).map(|_| rng.random_range(0..40)).collect();
-        self.log.append(self.height + 1, &record)?;
+        let count = rng.random_range(1..=PLACES_MAX);
+        self.write(&(0..count).map(|_| rng.random_range(0..40)).collect::<Vec<u8>>())
+    }
+
+    /// A batch with this record.
+    fn write(&mut self, record: &[u8]) -> Result<()> {
+        self.log.append(self.height + 1, record)?;
         self.log.sync()?;
-        execute(&mut self.memory, &record);
+        execute(&mut self.memory, record);
         self.height += 1;
         Ok(())
     }
@@ -116,26 +130,46 @@ struct History {
     disk: SimDisk,
     source: tempfile::TempDir,
     acknowledged: Vec<(usize, u64)>,
+    checkpoints: Vec<Written>,
     digests: BTreeMap<u64, [u8; 32]>,
 }
 
+/// A checkpoint of a run, and how many operations the disk had seen before and after it.
+struct Written {
+    height: u64,
+    begin: usize,
+    end: usize,
+}
+
 fn run(seed: u64, batches: u64, cipher: Option<Cipher>) -> History {
+    run_with(seed, batches, cipher, |_| false)
+}
+
+/// Some of the batches, counted from 0, are large.
+fn run_with(seed: u64, batches: u64, cipher: Option<Cipher>, is_large: impl Fn(u64) -> bool) -> History {
     let (disk, source) = (SimDisk::default(), tempfile::tempdir().expect("a directory"));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut machine = Machine::open(&disk, source.path(), cipher.as_ref()).expect("an empty directory");
     let mut history = History {
         acknowledged: vec![(0, 0)],
+        checkpoints: Vec::new(),
         digests: BTreeMap::from([(0, machine.memory.digest())]),
         cipher,
         disk: disk.clone(),
         source,
     };
-    for _ in 0..batches {
-        machine.batch(&mut rng).expect("logged");
+    for number in 0..batches {
+        match is_large(number) {
+            false => machine.batch(&mut rng).expect("logged"),
+            true => machine.write(&vec![number as u8; LARGE_BYTES]).expect("logged"),
+        }
         history.acknowledged.push((disk.operation_count(), machine.height));
         history.digests.insert(machine.height, machine.memory.digest());
         if rng.random_bool(0.2) {
+            let begin = disk.operation_count();
             machine.checkpoint().expect("written");
+            let (height, end) = (machine.height, disk.operation_count());
+            history.checkpoints.push(Written { height, begin, end });
         }
         if rng.random_bool(0.03) {
             drop(machine);

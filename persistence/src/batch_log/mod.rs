@@ -20,7 +20,7 @@ mod tests;
 
 pub use reader::LogTail;
 
-use crate::disk::Disk;
+use crate::disk::{CrashPoint, Disk};
 use crate::encryption::{Cipher, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
 use format::{BLOCK_BYTES, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader};
@@ -276,6 +276,7 @@ impl BatchLog {
             offset,
             end,
         });
+        self.disk.reached(CrashPoint::GroupWrittenAhead);
         self.group = Some(group);
         Ok(())
     }
@@ -312,10 +313,12 @@ impl BatchLog {
                 .write_at(&bytes, zeros.start)
                 .map_err(PersistenceError::io(&segment.path, "write"))?;
         }
+        self.disk.reached(CrashPoint::GroupWritten);
         segment
             .file
             .sync()
             .map_err(PersistenceError::io(&segment.path, "sync"))?;
+        self.disk.reached(CrashPoint::GroupSynced);
         segment.last_height = Some(last_height);
         segment.written_end = writing.zeros_end;
         self.next_group += 1;
@@ -357,6 +360,7 @@ impl BatchLog {
             Some(reused) => reused,
             None => self.create_segment(&header, &path)?,
         };
+        self.disk.reached(CrashPoint::SegmentHeaderSynced);
         self.disk
             .sync_directory(&self.directory)
             .map_err(PersistenceError::io(&self.directory, "sync"))?;

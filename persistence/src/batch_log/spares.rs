@@ -7,7 +7,7 @@
 
 use super::format::SegmentHeader;
 use super::reader::Segment;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{CrashPoint, Disk, DiskFile};
 use crate::error::{PersistenceError, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +91,7 @@ impl Spares {
                 written_end: segment.written_end,
             });
         }
+        disk.reached(CrashPoint::SegmentRetired);
         disk.sync_directory(directory)
             .map_err(PersistenceError::io(directory, "sync"))
     }

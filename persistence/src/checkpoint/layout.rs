@@ -3,7 +3,7 @@
 use super::format::{SLOT_BYTES, SLOT_COUNT, Superblock};
 use super::load::Loader;
 use super::stored::{Generation, GenerationSeal, SUSPECT_FILE};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{CrashPoint, Disk, DiskFile};
 use crate::encryption::{Cipher, ClearPages, SealingKey};
 use crate::error::{PersistenceError, Result};
 use crate::sys::mapping::MappedFile;
@@ -77,6 +77,7 @@ impl Layout {
     pub(super) fn create_generation(&self, number: u64) -> Result<GenerationFiles> {
         let create = |path: PathBuf| self.disk.create(&path).map_err(PersistenceError::io(&path, "create"));
         let (pages, records) = (create(self.pages_path(number))?, create(self.records_path(number))?);
+        self.disk.reached(CrashPoint::GenerationCreated);
         self.sync_directory()?;
         self.with_mappings(number, pages, records, 0)
     }
@@ -181,7 +182,11 @@ impl Layout {
                 any = true;
             }
         }
-        if any { self.sync_directory() } else { Ok(()) }
+        if !any {
+            return Ok(());
+        }
+        self.disk.reached(CrashPoint::GenerationRemoved);
+        self.sync_directory()
     }
 
     pub(super) fn pages_path(&self, generation: u64) -> PathBuf {

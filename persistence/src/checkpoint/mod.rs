@@ -29,7 +29,7 @@ pub use blob::Blob;
 pub(crate) use format::Reader;
 pub use verify::VerifyReport;
 
-use crate::disk::DiskFile;
+use crate::disk::{CrashPoint, DiskFile};
 use crate::error::{PersistenceError, Result};
 use crate::page_map::{Digest, PageMap};
 use format::{BUCKET_COUNT, ItemRecord, Kind, MemoryReference, RecordHeader, Reference, RootRecord, SLOT_BYTES};
@@ -361,8 +361,11 @@ impl CheckpointStore {
         // Both are on their way to the disk before the first is waited for.
         writer.pages.flush()?;
         writer.records.flush()?;
+        self.layout.disk.reached(CrashPoint::PagesWritten);
         writer.pages.sync()?;
+        self.layout.disk.reached(CrashPoint::PagesSynced);
         writer.records.sync()?;
+        self.layout.disk.reached(CrashPoint::BeforeSwitch);
         let superblock = Superblock {
             sequence: state.next_sequence,
             generation: files.generation.number,
@@ -399,7 +402,9 @@ impl CheckpointStore {
             .superblocks
             .write_at(&superblock.encode(self.layout.superblock_key()), offset)
             .map_err(PersistenceError::io(&path, "write"))?;
+        self.layout.disk.reached(CrashPoint::SuperblockWritten);
         state.superblocks.sync().map_err(PersistenceError::io(&path, "sync"))?;
+        self.layout.disk.reached(CrashPoint::AfterSwitch);
         state.slots[superblock.slot() as usize] = Some(superblock);
         state.next_sequence += 1;
         state.last_height = Some(superblock.height);

@@ -2,9 +2,11 @@
 //! show every state a crash may leave.
 
 mod file;
+mod points;
 mod sim;
 
 pub use file::FileDisk;
+pub use points::CrashPoint;
 pub use sim::{Operation, SimDisk};
 
 use std::fmt::Debug;
@@ -53,6 +55,9 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// What the file system says.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// Hears that the log or a checkpoint is at a point where a crash means something. Nothing, on a real disk.
+    fn reached(&self, _point: CrashPoint) {}
 }
 
 /// An open file.

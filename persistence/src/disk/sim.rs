@@ -4,7 +4,7 @@
 //! The model of a crash: what was synced is there; of what was not, any 512-byte sectors may be, in any order, and
 //! files may be shorter; names that were not synced may be there or not, and a renamed file has one of its names.
 
-use super::{Disk, DiskFile, FileDisk};
+use super::{CrashPoint, Disk, DiskFile, FileDisk};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -42,6 +42,8 @@ pub struct SimDisk {
 #[derive(Debug, Default)]
 struct Record {
     operations: Vec<Operation>,
+    /// Points that were reached, each with the number of operations before it.
+    points: Vec<(CrashPoint, usize)>,
     /// Operations that still succeed; then every one fails as on a full disk.
     until_failure: Option<usize>,
     /// Reads that still succeed; then every one fails as on a disk with a defect.
@@ -52,6 +54,11 @@ impl SimDisk {
     /// Number of operations recorded.
     pub fn operation_count(&self) -> usize {
         self.record.lock().operations.len()
+    }
+
+    /// The points that were reached, each with the number of operations before it.
+    pub fn points(&self) -> Vec<(CrashPoint, usize)> {
+        self.record.lock().points.clone()
     }
 
     /// From now on `count` operations succeed and all later ones fail with a full disk; `None` lets all succeed.
@@ -184,6 +191,12 @@ impl Disk for SimDisk {
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         self.note(Operation::SyncDirectory(directory.to_path_buf()))?;
         FileDisk.sync_directory(directory)
+    }
+
+    fn reached(&self, point: CrashPoint) {
+        let mut record = self.record.lock();
+        let count = record.operations.len();
+        record.points.push((point, count));
     }
 }
 
