@@ -50,13 +50,13 @@ pub(crate) fn refuse(
 }
 
 /// Notes that an ingress message is being executed in slices.
-pub(crate) fn note_processing(canister: &CanisterState, item: &WorkItem, turn: &mut Turn) {
+pub(crate) fn note_processing(canister: &CanisterState, item: &WorkItem, context: &RoundContext, turn: &mut Turn) {
     if let WorkItem::Message(CanisterInput::Ingress(ingress)) = item {
         let receiver = canister.id();
         let status = IngressStatus {
             receiver,
             source: ingress.source,
-            time: replicore_types::Time(0),
+            time: context.time,
             state: IngressState::Processing,
         };
         turn.set_status(ingress.message_id, status);

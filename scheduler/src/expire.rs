@@ -42,7 +42,7 @@ impl<E: Execute> Round<'_, E> {
                 time: now,
                 state,
             };
-            self.set_status(ingress.message_id, status);
+            self.statuses.give(ingress.message_id, status);
         }
         for request in requests {
             self.give_back_payment(id, &request);

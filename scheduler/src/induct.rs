@@ -2,83 +2,86 @@
 
 use crate::management::{self, error};
 use crate::round::Round;
+use crate::round_statuses::{Request, places_by_id};
 use crate::state::{CanisterState, CanisterStatus, CyclesUseCase, SubnetMessage};
 use replicore_engine::Execute;
 use replicore_types::{
     CanisterId, Cycles, ErrorCode, Ingress, IngressState, IngressStatus, NumBytes, SubnetConfig, UserError,
 };
-use std::collections::BTreeMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 impl<E: Execute> Round<'_, E> {
     /// Inducts the messages. Those for one canister keep their order, also with calls of the management canister for
     /// which it pays.
     pub fn induct(&mut self, messages: Vec<Ingress>) {
-        let arrivals = self.look_up(messages);
-        self.statuses.reserve(arrivals.len());
-        let mut seats: Vec<InductionSeat> = Vec::new();
-        let mut seat_of: BTreeMap<CanisterId, usize> = BTreeMap::new();
-        for arrival in arrivals {
-            if !self.take_up(&arrival) {
-                self.stats.ingress_dropped += 1;
-                continue;
-            }
-            let message = arrival.message;
-            if self.state.is_subnet(&message.receiver.0) {
+        let mut seats = InductionSeats::default();
+        for (receiver, message) in self.take_up(messages) {
+            if self.state.is_subnet(&receiver.0) {
                 // It may be charged to a canister with messages before it.
                 self.induct_seated(std::mem::take(&mut seats));
-                seat_of.clear();
                 self.induct_for_subnet(message);
-                continue;
+            } else {
+                seats.add(receiver, message);
             }
-            let seat = *seat_of.entry(message.receiver).or_insert_with(|| {
-                seats.push(InductionSeat::new(message.receiver));
-                seats.len() - 1
-            });
-            seats[seat].messages.push(message);
         }
         self.induct_seated(seats);
+    }
+
+    /// The messages that are taken up, in their order, now noted as received. The others are dropped: those that the history
+    /// knows, of several with one request id all but the first, expired ones, and those for which the history has no room.
+    fn take_up(&mut self, messages: Vec<Ingress>) -> impl Iterator<Item = (CanisterId, Arc<Ingress>)> + use<E> {
+        let mut arrivals = self.look_up(messages);
+        let places = places_by_id(self.cores, &arrivals, |arrival| &arrival.request.id);
+        let mut last = None;
+        for place in &places {
+            let arrival = &mut arrivals[*place as usize];
+            if arrival.is_taken_up {
+                arrival.is_taken_up = last != Some(arrival.request.id);
+                last = Some(arrival.request.id);
+            }
+        }
+        let room = self.state.ingress_history.room();
+        let taken_up = arrivals.iter_mut().filter(|arrival| arrival.is_taken_up);
+        taken_up.skip(room).for_each(|arrival| arrival.is_taken_up = false);
+        let taken_up = places.iter().map(|place| &arrivals[*place as usize]);
+        let requests: Vec<_> = taken_up
+            .filter(|arrival| arrival.is_taken_up)
+            .map(|arrival| arrival.request)
+            .collect();
+        self.stats.ingress_dropped += (arrivals.len() - requests.len()) as u64;
+        self.statuses.take_up(requests);
+        let taken_up = arrivals.into_iter().filter(|arrival| arrival.is_taken_up);
+        taken_up.map(|arrival| (arrival.request.receiver, arrival.message))
     }
 
     /// Looks the messages up in the history. Among hundreds of thousands of statuses each is a walk through memory that
     /// no cache holds, hence side by side.
     fn look_up(&self, messages: Vec<Ingress>) -> Vec<Arrival> {
         let history = &self.state.ingress_history;
+        let now = self.context.time;
         let is_parallel = self.cores.are_worth_it(messages.len());
         self.cores.map(is_parallel, messages, |message| Arrival {
-            is_known: history.get(&message.message_id).is_some(),
+            request: Request {
+                id: message.message_id,
+                receiver: message.receiver,
+                source: message.source,
+            },
+            is_taken_up: message.expiry >= now && history.get(&message.message_id).is_none(),
             message: Arc::new(message),
         })
-    }
-
-    /// Gives a message its first status; false where it is not taken up: a duplicate, an expired one, or one for which
-    /// the history has no room.
-    fn take_up(&mut self, arrival: &Arrival) -> bool {
-        let message = &arrival.message;
-        let is_known = arrival.is_known || self.statuses.contains(&message.message_id);
-        let is_full = self.state.ingress_history.is_full(self.statuses.len());
-        if is_known || is_full || message.expiry < self.context.time {
-            return false;
-        }
-        let status = self.induction_status(message, IngressState::Received);
-        self.statuses.insert(message.message_id, status);
-        true
-    }
-
-    fn induction_status(&self, message: &Ingress, state: IngressState) -> IngressStatus {
-        IngressStatus {
-            receiver: message.receiver,
-            source: message.source,
-            time: self.context.time,
-            state,
-        }
     }
 
     /// Refuses a message that was taken up.
     fn refuse(&mut self, message: &Ingress, error: UserError) {
         self.stats.ingress_refused += 1;
-        let status = self.induction_status(message, IngressState::Failed(error));
-        self.set_status(message.message_id, status);
+        let status = IngressStatus {
+            receiver: message.receiver,
+            source: message.source,
+            time: self.context.time,
+            state: IngressState::Failed(error),
+        };
+        self.statuses.give(message.message_id, status);
     }
 
     fn induct_for_subnet(&mut self, message: Arc<Ingress>) {
@@ -102,7 +105,8 @@ impl<E: Execute> Round<'_, E> {
     }
 
     /// Inducts the messages of each canister: canisters side by side, the messages of one in their order.
-    fn induct_seated(&mut self, mut seats: Vec<InductionSeat>) {
+    fn induct_seated(&mut self, seats: InductionSeats) {
+        let mut seats = seats.seats;
         for seat in &mut seats {
             seat.canister = self.take_canister(seat.receiver);
         }
@@ -127,11 +131,30 @@ impl<E: Execute> Round<'_, E> {
     }
 }
 
-/// A message of the batch.
+/// A message of the batch, with what decides over it beside it: the message itself may be in the cache of another core.
 struct Arrival {
+    request: Request,
+    is_taken_up: bool,
     message: Arc<Ingress>,
-    /// True where the history knows it: a duplicate.
-    is_known: bool,
+}
+
+/// Messages by their receivers.
+#[derive(Default)]
+struct InductionSeats {
+    /// In the order in which the receivers came.
+    seats: Vec<InductionSeat>,
+    /// Where the seat of a canister stands. Ids that collide could be ground, but not worth more than a slow round.
+    places: FxHashMap<CanisterId, usize>,
+}
+
+impl InductionSeats {
+    fn add(&mut self, receiver: CanisterId, message: Arc<Ingress>) {
+        let place = *self.places.entry(receiver).or_insert(self.seats.len());
+        if place == self.seats.len() {
+            self.seats.push(InductionSeat::new(receiver));
+        }
+        self.seats[place].messages.push(message);
+    }
 }
 
 /// A canister on its way through induction, with its messages of the batch.

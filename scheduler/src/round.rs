@@ -17,7 +17,7 @@ use crate::stats::RoundStats;
 use crate::workers::SchedulerCores;
 use replicore_engine::Execute;
 use replicore_types::limits::HEAP_DELTA_PER_ROUND_BYTES_MAX;
-use replicore_types::{Batch, CanisterId, IngressStatus, MessageId};
+use replicore_types::{Batch, CanisterId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -285,24 +285,9 @@ impl<'a, E: Execute> Round<'a, E> {
         self.stats.messages_failed += u64::from(turn.failed);
         self.stats.instructions += turn.instructions;
         self.stats.heap_delta_bytes += turn.heap_delta_bytes;
-        for (message, status) in turn.statuses {
-            self.set_status(message, status);
-        }
+        self.statuses.give_all(turn.statuses);
         self.put_canister(id, canister);
         weight
-    }
-
-    /// Records a status; the time of induction stays.
-    pub fn set_status(&mut self, id: MessageId, mut status: IngressStatus) {
-        if let Some(known) = self.statuses.get_mut(&id) {
-            status.time = known.time;
-            *known = status;
-            return;
-        }
-        if let Some(known) = self.state.ingress_history.get(&id) {
-            status.time = known.time;
-        }
-        self.statuses.insert(id, status);
     }
 
     /// A canister may have something to do now.
@@ -322,7 +307,8 @@ impl<'a, E: Execute> Round<'a, E> {
     /// Statuses into the history, priorities, index and the certified tree.
     fn end(mut self) -> (ReplicatedState, RoundStats) {
         let now = self.context.time;
-        let statuses = std::mem::take(&mut self.statuses).into_sorted(self.cores);
+        let statuses = std::mem::take(&mut self.statuses);
+        let statuses = statuses.into_sorted(&self.state.ingress_history, now, self.cores);
         let finished = statuses.iter().filter(|(_, status)| status.state.is_terminal());
         self.stats.finished.extend(finished.map(|(id, _)| *id));
         // Two large structures that know nothing of each other.

@@ -1,78 +1,200 @@
 //! The ingress statuses that a round gives, until they enter the history.
 
+use crate::state::IngressHistory;
 use crate::workers::SchedulerCores;
-use replicore_types::{IngressStatus, MessageId};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use replicore_types::{CanisterId, IngressState, IngressStatus, MessageId, PrincipalId, Time};
 use std::sync::Arc;
 
-/// New statuses by request id. Looked up for every message, hence hashed; read out in the order of ids, so that nothing
-/// depends on the hash.
+/// A request with what becomes of it.
+type Given = (MessageId, Arc<IngressStatus>);
+
+/// New statuses, written down as they come and put in order once, at the end of the round: nothing is looked up for a
+/// message while the others wait.
 #[derive(Debug, Default)]
 pub(crate) struct RoundStatuses {
-    statuses: Vec<(MessageId, Arc<IngressStatus>)>,
-    /// Where a request's status stands.
-    places: HashMap<MessageId, u32, BuildHasherDefault<IdHasher>>,
+    /// The requests that the round took up, in the order of their ids; none of them twice.
+    taken_up: Vec<Request>,
+    /// Statuses in the order in which they were given. Of several for one request the last one counts.
+    given: Vec<Given>,
+}
+
+/// What the first status of a request says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub id: MessageId,
+    pub receiver: CanisterId,
+    pub source: PrincipalId,
 }
 
 impl RoundStatuses {
-    /// Makes room for so many more.
-    pub fn reserve(&mut self, additional: usize) {
-        self.statuses.reserve(additional);
-        self.places.reserve(additional);
+    /// Notes the requests that the round takes up, once a round, in the order of their ids.
+    pub fn take_up(&mut self, requests: Vec<Request>) {
+        debug_assert!(self.taken_up.is_empty() && requests.is_sorted_by(|left, right| left.id < right.id));
+        self.taken_up = requests;
     }
 
-    /// True where the round has given the request a status.
-    pub fn contains(&self, id: &MessageId) -> bool {
-        self.places.contains_key(id)
+    /// Gives a request its next status. The time in it is that of the round.
+    pub fn give(&mut self, id: MessageId, status: IngressStatus) {
+        self.given.push((id, Arc::new(status)));
     }
 
-    /// The status that this round has given the request, to be replaced where it is: until the end of the round nobody
-    /// else holds it.
-    pub fn get_mut(&mut self, id: &MessageId) -> Option<&mut IngressStatus> {
-        let place = *self.places.get(id)? as usize;
-        self.statuses.get_mut(place).map(|(_, status)| Arc::make_mut(status))
+    /// Gives statuses in their order.
+    pub fn give_all(&mut self, statuses: Vec<Given>) {
+        self.given.extend(statuses);
     }
 
-    /// Gives a request a status that has none from this round.
-    pub fn insert(&mut self, id: MessageId, status: IngressStatus) {
-        // The history bounds them to far fewer than 2^32.
-        self.places.insert(id, self.statuses.len() as u32);
-        self.statuses.push((id, Arc::new(status)));
-    }
-
-    /// Requests with a status.
-    pub fn len(&self) -> usize {
-        self.statuses.len()
-    }
-
-    /// All of them, in the order of the ids.
-    pub fn into_sorted(self, cores: SchedulerCores) -> Vec<(MessageId, Arc<IngressStatus>)> {
-        let is_parallel = cores.are_worth_it(self.len());
-        let mut statuses = self.statuses;
-        cores.sort_by_key(is_parallel, &mut statuses, |(id, _)| *id);
+    /// The last status of every request, in the order of the ids. The time in it is that at which the request was taken up:
+    /// `now`, the time of the round, for those of this round.
+    pub fn into_sorted(self, history: &IngressHistory, now: Time, cores: SchedulerCores) -> Vec<Given> {
+        let places = places_by_id(cores, &self.given, |(id, _)| id);
+        let (mut statuses, earlier) = self.merge(&places, now);
+        let is_parallel = cores.are_worth_it(earlier.len());
+        let times = cores.map(is_parallel, earlier, |place| {
+            let known = history.get(&statuses[place].0)?;
+            Some((place, known.time))
+        });
+        for (place, time) in times.into_iter().flatten() {
+            Arc::make_mut(&mut statuses[place].1).time = time;
+        }
         statuses
+    }
+
+    /// One line of both, and where in it those stand that the round did not take up.
+    fn merge(self, places: &[u32], now: Time) -> (Vec<Given>, Vec<usize>) {
+        let mut taken_up = self.taken_up.iter().peekable();
+        let mut given: Vec<_> = self.given.into_iter().map(Some).collect();
+        let mut statuses: Vec<Given> = Vec::with_capacity(taken_up.len().max(given.len()));
+        let mut earlier = Vec::new();
+        for place in places {
+            let Some((id, status)) = given[*place as usize].take() else {
+                continue;
+            };
+            if let Some((_, last)) = statuses.last_mut().filter(|(last, _)| *last == id) {
+                *last = status;
+                continue;
+            }
+            while let Some(waits) = taken_up.next_if(|request| request.id < id) {
+                statuses.push(waits.received(now));
+            }
+            if taken_up.next_if(|request| request.id == id).is_none() {
+                earlier.push(statuses.len());
+            }
+            statuses.push((id, status));
+        }
+        statuses.extend(taken_up.map(|waits| waits.received(now)));
+        (statuses, earlier)
     }
 }
 
-/// The beginning of the id itself: request ids are SHA-256 hashes, and what can be ground into eight bytes of one is
-/// not worth more than a slow round.
-#[derive(Debug, Default)]
-pub(crate) struct IdHasher(u64);
+impl Request {
+    fn received(&self, now: Time) -> Given {
+        let status = IngressStatus {
+            receiver: self.receiver,
+            source: self.source,
+            time: now,
+            state: IngressState::Received,
+        };
+        (self.id, Arc::new(status))
+    }
+}
 
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut beginning = [0; 8];
-        for (to, from) in beginning.iter_mut().zip(bytes) {
-            *to = *from;
-        }
-        self.0 = u64::from_le_bytes(beginning);
+/// The places of things with ids, in the order of the ids; those of equal ids in their own order. Numbers are sorted
+/// instead of the things: the beginnings of ids nearly always differ.
+pub(crate) fn places_by_id<T: Sync>(
+    cores: SchedulerCores,
+    things: &[T],
+    id: impl Fn(&T) -> &MessageId + Sync + Send,
+) -> Vec<u32> {
+    let id = |place: u32| id(&things[place as usize]);
+    // Memory ends before 2^32 of them.
+    let mut places: Vec<(u64, u32)> = (0..things.len() as u32)
+        .map(|place| (id(place).beginning(), place))
+        .collect();
+    let is_parallel = cores.are_worth_it(places.len());
+    cores.sort_by(is_parallel, &mut places, |left, right| {
+        left.0
+            .cmp(&right.0)
+            .then_with(|| id(left.1).cmp(id(right.1)))
+            .then(left.1.cmp(&right.1))
+    });
+    places.into_iter().map(|(_, place)| place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replicore_types::Payload;
+
+    const NOW: Time = Time(90);
+
+    fn id(number: u8) -> MessageId {
+        MessageId([number; 32])
     }
 
-    /// The length, which is always the same.
-    fn write_usize(&mut self, _: usize) {}
+    fn status(time: Time, state: IngressState) -> IngressStatus {
+        IngressStatus {
+            receiver: CanisterId::from_index(7),
+            source: PrincipalId::anonymous(),
+            time,
+            state,
+        }
+    }
 
-    fn finish(&self) -> u64 {
-        self.0
+    fn request(number: u8) -> Request {
+        Request {
+            id: id(number),
+            receiver: CanisterId::from_index(7),
+            source: PrincipalId::anonymous(),
+        }
+    }
+
+    #[test]
+    fn the_last_status_counts_and_the_time_of_induction_stays() {
+        let mut history = IngressHistory::default();
+        history.set(id(1), status(Time(50), IngressState::Processing), Time(60));
+        let answer = |text: &str| IngressState::Completed(Payload::from(text.as_bytes().to_vec()));
+        let mut statuses = RoundStatuses::default();
+        // Two answer, one is under way, one waits; one was taken up long ago.
+        statuses.take_up(vec![request(2), request(3), request(5), request(6)]);
+        statuses.give(id(5), status(NOW, answer("five")));
+        statuses.give(id(3), status(NOW, IngressState::Processing));
+        statuses.give_all(vec![
+            (id(1), Arc::new(status(NOW, answer("one")))),
+            (id(2), Arc::new(status(NOW, IngressState::Processing))),
+        ]);
+        statuses.give(id(2), status(NOW, answer("two")));
+        for cores in [1, 2] {
+            let given = RoundStatuses {
+                taken_up: statuses.taken_up.clone(),
+                given: statuses.given.clone(),
+            };
+            let sorted = given.into_sorted(&history, NOW, SchedulerCores(cores));
+            let sorted: Vec<_> = sorted.into_iter().map(|(id, status)| (id, (*status).clone())).collect();
+            let expected = [
+                (id(1), status(Time(50), answer("one"))),
+                (id(2), status(NOW, answer("two"))),
+                (id(3), status(NOW, IngressState::Processing)),
+                (id(5), status(NOW, answer("five"))),
+                (id(6), status(NOW, IngressState::Received)),
+            ];
+            assert_eq!(sorted, expected);
+        }
+    }
+
+    #[test]
+    fn a_round_without_statuses_has_none() {
+        let sorted = RoundStatuses::default().into_sorted(&IngressHistory::default(), NOW, SchedulerCores(2));
+        assert_eq!(sorted, []);
+    }
+
+    #[test]
+    fn equal_beginnings_are_told_apart_and_equal_ids_keep_their_order() {
+        let ending = |last: u8| {
+            let mut bytes = [9; 32];
+            bytes[31] = last;
+            MessageId(bytes)
+        };
+        let ids = [ending(2), ending(1), ending(2), id(3), ending(1)];
+        assert_eq!(places_by_id(SchedulerCores(1), &ids, |id| id), [3, 1, 4, 0, 2]);
     }
 }

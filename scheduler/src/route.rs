@@ -163,7 +163,7 @@ impl<E: Execute> Round<'_, E> {
                     Err(error) => IngressState::Failed(error),
                 };
                 let (receiver, time) = (respondent, self.context.time);
-                self.set_status(
+                self.statuses.give(
                     message_id,
                     IngressStatus {
                         receiver,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     /// New ingress statuses in the order in which they came to be.
-    pub statuses: Vec<(MessageId, IngressStatus)>,
+    pub statuses: Vec<(MessageId, Arc<IngressStatus>)>,
     /// Instructions as they count on the path of the round.
     pub path_instructions: u64,
     /// Instructions executed.
@@ -115,7 +115,7 @@ impl<E: Execute> Runner<'_, E> {
                 let instructions = live.instructions;
                 turn.slice_used = true;
                 turn.count(instructions.0.saturating_sub(done_before));
-                apply::note_processing(canister, &item, turn);
+                apply::note_processing(canister, &item, self.context, turn);
                 canister.paused = Some(PausedCall {
                     item,
                     start,
@@ -264,7 +264,7 @@ impl Turn {
     pub fn set_status(&mut self, id: MessageId, status: IngressStatus) {
         // Within a turn only the last status counts, and a message that ends at once was never `Processing` to anybody.
         debug_assert!(status.state != IngressState::Received);
-        self.statuses.push((id, status));
+        self.statuses.push((id, Arc::new(status)));
     }
 }
 

@@ -35,7 +35,7 @@ impl<E: Execute> Round<'_, E> {
                 time: self.context.time,
                 state: IngressState::Processing,
             };
-            self.set_status(ingress.message_id, status);
+            self.statuses.give(ingress.message_id, status);
         }
         self.finish_management_work(work, touched_before)
     }

@@ -94,16 +94,16 @@ impl SchedulerCores {
         }
     }
 
-    /// Sorts things of which no two have the same key.
-    pub(crate) fn sort_by_key<T: Send, K: Ord>(
+    /// Sorts things of which no two are equal.
+    pub(crate) fn sort_by<T: Send>(
         self,
         is_parallel: bool,
         items: &mut [T],
-        key: impl Fn(&T) -> K + Sync + Send,
+        order: impl Fn(&T, &T) -> std::cmp::Ordering + Sync + Send,
     ) {
         match self.pool(if is_parallel { items.len() } else { 1 }) {
-            Some(pool) => pool.install(|| items.par_sort_unstable_by_key(key)),
-            None => items.sort_unstable_by_key(key),
+            Some(pool) => pool.install(|| items.par_sort_unstable_by(order)),
+            None => items.sort_unstable_by(order),
         }
     }
 

@@ -97,6 +97,12 @@ impl PartialOrd for MessageId {
 }
 
 impl MessageId {
+    /// The first eight bytes as a number: ids with different ones have the same order as these.
+    pub fn beginning(&self) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        words.first().map_or(0, |word| u64::from_be_bytes(*word))
+    }
+
     /// The 32 hash bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

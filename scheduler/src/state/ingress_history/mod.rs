@@ -178,8 +178,8 @@ impl IngressHistory {
         None
     }
 
-    /// True where no further request may be taken up: every one has a status until its time is over.
-    pub fn is_full(&self, taken_up: usize) -> bool {
-        self.statuses.len() + taken_up >= INGRESS_HISTORY_ENTRIES_MAX
+    /// Requests that may be taken up beside those that have a status: every one keeps it until its time is over.
+    pub fn room(&self) -> usize {
+        INGRESS_HISTORY_ENTRIES_MAX.saturating_sub(self.statuses.len())
     }
 }
