@@ -16,9 +16,10 @@ const REQUESTS: u64 = 256;
 /// `netstack.validation_us` and `netstack.validation_batch_us`: microseconds for a request of an Ed25519 key, alone and in
 /// batches of 256 that share no key, without the cache. Beside the first, one whose delegation is known to the cache
 /// (`delegated`), one that is new to it in every part (`delegated_first`) and one that is sent again (`repeated`); beside
-/// the second, batches of 2, 4, 16 and 64.
+/// the second, batches of 2, 4, 16 and 64, and of 256 and 16 whose keys are known (`keys_known`).
 pub fn validation(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let own = bodies(&(0..REQUESTS).map(Session::own).collect::<Vec<_>>());
+    let own_keys: Vec<_> = (0..REQUESTS).map(Session::own).collect();
+    let own = bodies(&own_keys);
     let delegated: Vec<_> = (0..REQUESTS).map(Session::delegated).collect();
     let plain = verifier(false)?;
     let warm = verifier(true)?;
@@ -26,6 +27,7 @@ pub fn validation(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let samples = effort.samples(|| {
         // A cache that knows the sessions, but none of the requests that come next.
         let sessions = verifier(true)?;
+        batches(&sessions, &bodies(&own_keys), 256)?;
         let first = each(&sessions, &bodies(&delegated))?;
         let next = bodies(&delegated);
         Ok([
@@ -38,6 +40,8 @@ pub fn validation(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             batches(&plain, &own, 4)?,
             batches(&plain, &own, 16)?,
             batches(&plain, &own, 64)?,
+            batches(&sessions, &bodies(&own_keys), 256)?,
+            batches(&sessions, &bodies(&own_keys), 16)?,
         ])
     })?;
     let of = |which: usize| samples.iter().map(|sample| sample[which]).collect::<Vec<_>>();
@@ -50,7 +54,9 @@ pub fn validation(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             .against("batches_of_2", of(5))
             .against("batches_of_4", of(6))
             .against("batches_of_16", of(7))
-            .against("batches_of_64", of(8)),
+            .against("batches_of_64", of(8))
+            .against("keys_known", of(9))
+            .against("keys_known_16", of(10)),
     ])
 }
 

@@ -9,9 +9,9 @@
 
 use super::cache::CacheKey;
 use super::ed25519_keys::{self, Ed25519Keys};
+use super::equation::Equation;
 use super::{VerifyError, schemes};
-use ed25519_zebra::batch::{Item, Verifier as BatchVerifier};
-use ed25519_zebra::{Signature, VerificationKeyBytes};
+use rand_10::Rng;
 use replicore_types::Time;
 
 /// Signatures of one batch equation. Larger ones gain little and keep the answers of the turn waiting.
@@ -39,11 +39,6 @@ impl Check {
         keys.point(&self.key)
             .and_then(|key| ed25519_keys::verify(&key, &self.payload, &self.signature))
             .map_err(|reason| (self.failure)(schemes::basic(reason)))
-    }
-
-    fn item(&self) -> Item {
-        let key = VerificationKeyBytes::from(self.key);
-        Item::from((key, Signature::from(self.signature), self.payload.as_slice()))
     }
 }
 
@@ -196,7 +191,7 @@ impl<T> Batch<T> {
                 signatures += next.checks.len();
                 group.push(next);
             }
-            let all_hold = self.holds(&group, signatures);
+            let all_hold = self.holds(&group, signatures, keys);
             for unproven in group {
                 let outcome = if all_hold {
                     unproven.remember_all(&mut remember);
@@ -212,17 +207,21 @@ impl<T> Batch<T> {
     }
 
     /// True if the signatures of a group were verified together; false says nothing about any of them.
-    fn holds(&mut self, group: &[Unproven<T>], signatures: usize) -> bool {
+    fn holds(&mut self, group: &[Unproven<T>], signatures: usize, keys: &Ed25519Keys) -> bool {
         if signatures < SIGNATURES_MIN || self.suspicion > 0 {
             self.suspicion = self.suspicion.saturating_sub(group.len() as u32);
             self.stats.single += signatures as u64;
             return false;
         }
-        let mut verifier = BatchVerifier::new();
-        for check in group.iter().flat_map(|unproven| &unproven.checks) {
-            verifier.queue(check.item());
-        }
-        let holds = verifier.verify(rand_10::rng()).is_ok();
+        let (mut equation, mut random) = (Equation::with_capacity(signatures), rand_10::rng());
+        let mut checks = group.iter().flat_map(|unproven| &unproven.checks);
+        let have_form = checks.all(|check| {
+            let random = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+            equation
+                .add(&check.key, &check.payload, &check.signature, random, keys)
+                .is_some()
+        });
+        let holds = have_form && equation.holds();
         if holds {
             self.stats.batches += 1;
             self.stats.batched += signatures as u64;

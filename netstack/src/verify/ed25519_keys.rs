@@ -3,23 +3,34 @@
 //! A key is 32 bytes on the wire, and the point that they stand for costs 4 µs to compute: a fifth of a verification by
 //! itself. Sessions send many requests with one key, so that the points of recent keys are kept: one for each place of a
 //! table, whoever comes last. Which place that is depends on a salt, so that nobody can aim at the key of somebody else;
-//! who floods the table with keys makes others pay those 4 µs again, and nothing else. Batches compute points by
-//! themselves.
+//! who floods the table with keys makes others pay those 4 µs again, and nothing else. The library that verifies single
+//! signatures does not give its points away, so that those for batches are in a table of their own.
 
 use super::cache::KeyStats;
+use curve25519_dalek::EdwardsPoint;
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use ed25519_zebra::{Signature, VerificationKey};
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Keys that are kept: 200 bytes each, hence less than a megabyte.
+/// Keys that each table keeps: 200 bytes each, hence less than a megabyte.
 const PLACES: usize = 4_096;
+
+/// Keys with what has been made of them, each in the place that its name stands for; empty where nothing is kept.
+#[derive(Debug)]
+struct Table<V>(Vec<Place<V>>);
+
+/// The key that came last, and what has been made of it.
+type Place<V> = Mutex<Option<([u8; 32], V)>>;
 
 /// Points of recent keys.
 #[derive(Debug)]
 pub(super) struct Ed25519Keys {
-    /// Empty where nothing is kept.
-    places: Vec<Mutex<Option<VerificationKey>>>,
+    /// For single signatures.
+    keys: Table<VerificationKey>,
+    /// For batches.
+    points: Table<EdwardsPoint>,
     salt: RandomState,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -30,30 +41,39 @@ impl Ed25519Keys {
     pub(super) fn new(enabled: bool) -> Self {
         let count = if enabled { PLACES } else { 0 };
         Self {
-            places: (0..count).map(|_| Mutex::new(None)).collect(),
+            keys: Table::new(count),
+            points: Table::new(count),
             salt: RandomState::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
     }
 
-    /// The point of a key.
+    /// What single signatures of a key are verified with.
     pub(super) fn point(&self, key: &[u8; 32]) -> Result<VerificationKey, &'static str> {
-        let decompress = || VerificationKey::try_from(*key).map_err(|_| "the Ed25519 key is not a curve point");
-        if self.places.is_empty() {
-            return decompress();
-        }
-        let place = &self.places[self.salt.hash_one(key) as usize % PLACES];
-        if let Some(known) = *place.lock()
-            && <[u8; 32]>::from(known) == *key
+        self.find(&self.keys, key, || VerificationKey::try_from(*key).ok())
+            .ok_or("the Ed25519 key is not a curve point")
+    }
+
+    /// The curve point of a key, by the rule of ZIP 215: whatever encoding it has. `None` if it stands for none.
+    pub(super) fn curve_point(&self, key: &[u8; 32]) -> Option<EdwardsPoint> {
+        self.find(&self.points, key, || CompressedEdwardsY(*key).decompress())
+    }
+
+    fn find<V: Copy>(&self, table: &Table<V>, key: &[u8; 32], compute: impl FnOnce() -> Option<V>) -> Option<V> {
+        let Some(place) = table.place(self.salt.hash_one(key)) else {
+            return compute();
+        };
+        if let Some((known, value)) = *place.lock()
+            && known == *key
         {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(known);
+            return Some(value);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let point = decompress()?;
-        *place.lock() = Some(point);
-        Ok(point)
+        let value = compute()?;
+        *place.lock() = Some((*key, value));
+        Some(value)
     }
 
     /// How look-ups have fared.
@@ -62,6 +82,17 @@ impl Ed25519Keys {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl<V> Table<V> {
+    fn new(places: usize) -> Self {
+        Self((0..places).map(|_| Mutex::new(None)).collect())
+    }
+
+    fn place(&self, hash: u64) -> Option<&Place<V>> {
+        let index = (hash as usize).checked_rem(self.0.len())?;
+        self.0.get(index)
     }
 }
 
@@ -92,10 +123,11 @@ mod tests {
                 let key = key(number);
                 assert_eq!(kept.point(&key), not_kept.point(&key), "key {number}, round {round}");
                 assert_eq!(<[u8; 32]>::from(kept.point(&key).unwrap()), key);
+                assert_eq!(kept.curve_point(&key).unwrap().compress().to_bytes(), key);
             }
         }
         let stats = kept.stats();
-        assert_eq!(stats.hits + stats.misses, 4_000);
+        assert_eq!(stats.hits + stats.misses, 6_000);
         assert!(stats.hits >= 2_000 && stats.misses >= 1_000, "{stats:?}");
         assert_eq!(not_kept.stats(), KeyStats::default());
     }
@@ -107,7 +139,8 @@ mod tests {
         no_point[0] = 2;
         for _ in 0..2 {
             assert_eq!(keys.point(&no_point), Err("the Ed25519 key is not a curve point"));
+            assert_eq!(keys.curve_point(&no_point), None);
         }
-        assert_eq!(keys.stats(), KeyStats { hits: 0, misses: 2 });
+        assert_eq!(keys.stats(), KeyStats { hits: 0, misses: 4 });
     }
 }

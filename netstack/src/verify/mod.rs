@@ -10,6 +10,7 @@ mod bls_keys;
 mod cache;
 mod canister_signature;
 mod ed25519_keys;
+mod equation;
 mod hash_tree;
 mod keys;
 mod schemes;
@@ -213,8 +214,7 @@ impl Verifier {
         self.cache.as_ref().map(SignatureCache::stats)
     }
 
-    /// How often the curve points of keys were known: those of Ed25519 keys (of requests that are verified by
-    /// themselves), and the BLS keys of subnets.
+    /// How often the curve points of keys were known: those of Ed25519 keys, and the BLS keys of subnets.
     pub fn key_stats(&self) -> [(&'static str, KeyStats); 2] {
         [("ed25519", self.ed25519_keys.stats()), ("bls", self.bls_keys.stats())]
     }
