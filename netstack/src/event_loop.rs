@@ -12,7 +12,7 @@ use crate::api::{Answer, Work};
 use crate::config::NetLimits;
 use crate::connection::{Connection, Held, Phase, Waiting};
 use crate::crowd::{Crowd, Place, peer_name};
-use crate::handler::Handler;
+use crate::handler::{Handler, Turn};
 use crate::mailbox::{Gauge, Mailbox, Permit, Reply, ReplyAddress};
 use crate::ring::{BufferId, Event, Incoming, Ring, Slot};
 use crate::verify::Batch;
@@ -54,6 +54,8 @@ pub(crate) struct EventLoop {
     clock: Box<dyn Fn() -> Duration>,
     /// Milliseconds of `clock`, read once per turn.
     now: u64,
+    /// `clock` when what this turn deals with was there.
+    turn_began: Duration,
     next_tick: u64,
     stopping: Option<Instant>,
 }
@@ -94,6 +96,7 @@ impl EventLoop {
             events: Vec::new(),
             replies: Vec::new(),
             now: 0,
+            turn_began: Duration::ZERO,
             next_tick: 0,
             stopping: None,
         }
@@ -128,7 +131,8 @@ impl EventLoop {
         let waited = self.ring.wait(Some(timeout), &mut events);
         self.mailbox.awake();
         waited?;
-        self.now = (self.clock)().as_millis() as u64;
+        self.turn_began = (self.clock)();
+        self.now = self.turn_began.as_millis() as u64;
         for event in events.drain(..) {
             self.handle(event);
             // What is verified counts, and what is refused because of it need not be verified.
@@ -239,11 +243,12 @@ impl EventLoop {
                 "Too many incomplete requests, try again later.",
             ));
         } else {
-            let mut handle = handle_with(
-                &*self.handler,
-                &mut self.batch,
-                (&self.mailbox, slot, connection.id, *peer),
-            );
+            let mut turn = Turn {
+                batch: &mut self.batch,
+                age: (self.clock)().saturating_sub(self.turn_began),
+            };
+            let address = (&self.mailbox, slot, connection.id, *peer);
+            let mut handle = handle_with(&*self.handler, &mut turn, address);
             connection.receive(bytes, &self.limits, &mut handle);
         }
         self.held.change(before, connection.held());
@@ -318,11 +323,15 @@ impl EventLoop {
                 self.ring.send(slot, connection.take_output());
             }
             let unparsed = connection.input_bytes();
-            let mut handle = handle_with(
-                &*self.handler,
-                &mut self.batch,
-                (&self.mailbox, slot, connection.id, *peer),
-            );
+            let mut turn = Turn {
+                batch: &mut self.batch,
+                age: match unparsed {
+                    0 => Duration::ZERO,
+                    _ => (self.clock)().saturating_sub(self.turn_began),
+                },
+            };
+            let address = (&self.mailbox, slot, connection.id, *peer);
+            let mut handle = handle_with(&*self.handler, &mut turn, address);
             connection.proceed(&self.limits, &mut handle);
             // Each turn consumes input or encodes an answer, so that this ends.
             if connection.input_bytes() == unparsed && !connection.answer_ready(&self.limits) {
@@ -449,9 +458,9 @@ fn real_clock() -> Box<dyn Fn() -> Duration> {
 /// Hands requests of one connection to the endpoints.
 fn handle_with<'a>(
     handler: &'a dyn Handler,
-    batch: &'a mut Batch<Work>,
+    turn: &'a mut Turn<'_>,
     (mailbox, slot, connection, peer): (&'a Arc<Mailbox>, Slot, u64, Option<IpAddr>),
-) -> impl FnMut(&crate::http::parse::Request<'_>, u64) -> Option<Answer> + 'a {
+) -> impl FnMut(&crate::http::parse::Request<'_>, u64) -> Option<Answer> {
     move |request, sequence| {
         let address = ReplyAddress {
             mailbox: mailbox.clone(),
@@ -460,7 +469,7 @@ fn handle_with<'a>(
             sequence,
             peer,
         };
-        handler.handle(request, address, batch)
+        handler.handle(request, address, turn)
     }
 }
 
@@ -475,3 +484,6 @@ fn turn_away(client: Incoming) {
     answer.write(&mut response, &mut Vec::new(), framing);
     client.turn_away(&response);
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! and probes beside it. Pages of other origins may not read the answers: these are for who runs the server.
 
 use crate::api::{Answer, Work};
-use crate::handler::Handler;
+use crate::handler::{Handler, Turn};
 use crate::http::parse::{Method, Request};
 use crate::mailbox::ReplyAddress;
 use crate::server::NetStats;
@@ -57,7 +57,7 @@ impl Plain {
 }
 
 impl Handler for Plain {
-    fn handle(&self, request: &Request<'_>, _: ReplyAddress, _: &mut Batch<Work>) -> Option<Answer> {
+    fn handle(&self, request: &Request<'_>, _: ReplyAddress, _: &mut Turn<'_>) -> Option<Answer> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let method = match request.method {
             Method::Get => "GET",

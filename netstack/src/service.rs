@@ -2,7 +2,7 @@
 
 use replicore_types::{CanisterId, Ingress, MessageId, NodeId, Payload, PrincipalId, SubnetId, Time, UserError};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Answer of `GET /api/v2/status`.
 #[derive(Clone, Debug)]
@@ -137,12 +137,13 @@ pub trait ReplicaService: Send + Sync + 'static {
 
     /// Whether a call of this canister would be taken now. Asked before its signatures are verified, so that what is
     /// refused costs next to nothing; it has to be quick, and it knows of nothing but what has been verified. Calls of
-    /// the management canister are not asked about.
+    /// the management canister are not asked about. `waited` is how long the network thread has had the call at least: it
+    /// came with others that were looked at first.
     ///
     /// # Errors
     /// The bound that is in the way.
-    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
-        let _ = canister;
+    fn has_room(&self, canister: &CanisterId, waited: Duration) -> Result<(), ServiceBusy> {
+        let _ = (canister, waited);
         Ok(())
     }
 

@@ -104,7 +104,7 @@ impl Exchange {
     }
 }
 
-fn post(endpoint: &str, body: &[u8], chunked: bool) -> Vec<u8> {
+pub(crate) fn post(endpoint: &str, body: &[u8], chunked: bool) -> Vec<u8> {
     let canister = CanisterId::from_index(1);
     let head = format!(
         "POST /api/v3/canister/{canister}/{endpoint} HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor\r\n"
@@ -124,7 +124,7 @@ fn post(endpoint: &str, body: &[u8], chunked: bool) -> Vec<u8> {
 }
 
 /// A request with `argument`, anonymous or with a good or a bad signature.
-fn envelope(endpoint: Endpoint, argument: &[u8], signed: Option<bool>) -> Vec<u8> {
+pub(crate) fn envelope(endpoint: Endpoint, argument: &[u8], signed: Option<bool>) -> Vec<u8> {
     let key = SigningKey::from([argument[7]; 32]);
     let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     let der = [&prefix[..], key.verification_key().as_ref()].concat();

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 /// Records between the network threads and the file. Arguments are shared with the requests, not copied.
@@ -180,8 +180,8 @@ impl<S: ReplicaService> ReplicaService for Recorded<S> {
         self.service.arrived(message, at);
     }
 
-    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
-        self.service.has_room(canister)
+    fn has_room(&self, canister: &CanisterId, waited: Duration) -> Result<(), ServiceBusy> {
+        self.service.has_room(canister, waited)
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {

@@ -70,8 +70,8 @@ impl ReplicaService for Service {
         wall_clock()
     }
 
-    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
-        match self.calls.pool.slow(canister) {
+    fn has_room(&self, canister: &CanisterId, waited: Duration) -> Result<(), ServiceBusy> {
+        match self.calls.pool.slow(canister, waited) {
             None => Ok(()),
             Some(bound) => {
                 self.calls.metrics.calls_refused.add(1);

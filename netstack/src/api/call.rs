@@ -3,11 +3,12 @@
 use super::work::Question;
 use super::{Api, Handled, Work, refuse, sender_info};
 use crate::envelope::Endpoint;
+use crate::handler::Turn;
 use crate::http::parse::Request;
 use crate::http::route::Version;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::Target;
-use crate::verify::{Batch, VerifiedEnvelope};
+use crate::verify::VerifiedEnvelope;
 use replicore_types::{Ingress, Payload, Time};
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ impl Api {
         version: Version,
         target: Target,
         address: ReplyAddress,
-        batch: &mut Batch<Work>,
+        turn: &mut Turn<'_>,
     ) -> Handled {
         let received = self.service.wants_arrivals().then(Instant::now);
         let permit = self.enter(&self.calls, "calls", address.peer)?;
@@ -32,7 +33,7 @@ impl Api {
                 ),
             ));
         }
-        let examined = self.examine(&request.body, Endpoint::Call, target)?;
+        let examined = self.examine(&request.body, (Endpoint::Call, target), turn.age)?;
         let wait = version != Version::V2;
         let unproven = examined.map(|verified| Work {
             question: Question::Call {
@@ -43,7 +44,7 @@ impl Api {
             pending: PendingReply::new(address, permit),
             received,
         });
-        self.take_up(unproven, batch);
+        self.take_up(unproven, turn.batch);
         Ok(())
     }
 }

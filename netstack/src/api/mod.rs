@@ -12,7 +12,7 @@ pub(crate) use work::Work;
 use crate::config::ServerConfig;
 use crate::crowd::{Crowd, Place, peer_name};
 use crate::envelope::{Content, Endpoint, Envelope};
-use crate::handler::Handler;
+use crate::handler::{Handler, Turn};
 use crate::http::parse::{Method, Request};
 use crate::http::route::{NoRoute, Route, route};
 use crate::mailbox::{Gauge, Permit, ReplyAddress};
@@ -25,6 +25,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What all event loops share.
 pub(crate) struct Api {
@@ -61,7 +62,7 @@ impl Api {
         })
     }
 
-    fn dispatch(&self, request: &Request<'_>, address: ReplyAddress, batch: &mut Batch<Work>) -> Handled {
+    fn dispatch(&self, request: &Request<'_>, address: ReplyAddress, turn: &mut Turn<'_>) -> Handled {
         if request.method == Method::Options {
             return Err(Box::new(Answer::Preflight));
         }
@@ -86,9 +87,9 @@ impl Api {
         }
         match route {
             Route::Status => Err(Box::new(Answer::Status(Box::new(self.service.status())))),
-            Route::Call { version, target } => self.call(request, version, target, address, batch),
-            Route::Query { target } => self.query(request, target, address, batch),
-            Route::ReadState { version, target } => self.read_state(request, version, target, address, batch),
+            Route::Call { version, target } => self.call(request, version, target, address, turn),
+            Route::Query { target } => self.query(request, target, address, turn),
+            Route::ReadState { version, target } => self.read_state(request, version, target, address, turn),
         }
     }
 
@@ -138,7 +139,7 @@ impl Api {
     /// Refuses before its signature is verified what would be refused after it: whoever asks, a canister that has too much
     /// in flight takes no more, and neither does one whose calls wait too long. So what is over the bound costs a fraction
     /// of what is served.
-    fn check_room(&self, content: &Content<'_>) -> Handled {
+    fn check_room(&self, content: &Content<'_>, age: Duration) -> Handled {
         if content.endpoint == Endpoint::ReadState || content.canister_id == CanisterId::MANAGEMENT {
             return Ok(());
         }
@@ -146,7 +147,7 @@ impl Api {
             return Err(Box::new(too_many("requests of this canister")));
         }
         match content.endpoint {
-            Endpoint::Call => self.service.has_room(&content.canister_id).map_err(|busy| {
+            Endpoint::Call => self.service.has_room(&content.canister_id, age).map_err(|busy| {
                 let reply = CallReply::Busy(busy);
                 Box::new(Answer::Call { reply, wait: false })
             }),
@@ -158,13 +159,13 @@ impl Api {
     fn examine<'a>(
         &self,
         body: &'a [u8],
-        endpoint: Endpoint,
-        target: Target,
+        (endpoint, target): (Endpoint, Target),
+        age: Duration,
     ) -> Result<Unproven<VerifiedEnvelope<'a>>, Box<Answer>> {
         let envelope = Envelope::decode(body, endpoint)
             .map_err(|error| refuse(400, format!("Failed to deserialize cbor request: {error}")))?;
         check_target(&envelope.content, target)?;
-        self.check_room(&envelope.content)?;
+        self.check_room(&envelope.content, age)?;
         let root_key = || self.service.status().root_key;
         let circumstances = Circumstances {
             now: self.service.now(),
@@ -177,9 +178,9 @@ impl Api {
 }
 
 impl Handler for Api {
-    fn handle(&self, request: &Request<'_>, address: ReplyAddress, batch: &mut Batch<Work>) -> Option<Answer> {
+    fn handle(&self, request: &Request<'_>, address: ReplyAddress, turn: &mut Turn<'_>) -> Option<Answer> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.dispatch(request, address, batch).err().map(|answer| *answer)
+        self.dispatch(request, address, turn).err().map(|answer| *answer)
     }
 
     fn end_turn(&self, batch: &mut Batch<Work>) {

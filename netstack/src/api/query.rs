@@ -3,10 +3,11 @@
 use super::work::Question;
 use super::{Api, Handled, Work, sender_info};
 use crate::envelope::Endpoint;
+use crate::handler::Turn;
 use crate::http::parse::Request;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{Query, Target};
-use crate::verify::{Batch, VerifiedEnvelope};
+use crate::verify::VerifiedEnvelope;
 use replicore_types::Payload;
 use std::time::Instant;
 
@@ -16,17 +17,17 @@ impl Api {
         request: &Request<'_>,
         target: Target,
         address: ReplyAddress,
-        batch: &mut Batch<Work>,
+        turn: &mut Turn<'_>,
     ) -> Handled {
         let received = self.service.wants_arrivals().then(Instant::now);
         let permit = self.enter(&self.queries, "queries", address.peer)?;
-        let examined = self.examine(&request.body, Endpoint::Query, target)?;
+        let examined = self.examine(&request.body, (Endpoint::Query, target), turn.age)?;
         let unproven = examined.map(|verified| Work {
             question: Question::Query(question(verified, target)),
             pending: PendingReply::new(address, permit),
             received,
         });
-        self.take_up(unproven, batch);
+        self.take_up(unproven, turn.batch);
         Ok(())
     }
 }

@@ -3,11 +3,12 @@
 use super::work::Question;
 use super::{Api, Handled, Work};
 use crate::envelope::Endpoint;
+use crate::handler::Turn;
 use crate::http::parse::Request;
 use crate::http::route::Version;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{ReadState, Target};
-use crate::verify::{Batch, VerifiedEnvelope};
+use crate::verify::VerifiedEnvelope;
 use std::borrow::Cow;
 
 impl Api {
@@ -17,17 +18,17 @@ impl Api {
         version: Version,
         target: Target,
         address: ReplyAddress,
-        batch: &mut Batch<Work>,
+        turn: &mut Turn<'_>,
     ) -> Handled {
         let permit = self.enter(&self.read_states, "read_state requests", address.peer)?;
-        let examined = self.examine(&request.body, Endpoint::ReadState, target)?;
+        let examined = self.examine(&request.body, (Endpoint::ReadState, target), turn.age)?;
         let v2 = version == Version::V2;
         let unproven = examined.map(|verified| Work {
             question: Question::ReadState(question(verified, target, v2)),
             pending: PendingReply::new(address, permit),
             received: None,
         });
-        self.take_up(unproven, batch);
+        self.take_up(unproven, turn.batch);
         Ok(())
     }
 }

@@ -106,7 +106,7 @@ impl ReplicaService for Stub {
         NOW
     }
 
-    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
+    fn has_room(&self, canister: &CanisterId, _: Duration) -> Result<(), ServiceBusy> {
         match *self.slow.lock() {
             Some(slow) if slow == *canister => Err(BUSY),
             _ => Ok(()),

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// wait for each other, and only a crowd of them is told to come again.
 pub(super) const UNDER_WAY_MIN: usize = 1_000;
 
-/// The same while nothing is known of a canister: a third of a second of what the quickest ones do on two cores.
-const UNDER_WAY_AT_FIRST: usize = 10_000;
+/// The same while nothing is known of a canister: an eighth of a second of what the quickest ones do on two cores.
+const UNDER_WAY_AT_FIRST: usize = 5_000;
 
 /// The messages of one canister.
 pub(super) struct Line {

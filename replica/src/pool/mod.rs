@@ -18,7 +18,7 @@ mod share;
 
 use crate::config::PoolConfig;
 use flow::{Aim, Flow, Mark};
-use line::{Entry, Line};
+use line::{Entry, Line, UNDER_WAY_MIN};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use replicore_types::{CanisterId, ConsensusResponse, Ingress, Lock, MessageId, PrincipalId, ResponsePayload, Time};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -33,6 +33,10 @@ const UNDER_WAY_IN_ALL_MIN: usize = 2_000;
 /// All canisters together may take this many times the waiting time of one: so who floods one canister meets the bound
 /// of that canister first, and the others have room.
 const WAITING_IN_ALL: u32 = 2;
+
+/// A call may have waited this part of `waiting_ms_max` before it comes here: where network threads are behind, what they
+/// could not look at in time is refused before it costs them more, where there are enough calls of its canister anyway.
+const WAITING_BEFORE_SHARE: u128 = 4;
 
 /// What became of a message offered to the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +172,12 @@ impl Waiting {
             () if !self.all.has_room() => Some("calls would wait longer than twice pool.waiting_ms_max"),
             () => None,
         }
+    }
+
+    /// True where so many calls of a canister are under way that its users wait for each other.
+    fn has_a_crowd(&self, canister: &CanisterId) -> bool {
+        let line = self.lines.get(canister);
+        line.is_some_and(|line| line.flow.under_way() >= UNDER_WAY_MIN)
     }
 
     /// The bound that keeps a message out, if one does.
@@ -328,10 +338,15 @@ impl IngressPool {
         Lock::IngressPool.take(self.waiting.try_lock(), || self.waiting.lock())
     }
 
-    /// Whether a call of this canister would wait for longer than it may, and the bound that says so: asked before
-    /// anything is done for the call. Calls of the management canister are taken whatever the answer.
-    pub fn slow(&self, canister: &CanisterId) -> Option<&'static str> {
-        self.waiting().slow(canister)
+    /// Whether a call of this canister that has `waited` already would wait for longer than it may, and the bound that
+    /// says so: asked before anything is done for the call. Calls of the management canister are taken whatever the answer.
+    pub fn slow(&self, canister: &CanisterId, waited: Duration) -> Option<&'static str> {
+        let is_late = waited.as_millis() * WAITING_BEFORE_SHARE > u128::from(self.bounds.waiting_ms_max);
+        let waiting = self.waiting();
+        match is_late && self.bounds.waiting_ms_max > 0 && waiting.has_a_crowd(canister) {
+            true => Some("calls of this canister wait too long before they are looked at (pool.waiting_ms_max)"),
+            false => waiting.slow(canister),
+        }
     }
 
     /// Offers a message.

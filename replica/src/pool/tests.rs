@@ -162,6 +162,27 @@ fn numbered(number: u64) -> Ingress {
     }
 }
 
+#[test]
+fn calls_that_waited_elsewhere_are_refused_where_there_is_a_crowd() {
+    let late = Duration::from_millis(126);
+    let slow = |bounds: PoolConfig, messages: u64, waited: Duration| {
+        let pool = IngressPool::new(bounds);
+        (0..messages).for_each(|number| assert_eq!(pool.offer(numbered(number)), Admission::Added));
+        let other = pool.slow(&CanisterId::from_index(1), waited);
+        assert_eq!(other, None, "a canister without calls has room");
+        pool.slow(&CanisterId::from_index(0), waited).is_some()
+    };
+    let (crowd, bounds) = (UNDER_WAY_MIN as u64, PoolConfig::default());
+    assert!(slow(bounds.clone(), crowd, late));
+    assert!(!slow(bounds.clone(), crowd - 1, late), "so many are taken in any case");
+    assert!(!slow(bounds.clone(), crowd, Duration::from_millis(125)), "in time");
+    let without_bound = PoolConfig {
+        waiting_ms_max: 0,
+        ..bounds
+    };
+    assert!(!slow(without_bound, crowd, late));
+}
+
 /// A pool whose one canister has more under way than it does in time.
 fn slow_pool() -> IngressPool {
     let pool = IngressPool::new(PoolConfig {
@@ -184,10 +205,10 @@ fn a_canister_that_is_slow_takes_no_more_than_it_does_in_time() {
     assert_eq!(pool.stats().under_way, UNDER_WAY_MIN + 50);
     let (slow, other) = (CanisterId::from_index(0), CanisterId::from_index(1));
     assert!(
-        pool.slow(&slow)
+        pool.slow(&slow, Duration::ZERO)
             .is_some_and(|bound| bound.contains("pool.waiting_ms_max"))
     );
-    assert_eq!(pool.slow(&other), None);
+    assert_eq!(pool.slow(&other, Duration::ZERO), None);
     assert!(matches!(pool.offer(numbered(2_000_000)), Admission::Full(_)));
     assert_eq!(pool.offer(message_for(201, 1, 0)), Admission::Added);
     let management = Ingress {
@@ -224,10 +245,10 @@ fn what_is_published_makes_room() {
     let pool = slow_pool();
     let slow = CanisterId::from_index(0);
     take(&pool, 100, 100_000, Time(0));
-    assert!(pool.slow(&slow).is_some(), "those in rounds count");
+    assert!(pool.slow(&slow, Duration::ZERO).is_some(), "those in rounds count");
     pool.published();
     assert_eq!((pool.stats().messages, pool.stats().under_way), (950, 950));
-    assert_eq!(pool.slow(&slow), None);
+    assert_eq!(pool.slow(&slow, Duration::ZERO), None);
     // Expired ones do not count any more once they are dropped.
     assert!(take(&pool, 2_000, 10_000_000, Time(10)).is_empty());
     pool.published();

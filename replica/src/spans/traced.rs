@@ -7,7 +7,7 @@ use replicore_netstack::{
 };
 use replicore_types::{CanisterId, Ingress, MessageId, Payload, Time};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A service whose calls and queries are traced.
 pub struct Traced<S> {
@@ -94,8 +94,8 @@ impl<S: ReplicaService> ReplicaService for Traced<S> {
         }
     }
 
-    fn has_room(&self, canister: &CanisterId) -> Result<(), ServiceBusy> {
-        self.service.has_room(canister)
+    fn has_room(&self, canister: &CanisterId, waited: Duration) -> Result<(), ServiceBusy> {
+        self.service.has_room(canister, waited)
     }
 
     fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
