@@ -49,7 +49,7 @@ pub mod verify;
 pub use config::{NetBackend, NetLimits, RingFeatures, ServerConfig, SignatureCacheConfig};
 pub use mailbox::AnswersTogether;
 pub use plain::{HttpRequest, HttpResponse, HttpService};
-pub use server::{NetStats, Server, ServerHandle, ServerObserver};
+pub use server::{NetStats, Placement, Server, ServerHandle, ServerObserver};
 pub use service::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,

@@ -59,8 +59,21 @@ impl Server {
     /// # Errors
     /// The address cannot be listened on, a limit makes no sense, or the backend asked for is not available.
     pub fn start(config: ServerConfig, service: Arc<dyn ReplicaService>) -> io::Result<ServerHandle> {
+        Self::start_placed(config, service, |_, _| ())
+    }
+
+    /// The same with `place` called first on each network thread, with its index and how many there are: where threads
+    /// run is for who knows what else runs in the process.
+    ///
+    /// # Errors
+    /// As for [`Server::start`].
+    pub fn start_placed(
+        config: ServerConfig,
+        service: Arc<dyn ReplicaService>,
+        place: Placement,
+    ) -> io::Result<ServerHandle> {
         let api = Arc::new(Api::new(&config, service)?);
-        Self::serve(config, api)
+        Self::serve(config, api, place)
     }
 
     /// Serves plain HTTP on event loops of its own, until the handle is shut down or dropped.
@@ -68,10 +81,10 @@ impl Server {
     /// # Errors
     /// As for [`Server::start`].
     pub fn start_plain(config: ServerConfig, service: Arc<dyn HttpService>) -> io::Result<ServerHandle> {
-        Self::serve(config, Arc::new(Plain::new(service)))
+        Self::serve(config, Arc::new(Plain::new(service)), |_, _| ())
     }
 
-    fn serve(config: ServerConfig, handler: Arc<dyn Handler>) -> io::Result<ServerHandle> {
+    fn serve(config: ServerConfig, handler: Arc<dyn Handler>, place: Placement) -> io::Result<ServerHandle> {
         let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
         config.limits.check().map_err(invalid)?;
         let listeners = listen(&config)?;
@@ -86,13 +99,17 @@ impl Server {
             mailboxes: Vec::new(),
             threads: Vec::new(),
         };
+        let threads = listeners.len();
         for (index, listener) in listeners.into_iter().enumerate() {
             // An error drops the handle and with it the threads that have begun.
-            handle.backend = handle.start_loop(index, listener, &config)?;
+            handle.backend = handle.start_loop(index, listener, &config, move || place(index, threads))?;
         }
         Ok(handle)
     }
 }
+
+/// Says where a network thread runs: called on it with its index and the number of network threads.
+pub type Placement = fn(usize, usize);
 
 /// One listener for each thread, all on the same port.
 fn listen(config: &ServerConfig) -> io::Result<Vec<TcpListener>> {
@@ -133,7 +150,13 @@ impl ServerObserver {
 }
 
 impl ServerHandle {
-    fn start_loop(&mut self, index: usize, listener: TcpListener, config: &ServerConfig) -> io::Result<&'static str> {
+    fn start_loop(
+        &mut self,
+        index: usize,
+        listener: TcpListener,
+        config: &ServerConfig,
+        place: impl FnOnce() + Send + 'static,
+    ) -> io::Result<&'static str> {
         let wake = Arc::new(sys::WakeFd::new()?);
         let mailbox = Arc::new(Mailbox::new(wake.clone()));
         let (ready, started) = mpsc::channel();
@@ -141,6 +164,7 @@ impl ServerHandle {
         let (handler, open, its_mailbox) = (self.handler.clone(), self.open.clone(), mailbox.clone());
         let peers = self.peers.clone();
         let thread = thread::Builder::new().name(format!("net-{index}")).spawn(move || {
+            place();
             // The ring belongs to the thread that opens it.
             match ring::open((backend, features), listener, wake, &limits) {
                 Ok(ring) => {

@@ -26,6 +26,7 @@ use crate::spans::{Spans, Traced};
 use crate::waiters::Waiters;
 use replicore_netstack::{CallReply, NetLimits, ReplicaService, Server, ServerConfig, ServerHandle};
 use replicore_persistence::StateDirectory;
+use replicore_scheduler::keep_apart;
 use replicore_types::SubnetId;
 use std::collections::VecDeque;
 use std::fmt;
@@ -208,7 +209,7 @@ impl Replica {
                 workers.recorded(config, Arc::new(traced))?
             }
         };
-        let server = Server::start(server_config(config), service)
+        let server = Server::start_placed(server_config(config), service, keep_apart)
             .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
         let observed = Observed {
             metrics: Arc::clone(&calls.metrics),

@@ -36,6 +36,7 @@ pub mod threshold;
 mod workers;
 
 pub use context::RoundContext;
+pub use placement::keep_apart;
 pub use round::execute_round;
 pub use state::{CanisterState, NextRound, ReplicatedState};
 pub use stats::RoundStats;

@@ -1,4 +1,4 @@
-//! Which CPUs the threads of a pool run on.
+//! Which CPUs the threads of a pool run on: those that execute canisters, and those of the network.
 //!
 //! Every thread has CPUs that no other thread of its pool has. Left to itself, the kernel of a virtual machine wakes a
 //! worker on the CPU of the thread that wakes it, although another one is idle: an idle virtual CPU is taken for one that
@@ -8,9 +8,10 @@
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Gives the calling thread, the one with this index of `threads`, its share of the CPUs that the process may use. Where
+/// Gives the calling thread, the one with this index of `threads`, its share of the CPUs that the process may use, which no
+/// other of these threads has. Where
 /// these are fewer than the threads, or the system refuses, everything stays as it is: it is about speed only.
-pub(crate) fn keep_apart(index: usize, threads: usize) {
+pub fn keep_apart(index: usize, threads: usize) {
     let this_thread = Pid::from_raw(0);
     let Ok(allowed) = sched_getaffinity(this_thread) else {
         return;

@@ -21,7 +21,7 @@ use crate::waiters::Waiters;
 use replicore_engine::Engine;
 use replicore_netstack::{Server, ServerHandle};
 use replicore_persistence::StateDirectory;
-use replicore_scheduler::SchedulerCores;
+use replicore_scheduler::{SchedulerCores, keep_apart};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -175,7 +175,7 @@ impl Follower {
             root_key_der: root_key_der.into(),
             failure,
         };
-        let server = Server::start(crate::replica::server_config(config), Arc::new(service))
+        let server = Server::start_placed(crate::replica::server_config(config), Arc::new(service), keep_apart)
             .map_err(|error| FollowError::Io("start the HTTP interface".into(), error))?;
         follower.address = server.local_addr();
         follower.server = Some(server);
