@@ -35,6 +35,7 @@ mod dirty_memory;
 mod exposition;
 mod failure;
 pub mod follow;
+mod log_writer;
 mod machine;
 pub mod mechanisms;
 mod metrics;

@@ -1,8 +1,8 @@
 //! A state directory looked at while no replica works on it: verified, inspected, replayed.
 
 use crate::checkpoints::{self, CheckpointWriter};
-use crate::commit::decode_record;
 use crate::config::Config;
+use crate::log_writer::decode_record;
 use crate::machine::StateMachine;
 use crate::operator_key::open_log;
 use crate::recovery::{RecoveryError, engine_config};

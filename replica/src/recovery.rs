@@ -5,9 +5,9 @@
 
 use crate::certification::{KeyError, NODE_KEY_FILE, ROOT_KEY_FILE, RootKey};
 use crate::checkpoints::{CheckpointError, CheckpointWriter};
-use crate::commit::decode_record;
 use crate::config::Config;
 use crate::follow::FOLLOWED_KEY_FILE;
+use crate::log_writer::decode_record;
 use crate::machine::{CANISTER_INDICES, StateMachine};
 use crate::operator_key::{open_directory, open_log};
 use crate::outside::{THRESHOLD_SEED_FILE, ThresholdSecrets};

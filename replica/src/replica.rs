@@ -3,12 +3,13 @@
 use crate::admission::AdmissionPolicy;
 use crate::certification::{KeyError, NodeKey, RootKey};
 use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
-use crate::commit::{self, Commit};
+use crate::commit::{self, Commit, Publisher};
 use crate::config::Config;
 use crate::dirty_memory::DirtyMemory;
 use crate::exposition::Observed;
 use crate::failure::Failure;
 use crate::follow::{Feed, SyncServer, SyncState};
+use crate::log_writer::LogWriter;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::observation;
@@ -28,7 +29,6 @@ use replicore_netstack::{CallReply, NetLimits, ReplicaService, Server, ServerCon
 use replicore_persistence::StateDirectory;
 use replicore_scheduler::keep_apart;
 use replicore_types::SubnetId;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -156,24 +156,27 @@ impl Replica {
             .listen
             .map(|_| Arc::new(Feed::new(machine.state().metadata.height.next().0)));
         let sync = workers.start_sync(config, &root_key, feed.as_ref())?;
-        let commit = Commit {
+        let checkpoints = workers.start_checkpoints(config, &truncate_below)?;
+        let log = LogWriter {
             log,
-            root_key,
-            root: *snapshot.root_hash(),
-            log_bytes: 0,
-            checkpoints: workers.start_checkpoints(config, &truncate_below)?,
             truncate_below,
+            log_bytes: 0,
+            has_followers: feed.is_some(),
+            spans: workers.spans.clone(),
+            failure: Arc::clone(&workers.failure),
+        };
+        let publisher = Publisher {
+            root_key,
+            checkpoints,
             published: Arc::clone(&published),
             waiters: Arc::clone(&workers.waiters),
             pool: Arc::clone(&workers.pool),
             outside,
             feed,
-            uncertified: VecDeque::new(),
             spans: workers.spans.clone(),
-            sampled: VecDeque::new(),
             failure: Arc::clone(&workers.failure),
         };
-        workers.start_rounds(config, machine, commit)?;
+        workers.start_rounds(config, machine, Commit { log, publisher })?;
         let handler = QueryHandler::new(
             Arc::clone(&published),
             Arc::clone(&engine),

@@ -130,7 +130,7 @@ impl Rounds {
         });
         let has_messages = !(batch.messages.is_empty() && batch.consensus_responses.is_empty());
         // The log starts on the batch while the round runs.
-        self.commit.log(Arc::clone(&batch))?;
+        self.commit.log(state.certified_root(), Arc::clone(&batch))?;
         let start = Instant::now();
         let spans = self.spans.as_deref();
         let statistics = self.machine.execute_batch_traced((*batch).clone(), spans);

@@ -420,8 +420,8 @@ fn calls_are_turned_away_before_the_ingress_history_is_full() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = config(directory.path(), NetBackend::Auto);
     config.rounds.batch_messages_max = 1;
-    // Ten messages may be in batches whose rounds nobody has seen.
-    config.pool.statuses_max = 24;
+    // Six messages may be in batches whose rounds nobody has seen.
+    config.pool.statuses_max = 20;
     config.validate().unwrap();
     let replica = Replica::start(&config).unwrap();
     let mut client = Client::new(&replica, 8);

@@ -6,7 +6,7 @@ use super::fetched_state::{Staging, fetch_state};
 use super::wire::WireEntry;
 use crate::certification::{CertifiedRoot, state_root_message, verify_subnet_signature};
 use crate::checkpoints::{CheckpointQueue, CheckpointWriter};
-use crate::commit::decode_record;
+use crate::log_writer::decode_record;
 use crate::machine::StateMachine;
 use crate::recovery::RecoveryError;
 use crate::snapshot::{CertifiedSnapshot, Published};

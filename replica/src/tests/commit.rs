@@ -3,10 +3,11 @@
 use super::script;
 use crate::certification::RootKey;
 use crate::checkpoints::{self, CheckpointWriter};
-use crate::commit::{self, Commit, CommitQueue, Committed};
+use crate::commit::{self, Commit, CommitQueue, Committed, Publisher};
 use crate::config::{CheckpointsConfig, OutcallsConfig, PoolConfig};
 use crate::dirty_memory::DirtyMemory;
 use crate::failure::Failure;
+use crate::log_writer::LogWriter;
 use crate::machine::StateMachine;
 use crate::outside::{OutsideCalls, ThresholdSecrets, World};
 use crate::pool::{Admission, IngressPool};
@@ -46,25 +47,28 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
     };
     let secrets = ThresholdSecrets::from_seed([1; 32]);
     let (outside, _signer) = OutsideCalls::start(&OutcallsConfig::default(), secrets, world).unwrap();
-    let commit = Commit {
-        outside,
+    let log = LogWriter {
         log: BatchLog::open(Arc::clone(&disk) as _, &opened.log(), options)
             .unwrap()
             .0,
-        root_key: Arc::new(RootKey::load_or_create(directory.path()).unwrap()),
-        root: machine.state().certified_root(),
         truncate_below: Arc::default(),
         log_bytes: 0,
+        has_followers: false,
+        spans: None,
+        failure: Arc::clone(&failure),
+    };
+    let publisher = Publisher {
+        outside,
+        root_key: Arc::new(RootKey::load_or_create(directory.path()).unwrap()),
         published: Arc::clone(&published),
         waiters: Arc::clone(&waiters),
         pool: Arc::clone(&pool),
         checkpoints,
         feed: None,
-        uncertified: Default::default(),
         spans: None,
-        sampled: Default::default(),
         failure: Arc::clone(&failure),
     };
+    let commit = Commit { log, publisher };
     let (queue, receiver) = commit::queue();
     let thread = std::thread::spawn(move || commit.run(receiver));
     let mut batches = script::batches(12).into_iter();
@@ -92,7 +96,7 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
     let late = batches.nth(1).unwrap().messages.remove(0);
     assert!(matches!(pool.offer(late), Admission::Full(_)));
     assert!(
-        queue.log(Arc::new(Batch::default())).is_err(),
+        queue.log([0; 32], Arc::new(Batch::default())).is_err(),
         "the round thread learns of it"
     );
     checkpoint.join().unwrap();
@@ -111,7 +115,9 @@ fn wait_for(waiters: &Waiters, id: MessageId) -> Receiver<CallReply> {
 
 /// What the round thread does with a batch. The commit thread may be gone before the round is over.
 fn round(machine: &mut StateMachine, queue: &CommitQueue, batch: Batch) {
-    queue.log(Arc::new(batch.clone())).unwrap();
+    queue
+        .log(machine.state().certified_root(), Arc::new(batch.clone()))
+        .unwrap();
     let statistics = machine.execute_batch(batch);
     let _gone = queue.certify(Committed {
         state: machine.state().clone(),

@@ -39,7 +39,7 @@ fn history(state_dir: &Path, batches: &[Batch]) -> Facts {
     for batch in batches {
         if (batch.height.0 as usize) < batches.len() {
             let root_before = replica.machine.state().certified_root();
-            let record = crate::commit::encode_record(&root_before, batch).unwrap();
+            let record = crate::log_writer::encode_record(&root_before, batch).unwrap();
             replica.log.append(batch.height.0, &record).unwrap();
             replica.log.sync().unwrap();
         }

@@ -3,8 +3,8 @@
 use super::script;
 use crate::certification::ROOT_KEY_FILE;
 use crate::checkpoints::CheckpointWriter;
-use crate::commit::{decode_record, encode_record};
 use crate::config::Config;
+use crate::log_writer::{decode_record, encode_record};
 use crate::recovery::{Recovered, RecoveryError, open};
 use replicore_persistence::StateDirectory;
 use replicore_types::Batch;
