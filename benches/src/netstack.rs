@@ -5,6 +5,7 @@ mod deploy;
 mod http;
 mod ladder;
 mod overload;
+mod roundtrip;
 mod sessions;
 mod signed;
 mod stages;
@@ -14,11 +15,11 @@ pub use cache::cache_hit;
 pub use http::{pipelined, plain};
 pub use ladder::{idle_connections, ladder};
 pub use overload::overload;
+pub use roundtrip::roundtrips;
 pub use signed::{signed_update_latency, signed_updates};
 pub use stages::update_stages;
 pub use validation::validation;
 
-use crate::measure::{Effort, Figure};
 use crate::{BenchError, replicas};
 use replicore::Replica;
 use replicore::config::Config;
@@ -36,29 +37,6 @@ pub(crate) struct Running {
     verifier: Arc<Verifier>,
     canister: candid::Principal,
     _directory: TempDir,
-}
-
-/// `netstack.update_roundtrip_us` and `netstack.query_roundtrip_us`: one client on an idle replica, from sending the
-/// signed request to the answer, the client's own signing included; it checks the BLS signature of one root in 16.
-pub fn roundtrips(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let running = Running::start()?;
-    let (updates, root) = running.load(1, Duration::from_millis(effort.scale(5_000).max(300)), 0)?;
-    let (queries, _) = running.load(1, Duration::from_millis(effort.scale(2_000).max(200)), 100)?;
-    let figure = |id, histogram: &hdrhistogram::Histogram<u64>, root: &str| Figure {
-        id,
-        value: histogram.value_at_quantile(0.5) as f64,
-        unit: "us",
-        low: histogram.value_at_quantile(0.25) as f64,
-        high: histogram.value_at_quantile(0.75) as f64,
-        runs: histogram.len() as usize,
-        root: root.to_owned(),
-        against: [("p99", histogram.value_at_quantile(0.99) as f64)].into(),
-    };
-    running.stop()?;
-    Ok(vec![
-        figure("netstack.update_roundtrip_us", &updates.transfer_latency, &root),
-        figure("netstack.query_roundtrip_us", &queries.query_latency, &root),
-    ])
 }
 
 impl Running {

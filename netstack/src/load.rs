@@ -9,6 +9,7 @@ use crate::config::{NetBackend, NetLimits, RingFeatures};
 use crate::ring::{self, Event, Incoming, Ring, Slot, sys};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -345,17 +346,24 @@ impl Conversation {
                 report.latencies.push(now.duration_since(sent.due).as_nanos() as u64);
                 let latency = now.duration_since(sent.at).as_nanos() as u64;
                 report.latencies_from_sending.push(latency);
-                report.last_body.clear();
-                report.last_body.extend_from_slice(answer.body);
+                replace(&mut report.last_body, answer.body);
             } else {
                 report.refused += 1;
-                report.last_refusal = Some((answer.status, answer.body.to_vec()));
+                let (status, body) = report.last_refusal.get_or_insert_default();
+                *status = answer.status;
+                replace(body, answer.body);
             }
             consumed += answer.length;
             answers += 1;
         }
         Ok((consumed, answers))
     }
+}
+
+/// Has `kept` hold `bytes`, in the memory that it has.
+fn replace(kept: &mut Vec<u8>, bytes: &[u8]) {
+    kept.clear();
+    kept.extend_from_slice(bytes);
 }
 
 struct WholeAnswer<'a> {
@@ -371,9 +379,11 @@ impl<'a> WholeAnswer<'a> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        let head = match response.parse(bytes) {
+        // Two kilobytes that an answer with four headers would otherwise be charged for.
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let head = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
             Ok(httparse::Status::Complete(head)) => head,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(malformed("an answer that is not HTTP/1.1")),
@@ -381,7 +391,7 @@ impl<'a> WholeAnswer<'a> {
         let length = response
             .headers
             .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("content-length"));
+            .find(|header| header.name.len() == 14 && header.name.eq_ignore_ascii_case("content-length"));
         let length = length
             .and_then(|header| std::str::from_utf8(header.value).ok())
             .and_then(|text| text.trim().parse::<usize>().ok())

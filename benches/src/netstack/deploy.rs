@@ -67,12 +67,7 @@ pub(super) struct Deployed {
 }
 
 impl Deployed {
-    /// A replica as it is by default.
-    pub(super) fn start() -> Result<Self, BenchError> {
-        Self::start_with(|_| {})
-    }
-
-    /// The same with another configuration.
+    /// A replica with another configuration than the default one.
     pub(super) fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir().map_err(BenchError::new)?;
         let mut config = replicas::config(&directory.path().join("state"));
