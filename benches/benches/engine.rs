@@ -50,7 +50,7 @@ fn host_calls(criterion: &mut Criterion) {
         bencher.iter(|| canister.execute("host_calls"))
     });
     group.bench_function("msg_arg_data_copy_1_kib", |bencher| {
-        bencher.iter(|| canister.execute("host_copies"));
+        bencher.iter(|| canister.copy_arguments());
     });
     group.finish();
 }

@@ -6,7 +6,7 @@ use crate::engine_canister::{
 };
 use crate::engine_peers::{Instances, Messages};
 use crate::measure::{Effort, Figure, seconds};
-use replicore_engine::ExecutionState;
+use replicore_engine::{ExecutionState, WorkDone};
 use replicore_types::limits::MESSAGE_INSTRUCTIONS_MAX;
 use replicore_types::{CanisterId, OS_PAGE_BYTES};
 use sha2::{Digest, Sha256};
@@ -71,19 +71,26 @@ impl Peers {
 
 /// `engine.host_call_ns`: one `ic0.msg_caller_size` in a loop of a million.
 pub fn host_call(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    host_calls(effort, "engine.host_call_ns", "host_calls")
+    host_calls(effort, "engine.host_call_ns", |canister| canister.execute("host_calls"))
 }
 
 /// `engine.host_copy_1k_ns`: one `ic0.msg_arg_data_copy` of 1 KiB in a loop of a million.
 pub fn host_copy(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    host_calls(effort, "engine.host_copy_1k_ns", "host_copies")
+    host_calls(effort, "engine.host_copy_1k_ns", Canister::copy_arguments)
 }
 
-fn host_calls(effort: &Effort, id: &'static str, method: &str) -> Result<Vec<Figure>, BenchError> {
+fn host_calls(
+    effort: &Effort,
+    id: &'static str,
+    message: impl Fn(&mut Canister) -> WorkDone,
+) -> Result<Vec<Figure>, BenchError> {
     let mut canister = Canister::new(1)?;
     let samples = effort.samples(|| {
-        let elapsed = canister.microseconds(method, 1);
-        Ok(elapsed / HOST_CALLS as f64 * 1e3)
+        let (elapsed, done) = seconds(|| message(&mut canister));
+        match done.result {
+            Ok(_) => Ok(elapsed / HOST_CALLS as f64 * 1e9),
+            Err(failed) => Err(BenchError::new(&failed.error)),
+        }
     })?;
     Ok(vec![Figure::of(id, "ns", samples, canister.root())])
 }

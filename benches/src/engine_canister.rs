@@ -164,12 +164,15 @@ impl Canister {
         Ok(canister)
     }
 
-    /// Executes one update to its end, with a random number and zeros for an argument.
+    /// Executes one update to its end, with a random number for an argument.
     pub fn execute(&mut self, method: &str) -> WorkDone {
         self.calls = mixed(self.calls);
-        let mut argument = [0; 1024];
-        argument[..8].copy_from_slice(&self.calls.to_le_bytes());
-        self.execute_with(method, Payload::from(&argument[..]))
+        self.execute_with(method, Payload::from(&self.calls.to_le_bytes()[..]))
+    }
+
+    /// Executes one update that copies an argument of 1 KiB [`HOST_CALLS`] times.
+    pub fn copy_arguments(&mut self) -> WorkDone {
+        self.execute_with("host_copies", Payload::from(&[0; 1024][..]))
     }
 
     fn execute_with(&mut self, method: &str, argument: Payload) -> WorkDone {

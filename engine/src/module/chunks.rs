@@ -28,6 +28,9 @@ use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
 use wasmparser::{FunctionBody, MemArg, Operator};
 
+/// Operators of a line at least: what is prepared is several times longer than a line of a few, and modules may be made of
+/// such loops.
+const LINE_MIN: usize = 8;
 /// Operators of a line at most: it is there twice.
 const LINE_MAX: usize = 200;
 /// Address expressions of one loop that move, at most: each takes time before the turns that are paid together.
@@ -294,7 +297,7 @@ impl Line {
 
     /// The line ends with the branch that goes back, whose condition is the one operand.
     fn finish(mut self) -> Option<ChunkedLoop> {
-        if self.operands.len() != 1 {
+        if self.operands.len() != 1 || self.ends.len() < LINE_MIN {
             return None;
         }
         let mut moving: Vec<Moving> = Vec::new();
