@@ -2,6 +2,7 @@
 
 mod cache;
 mod deploy;
+mod disk_floor;
 mod http;
 mod ladder;
 mod overload;

@@ -1,6 +1,7 @@
 //! Signed updates from HTTP to certificate on a whole replica, every batch durable first, the client beside it.
 
 use super::deploy::Deployed;
+use super::disk_floor::DiskFloor;
 use super::sessions::Session;
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
@@ -50,12 +51,14 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 /// `netstack.signed_update_p99_ms`: the same updates in an open loop for four seconds at full effort, at 70 % of the rate
 /// that the closed loop reached just before (`rate`); latency counts from when a request was due. Beside it the same from
 /// when the client, which needs the same cores, came to sending it, and `at_21000_p99_ms`, at 70 % of the 30,000 calls a second
-/// that are asked for, whatever the closed loop reached.
+/// that are asked for, whatever the closed loop reached. `disk_p99_ms` is what the disk alone leaves: from when a message of
+/// `rate` is due until a plain file on it, synced again and again right after each open loop, would have it.
 pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let deployed = Deployed::start_with(take_all)?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
     let mut load = Load::new(&deployed, effort.scale(20_000));
     load.closed(&own)?;
+    let mut disk = DiskFloor::new()?;
     let samples = effort.samples(|| {
         let rate = load.closed(&own)?.accepted_per_second();
         let mut open = |rate: f64| {
@@ -63,28 +66,32 @@ pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError>
             let requests = load.sign(&own, count as u64 + 1);
             load.open(&requests, rate, SESSIONS as usize)
         };
-        Ok((open(0.7 * rate)?, open(ASKED_RATE)?))
+        let reports = (open(0.7 * rate)?, open(ASKED_RATE)?);
+        let duration = Duration::from_millis(effort.scale(OPEN_MILLISECONDS));
+        let disk = disk.latency_at(0.99, 0.7 * rate, duration)?;
+        Ok((reports.0, reports.1, disk))
     })?;
     let root = deployed.root()?;
     deployed.stop()?;
-    type Sample = (LoadReport, LoadReport);
+    type Sample = (LoadReport, LoadReport, u64);
     let of = |value: &dyn Fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
     let millis = |nanos: u64| nanos as f64 / 1e6;
     Ok(vec![
         Figure::of(
             "netstack.signed_update_p99_ms",
             "ms",
-            of(&|(own, _)| millis(own.latency_at(0.99))),
+            of(&|(own, ..)| millis(own.latency_at(0.99))),
             root,
         )
-        .against("p50_ms", of(&|(own, _)| millis(own.latency_at(0.5))))
+        .against("p50_ms", of(&|(own, ..)| millis(own.latency_at(0.5))))
         .against(
             "p99_from_sending_ms",
-            of(&|(own, _)| millis(own.latency_from_sending_at(0.99))),
+            of(&|(own, ..)| millis(own.latency_from_sending_at(0.99))),
         )
-        .against("at_21000_p99_ms", of(&|(_, asked)| millis(asked.latency_at(0.99))))
-        .against("at_21000_p50_ms", of(&|(_, asked)| millis(asked.latency_at(0.5))))
-        .against("rate", of(&|(own, _)| own.accepted_per_second())),
+        .against("at_21000_p99_ms", of(&|(_, asked, _)| millis(asked.latency_at(0.99))))
+        .against("at_21000_p50_ms", of(&|(_, asked, _)| millis(asked.latency_at(0.5))))
+        .against("disk_p99_ms", of(&|(.., disk)| millis(*disk)))
+        .against("rate", of(&|(own, ..)| own.accepted_per_second())),
     ])
 }
 
