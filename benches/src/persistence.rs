@@ -2,6 +2,9 @@
 //! beside them, in the same run, say what the disk gives.
 
 pub(crate) mod counted;
+mod stall;
+
+pub use stall::checkpoint_stall;
 
 use crate::BenchError;
 use crate::measure::{Effort, Figure, seconds};
@@ -15,8 +18,6 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tempfile::TempDir;
 
 const PAGE_BYTES: usize = 4096;
@@ -290,87 +291,6 @@ pub fn checkpoint(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         figures.push(Figure::of(id, unit, samples, root).against("raw_write", raw_samples));
     }
     Ok(figures)
-}
-
-/// `persistence.checkpoint_stall_ms`: how much longer the longest round takes while a checkpoint of 1 GiB of dirty pages
-/// is written beside it than the longest of as many rounds without. A round writes 64 pages, publishes the version
-/// and makes 16 KiB of batch durable.
-pub fn checkpoint_stall(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
-    let pages = effort.scale(262_144);
-    let mut stored = Stored::new(pages)?;
-    let mut rounds = StallRounds::new(stored.directory.path())?;
-    let (mut quiet_samples, mut checkpoint_samples) = (Vec::new(), Vec::new());
-    let mut short = *effort;
-    short.runs = short.runs.min(5);
-    let samples = short.samples(|| {
-        stored.memory.commit(&(0..pages).collect::<Vec<_>>());
-        let request = stored.request();
-        let done = AtomicBool::new(false);
-        let (busy, written) = std::thread::scope(|scope| {
-            let store = &stored.store;
-            let done = &done;
-            let writer = scope.spawn(move || {
-                let written = seconds(|| store.write(request));
-                done.store(true, Ordering::Release);
-                written
-            });
-            let busy = rounds.run(&mut stored.memory, |_| done.load(Ordering::Acquire));
-            (busy, writer.join())
-        });
-        let (elapsed, written) = written.map_err(|_| BenchError::new("the checkpoint thread panicked"))?;
-        let mut busy = busy?;
-        // Taking over what was written is a part of a round, too.
-        let written = written.map_err(BenchError::new)?;
-        // Letting go of what was in memory is not: the checkpoint thread does it.
-        let (takeover, ()) = seconds(|| stored.rebase(&written));
-        busy.longest = busy.longest.max(takeover);
-        let quiet = rounds.run(&mut stored.memory, |count| count >= busy.count)?;
-        quiet_samples.push(quiet.longest * 1e3);
-        checkpoint_samples.push(elapsed * 1e3);
-        Ok(((busy.longest - quiet.longest) * 1e3).max(0.0))
-    })?;
-    // How many rounds there are depends on the disk, so there is no root to compare.
-    Ok(vec![
-        Figure::of("persistence.checkpoint_stall_ms", "ms", samples, String::new())
-            .against("longest_round_without_ms", quiet_samples)
-            .against("checkpoint_ms", checkpoint_samples),
-    ])
-}
-
-struct StallRounds {
-    log: BatchLog,
-    height: u64,
-}
-
-struct Longest {
-    longest: f64,
-    count: u64,
-}
-
-impl StallRounds {
-    fn new(directory: &Path) -> Result<Self, BenchError> {
-        let log = open_log(&directory.join("log"))?;
-        Ok(Self { log, height: 0 })
-    }
-
-    fn run(&mut self, memory: &mut Memory, is_over: impl Fn(u64) -> bool) -> Result<Longest, BenchError> {
-        let batch = vec![3; 16 << 10];
-        let mut longest = Longest { longest: 0.0, count: 0 };
-        let mut published = memory.map.clone();
-        while !is_over(longest.count) {
-            let places = memory.places(64);
-            let start = Instant::now();
-            memory.commit(&places);
-            self.height += 1;
-            self.log.append(self.height, &batch).map_err(BenchError::new)?;
-            self.log.sync().map_err(BenchError::new)?;
-            published = memory.map.clone();
-            longest.longest = longest.longest.max(start.elapsed().as_secs_f64());
-            longest.count += 1;
-        }
-        drop(published);
-        Ok(longest)
-    }
 }
 
 fn open_log(directory: &Path) -> Result<BatchLog, BenchError> {

@@ -38,3 +38,4 @@ pub use error::{PersistenceError, Result};
 pub use page_map::{CHUNK_PAGES, Digest, Outline, Page, PageDelta, PageIndex, PageMap, PageRef};
 pub use state_directory::StateDirectory;
 pub use sys::frame::{NewPage, frames_in_use};
+pub use sys::thread::work_in_background;

@@ -8,12 +8,12 @@ use imbl::OrdMap;
 use parking_lot::Mutex;
 use replicore_persistence::{
     Blob, CheckpointItem, CheckpointItems, CheckpointOptions, CheckpointRequest, CheckpointStore, Digest, FileDisk,
-    LoadedCheckpoint, PersistenceError, StateDirectory, StoredMemory,
+    LoadedCheckpoint, PersistenceError, StateDirectory, StoredMemory, work_in_background,
 };
 use replicore_scheduler::state::{CodecError, HistoryPiece, IngressHistory, ItemKey, ItemParts, state_hash};
 use replicore_scheduler::{CanisterState, ReplicatedState};
 use replicore_types::{CanisterId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -69,9 +69,13 @@ pub struct Rebases(Arc<Mutex<RebaseLists>>);
 
 #[derive(Default)]
 struct RebaseLists {
-    incoming: Vec<StoredMemory>,
+    incoming: VecDeque<StoredMemory>,
     retired: Vec<(Instant, Vec<StoredMemory>)>,
 }
+
+/// Pages in memory that a round lets go of, or little more: 2,048 of them scattered over a memory take about a
+/// millisecond.
+const REBASED_FRAMES_MAX: u64 = 2_048;
 
 /// Published states that still hold the old frames are gone after this long, as long as there are rounds.
 const RETIREMENT: Duration = Duration::from_millis(500);
@@ -79,9 +83,23 @@ const RETIREMENT: Duration = Duration::from_millis(500);
 const RETIREMENT_UNDER_PRESSURE: Duration = Duration::from_millis(5);
 
 impl Rebases {
-    /// Takes what has come in.
+    /// Takes all that has come in.
     pub fn take(&self) -> Vec<StoredMemory> {
-        std::mem::take(&mut self.0.lock().incoming)
+        std::mem::take(&mut self.0.lock().incoming).into()
+    }
+
+    /// Takes of that what a round has time for.
+    pub fn take_some(&self) -> Vec<StoredMemory> {
+        let (mut some, mut work) = (Vec::new(), 0);
+        let mut lists = self.0.lock();
+        while work < REBASED_FRAMES_MAX
+            && let Some(part) = lists.incoming.pop_front()
+        {
+            // Finding the canister is work, too.
+            work += part.frames + 1;
+            some.push(part);
+        }
+        some
     }
 
     /// Gives back what was taken over.
@@ -91,9 +109,10 @@ impl Rebases {
         }
     }
 
-    /// True where something was given back that is not dropped yet.
-    pub fn has_retired(&self) -> bool {
-        !self.0.lock().retired.is_empty()
+    /// True where something is to be taken, or was given back and is not dropped yet.
+    pub fn are_under_way(&self) -> bool {
+        let lists = self.0.lock();
+        !(lists.incoming.is_empty() && lists.retired.is_empty())
     }
 
     /// Lets go of what was given back this long ago.
@@ -257,7 +276,9 @@ impl CheckpointWriter {
             canisters,
             digests,
         };
-        self.rebases.0.lock().incoming.extend(written.memories);
+        let memories = written.memories.into_iter();
+        let parts = memories.flat_map(|memory| memory.divide(REBASED_FRAMES_MAX));
+        self.rebases.0.lock().incoming.extend(parts);
         info!(
             height,
             canisters = changed_count,
@@ -458,6 +479,7 @@ pub fn start(
     let failure = Arc::clone(failure);
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
         let _watch = failure.watch("checkpoint");
+        work_in_background();
         if let Err(error) = work(&writer, &receiver, &memory, &truncate_below) {
             // Going on would fill memory with pages and the disk with log.
             failure.set(format!("no checkpoint could be written: {error}"));

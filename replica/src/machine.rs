@@ -112,8 +112,7 @@ impl StateMachine {
             let Ok(id) = PrincipalId::try_from_slice(&memory.key) else {
                 continue;
             };
-            self.state_mut()
-                .rebase(&CanisterId(id), memory.position, &memory.snapshot, &memory.stored);
+            self.state_mut().rebase(&CanisterId(id), memory);
         }
     }
 

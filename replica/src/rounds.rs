@@ -98,10 +98,10 @@ impl Rounds {
     fn round(&mut self) -> Result<bool, Stopped> {
         let memory = Arc::clone(&self.memory);
         memory.wait_for_room(|| {
-            let stored = self.rebases.take();
+            let stored = self.rebases.take_some();
             self.machine.rebase(&stored);
             self.rebases.retire(stored);
-            (memory.is_checkpointing() || self.rebases.has_retired()) && self.failure.get().is_none()
+            (memory.is_checkpointing() || self.rebases.are_under_way()) && self.failure.get().is_none()
         });
         let state = self.machine.state();
         let metadata = &state.metadata;

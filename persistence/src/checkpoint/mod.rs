@@ -31,13 +31,14 @@ pub use verify::VerifyReport;
 
 use crate::disk::{CrashPoint, DiskFile};
 use crate::error::{PersistenceError, Result};
-use crate::page_map::{Digest, PageMap};
+use crate::page_map::{Digest, PageMap, rebase::ALL_PAGES};
 use format::{BUCKET_COUNT, ItemRecord, Kind, MemoryReference, RecordHeader, Reference, RootRecord, SLOT_BYTES};
 use format::{Superblock, bucket_of};
 use layout::{GenerationFiles, Layout};
 use parking_lot::Mutex;
 use replicore_types::{OS_PAGE_BYTES, PrincipalId};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use stored::{NODE_ENTRY_BYTES, RECORD_HEADER_BYTES};
@@ -112,8 +113,8 @@ pub struct LoadedCheckpoint {
     pub items: BTreeMap<Vec<u8>, CheckpointItem>,
 }
 
-/// A memory that a checkpoint holds by now: what it was given and the same content in its files, to pass to
-/// [`PageMap::rebase`].
+/// A memory that a checkpoint holds by now, or a part of it: what it was given and the same content in its files, to pass
+/// to [`PageMap::rebase`], or to be divided first.
 #[derive(Clone, Debug)]
 pub struct StoredMemory {
     /// The item.
@@ -124,6 +125,28 @@ pub struct StoredMemory {
     pub snapshot: PageMap,
     /// The same content in the checkpoint's files.
     pub stored: PageMap,
+    /// Pages of the part that the snapshot has in memory: what [`StoredMemory::rebase`] has to do.
+    pub frames: u64,
+    pages: RangeInclusive<u64>,
+}
+
+impl StoredMemory {
+    /// Parts with little more than `frames_max` pages in memory each: what a round does at a time is bounded by
+    /// that.
+    pub fn divide(self, frames_max: u64) -> Vec<StoredMemory> {
+        let ranges = self.snapshot.ranges_in_memory(frames_max).into_iter();
+        let parts = ranges.map(|(pages, frames)| Self {
+            frames,
+            pages,
+            ..self.clone()
+        });
+        parts.collect()
+    }
+
+    /// `memory`, which is the snapshot or a later version of it, with the pages of this part resting on the files.
+    pub fn rebase(&self, memory: &PageMap) -> PageMap {
+        memory.rebase_within(&self.snapshot, &self.stored, &self.pages)
+    }
 }
 
 /// A checkpoint that is durable.
@@ -502,12 +525,13 @@ fn live_bytes_of(item: &CheckpointItem) -> u64 {
 fn note_stored_memories(key: &[u8], item: &CheckpointItem, stored: &CheckpointItem, memories: &mut Vec<StoredMemory>) {
     for (position, (snapshot, stored)) in item.memories.iter().zip(&stored.memories).enumerate() {
         if !snapshot.is_same_version(stored) {
-            let (snapshot, stored) = (snapshot.clone(), stored.clone());
             memories.push(StoredMemory {
                 key: key.to_vec(),
                 position,
-                snapshot,
-                stored,
+                snapshot: snapshot.clone(),
+                stored: stored.clone(),
+                frames: snapshot.frame_count(),
+                pages: ALL_PAGES,
             });
         }
     }

@@ -198,6 +198,11 @@ fn check_history(kind: Kind, seeds: u64) {
                         assert!(rebased.iter().eq(ahead.iter()));
                         assert_eq!(rebased.digest(), ahead.digest());
                         assert!(rebased.frame_count() <= 12, "only what was written since is in memory");
+                        let parts = memory.clone().divide(3);
+                        assert_eq!(parts.iter().map(|part| part.frames).sum::<u64>(), memory.frames);
+                        let in_parts = parts.iter().fold(ahead.clone(), |map, part| part.rebase(&map));
+                        assert_eq!(in_parts.frame_count(), rebased.frame_count());
+                        assert_eq!(in_parts.digest(), ahead.digest());
                     }
                 }
             }

@@ -18,7 +18,7 @@ mod digests;
 mod hashing;
 pub(crate) mod node;
 mod page_ref;
-mod rebase;
+pub(crate) mod rebase;
 #[cfg(test)]
 mod tests;
 

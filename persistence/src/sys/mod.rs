@@ -3,3 +3,4 @@
 pub(crate) mod files;
 pub(crate) mod frame;
 pub(crate) mod mapping;
+pub(crate) mod thread;

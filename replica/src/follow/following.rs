@@ -154,7 +154,7 @@ impl Following {
 
     fn execute(&mut self, entry: &WireEntry) -> Result<(), FollowError> {
         let rebases = self.writer.rebases();
-        let stored = rebases.take();
+        let stored = rebases.take_some();
         self.machine.rebase(&stored);
         rebases.retire(stored);
         let record = decode_record(&entry.record).map_err(|error| RecoveryError::Record(entry.height, error));

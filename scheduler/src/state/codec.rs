@@ -16,7 +16,7 @@ use crate::state::{
     SubnetState, SystemMetadata, SystemState,
 };
 use replicore_engine::{CanisterModule, ExecutionState, GlobalValue, ModuleInterface, WasmMemory};
-use replicore_persistence::PageMap;
+use replicore_persistence::{PageMap, StoredMemory};
 use replicore_types::{CanisterId, NumBytes, Payload, PrincipalId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -322,18 +322,19 @@ impl ReplicatedState {
         Ok(state)
     }
 
-    /// Puts memory `position` of a canister (in the order of [`ItemParts::memories`]) on the files that hold it by
-    /// now. Content, hashes and what counts as changed stay as they are.
-    pub fn rebase(&mut self, id: &CanisterId, position: usize, snapshot: &PageMap, stored: &PageMap) {
+    /// Puts a memory of a canister (its position in the order of [`ItemParts::memories`]), or a part of it, on the files
+    /// that hold it by now. Content, hashes and what counts as changed stay as they are.
+    pub fn rebase(&mut self, id: &CanisterId, stored: &StoredMemory) {
+        let position = stored.position;
         let Some(canister) = self.canisters.get_mut(id) else {
             return;
         };
         // Snapshots may have gone since the checkpoint. Where another one has moved up, it shares nothing with
-        // `snapshot`, or the very pages.
+        // `stored.snapshot`, or the very pages.
         if position / 2 < usize::from(canister.execution.is_some()) + canister.system.snapshots.len()
             && let Some(memory) = Arc::make_mut(canister).memory_mut(position)
         {
-            memory.pages = memory.pages.rebase(snapshot, stored);
+            memory.pages = stored.rebase(&memory.pages);
         }
     }
 
