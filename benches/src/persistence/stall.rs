@@ -46,6 +46,8 @@ pub fn checkpoint_stall(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         let takeover = rounds.run(&mut stored.memory, &parts, |count| count >= parts.len() as u64)?;
         busy.longest = busy.longest.max(takeover.longest);
         drop((parts, written));
+        // As the replica does after a checkpoint: from now on the log writes to files that were used before.
+        rounds.truncate()?;
         let quiet = rounds.run(&mut stored.memory, &[], |count| count >= busy.count)?;
         bare_samples.push(bare.measure()? * 1e3);
         quiet_samples.push(quiet.longest * 1e3);
@@ -127,6 +129,10 @@ impl StallRounds {
     fn new(directory: &Path) -> Result<Self, BenchError> {
         let log = open_log(&directory.join("log"))?;
         Ok(Self { log, height: 0 })
+    }
+
+    fn truncate(&mut self) -> Result<(), BenchError> {
+        self.log.truncate_before(self.height).map_err(BenchError::new)
     }
 
     /// Rounds until it is over. Each takes over one of the parts first, as long as there are any.
