@@ -9,8 +9,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Gives the calling thread, the one with this index of `threads`, its share of the CPUs that the process may use, which no
-/// other of these threads has. Where
-/// these are fewer than the threads, or the system refuses, everything stays as it is: it is about speed only.
+/// other of these threads has. Where CPUs are fewer than threads, or the system refuses, everything stays as it is: it is
+/// about speed only.
 pub fn keep_apart(index: usize, threads: usize) {
     let this_thread = Pid::from_raw(0);
     let Ok(allowed) = sched_getaffinity(this_thread) else {
