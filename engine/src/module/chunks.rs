@@ -19,10 +19,11 @@
 //! that stays is safe, one that moves is as long as it stays inside the memory (loads) or the page (stores). Whatever else
 //! may trap, call or branch makes the loop an ordinary one.
 
+use super::accesses::{accessed, is_store};
 use super::arity::Arity;
 use super::metering::may_trap;
 use super::parsed::Parsed;
-use super::rewrite::{changes, is_store};
+use super::rewrite::changes;
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
@@ -398,58 +399,5 @@ fn divides_safely(operator: &Operator<'_>, divisor: Option<Sum>) -> bool {
         I32DivS | I32RemS => divisor != 0 && divisor != u64::from(u32::MAX),
         I64DivS | I64RemS => divisor != 0 && divisor != u64::MAX,
         _ => false,
-    }
-}
-
-/// What a load or a store names besides its operands.
-fn accessed(operator: &Operator<'_>) -> Option<MemArg> {
-    use Operator::*;
-    match operator {
-        I32Load { memarg }
-        | I64Load { memarg }
-        | F32Load { memarg }
-        | F64Load { memarg }
-        | I32Load8S { memarg }
-        | I32Load8U { memarg }
-        | I32Load16S { memarg }
-        | I32Load16U { memarg }
-        | I64Load8S { memarg }
-        | I64Load8U { memarg }
-        | I64Load16S { memarg }
-        | I64Load16U { memarg }
-        | I64Load32S { memarg }
-        | I64Load32U { memarg }
-        | I32Store { memarg }
-        | I64Store { memarg }
-        | F32Store { memarg }
-        | F64Store { memarg }
-        | I32Store8 { memarg }
-        | I32Store16 { memarg }
-        | I64Store8 { memarg }
-        | I64Store16 { memarg }
-        | I64Store32 { memarg }
-        | V128Load { memarg }
-        | V128Load8x8S { memarg }
-        | V128Load8x8U { memarg }
-        | V128Load16x4S { memarg }
-        | V128Load16x4U { memarg }
-        | V128Load32x2S { memarg }
-        | V128Load32x2U { memarg }
-        | V128Load8Splat { memarg }
-        | V128Load16Splat { memarg }
-        | V128Load32Splat { memarg }
-        | V128Load64Splat { memarg }
-        | V128Load32Zero { memarg }
-        | V128Load64Zero { memarg }
-        | V128Load8Lane { memarg, .. }
-        | V128Load16Lane { memarg, .. }
-        | V128Load32Lane { memarg, .. }
-        | V128Load64Lane { memarg, .. }
-        | V128Store { memarg }
-        | V128Store8Lane { memarg, .. }
-        | V128Store16Lane { memarg, .. }
-        | V128Store32Lane { memarg, .. }
-        | V128Store64Lane { memarg, .. } => Some(*memarg),
-        _ => None,
     }
 }

@@ -234,5 +234,5 @@ fn uses_instance(operator: &Operator<'_>) -> bool {
             | Loop { .. }
             | BrIf { .. }
             | BrTable { .. }
-    ) || super::cost::accesses_memory(operator)
+    ) || super::accesses::accesses_memory(operator)
 }

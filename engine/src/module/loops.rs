@@ -147,7 +147,7 @@ impl Walk<'_, '_> {
             _ => {
                 let (taken, results) = self.arity.of(operator);
                 let address = (0..taken).map(|_| self.pop()).last();
-                if let (true, Some(Operand::Local(local))) = (super::rewrite::is_store(operator), address)
+                if let (true, Some(Operand::Local(local))) = (super::accesses::is_store(operator), address)
                     && let Some(candidate) = self.innermost()
                 {
                     candidate.stores.push((index, local));

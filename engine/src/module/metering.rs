@@ -145,7 +145,7 @@ impl Meter {
 /// True where execution may end with the operator.
 pub(super) fn may_trap(operator: &Operator<'_>) -> bool {
     use Operator::*;
-    super::cost::accesses_memory(operator)
+    super::accesses::accesses_memory(operator)
         || matches!(
             operator,
             Unreachable

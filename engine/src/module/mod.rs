@@ -17,6 +17,7 @@
 //! - `externref`, of which a canister never has any but null, is encoded as `funcref`, so that the Wasm engine needs no
 //!   garbage collector. (Of two function types that differ in nothing else, `call_indirect` takes one for the other.)
 
+mod accesses;
 mod arity;
 mod chunks;
 mod code_style;

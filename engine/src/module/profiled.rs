@@ -10,6 +10,7 @@
 //! Functions of the module have their index as id, System API functions that of their import, through the function that
 //! charges for them. Helpers of the instrumentation are not events: what they charge belongs to the function that calls.
 
+use super::accesses;
 use super::decode::undecodable;
 use super::error::WasmError;
 use super::instrument::HOST_FUNCTIONS;
@@ -364,41 +365,7 @@ impl Reencode for Events<'_, '_> {
 
 /// The static offset of a load from the heap.
 fn loaded(operator: &Operator<'_>) -> Option<u64> {
-    use Operator::*;
-    let memarg = match operator {
-        I32Load { memarg }
-        | I64Load { memarg }
-        | F32Load { memarg }
-        | F64Load { memarg }
-        | I32Load8S { memarg }
-        | I32Load8U { memarg }
-        | I32Load16S { memarg }
-        | I32Load16U { memarg }
-        | I64Load8S { memarg }
-        | I64Load8U { memarg }
-        | I64Load16S { memarg }
-        | I64Load16U { memarg }
-        | I64Load32S { memarg }
-        | I64Load32U { memarg }
-        | V128Load { memarg }
-        | V128Load8x8S { memarg }
-        | V128Load8x8U { memarg }
-        | V128Load16x4S { memarg }
-        | V128Load16x4U { memarg }
-        | V128Load32x2S { memarg }
-        | V128Load32x2U { memarg }
-        | V128Load8Splat { memarg }
-        | V128Load16Splat { memarg }
-        | V128Load32Splat { memarg }
-        | V128Load64Splat { memarg }
-        | V128Load32Zero { memarg }
-        | V128Load64Zero { memarg }
-        | V128Load8Lane { memarg, .. }
-        | V128Load16Lane { memarg, .. }
-        | V128Load32Lane { memarg, .. }
-        | V128Load64Lane { memarg, .. } => memarg,
-        _ => return None,
-    };
+    let memarg = accesses::loaded(operator)?;
     // Loops of the instrumented code save locals behind the marks.
     matches!(memarg.target, wasmparser::MemArgTarget::Memory(HEAP_MEMORY)).then_some(memarg.offset)
 }

@@ -19,6 +19,7 @@
 mod chunk;
 
 use super::CodeStyle;
+use super::accesses;
 use super::chunks::ChunkedLoop;
 use super::floats::FloatResult;
 use super::frames::Frame;
@@ -494,9 +495,9 @@ impl<'a> Rewriter<'a> {
             Operator::Block { .. } => self.emit(&[Instruction::Block(BlockType::Result(ValType::FUNCREF))]),
             Operator::Loop { .. } => self.emit(&[Instruction::Loop(BlockType::Result(ValType::FUNCREF))]),
             Operator::If { .. } => self.emit(&[Instruction::If(BlockType::Result(ValType::FUNCREF))]),
-            _ => match stored(operator) {
-                Some((ty, offset)) if layout.marks => {
-                    self.store(self.stepped.get(&index).copied(), ty, offset, original)
+            _ => match accesses::stored(operator) {
+                Some((ty, memarg)) if layout.marks => {
+                    self.store(self.stepped.get(&index).copied(), ty, memarg.offset, original)
                 }
                 _ => self.code.extend_from_slice(original),
             },
@@ -716,7 +717,7 @@ pub(super) fn changes(operator: &Operator<'_>) -> bool {
             | RefFunc { .. }
             | MemoryGrow { .. }
     ) || is_bulk(operator)
-        || stored(operator).is_some()
+        || accesses::is_store(operator)
         || names_externref(operator)
 }
 
@@ -738,29 +739,4 @@ fn is_bulk(operator: &Operator<'_>) -> bool {
         operator,
         Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } | Operator::MemoryInit { .. }
     )
-}
-
-/// True for what writes one value to the heap.
-pub(super) fn is_store(operator: &Operator<'_>) -> bool {
-    stored(operator).is_some()
-}
-
-/// Type of the value that a store takes, and its constant offset.
-fn stored(operator: &Operator<'_>) -> Option<(ValType, u64)> {
-    use Operator::*;
-    let (ty, memarg) = match operator {
-        I32Store { memarg } | I32Store8 { memarg } | I32Store16 { memarg } => (ValType::I32, memarg),
-        I64Store { memarg } | I64Store8 { memarg } | I64Store16 { memarg } | I64Store32 { memarg } => {
-            (ValType::I64, memarg)
-        }
-        F32Store { memarg } => (ValType::F32, memarg),
-        F64Store { memarg } => (ValType::F64, memarg),
-        V128Store { memarg }
-        | V128Store8Lane { memarg, .. }
-        | V128Store16Lane { memarg, .. }
-        | V128Store32Lane { memarg, .. }
-        | V128Store64Lane { memarg, .. } => (ValType::V128, memarg),
-        _ => return None,
-    };
-    Some((ty, memarg.offset))
 }
