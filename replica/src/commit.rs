@@ -112,9 +112,10 @@ impl Commit {
         let Self { log, mut publisher } = self;
         let CommitReceiver { batches, rounds } = receiver;
         let failure = Arc::clone(&publisher.failure);
-        let _watch = failure.watch("commit");
         let (durable, logged) = bounded(ROUNDS_WAITING_MAX);
         thread::scope(|scope| {
+            // In here: a panic is known before the scope waits for the log thread, which waits for the next batch.
+            let _watch = failure.watch("commit");
             let writer = thread::Builder::new().name("log".into());
             // The thread owns its ends of the channels: they close when it ends, and whoever waits at the others learns.
             match writer.spawn_scoped(scope, move || log.run(&batches, &durable)) {
