@@ -19,7 +19,7 @@ const WRITE_BYTES: usize = 1 << 20;
 
 /// Bytes that the disk is asked to write at the same time: enough to keep it busy, few enough that a batch, which becomes
 /// durable meanwhile, doesn't wait behind a whole checkpoint.
-const IN_FLIGHT_BYTES: u64 = 2 << 20;
+const IN_FLIGHT_BYTES: u64 = 4 << 20;
 
 /// A file that is written at its end.
 pub(super) struct Appender<'a> {
