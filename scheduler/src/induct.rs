@@ -2,7 +2,7 @@
 
 use crate::management::{self, error};
 use crate::round::Round;
-use crate::round_statuses::{Request, places_by_id};
+use crate::round_statuses::{Place, Request, places_by_id};
 use crate::state::{CanisterState, CanisterStatus, CyclesUseCase, SubnetMessage};
 use replicore_engine::Execute;
 use replicore_types::{
@@ -30,29 +30,26 @@ impl<E: Execute> Round<'_, E> {
 
     /// The messages that are taken up, in their order, now noted as received. The others are dropped: those that the history
     /// knows, of several with one request id all but the first, expired ones, and those for which the history has no room.
-    fn take_up(&mut self, messages: Vec<Ingress>) -> impl Iterator<Item = (CanisterId, Arc<Ingress>)> + use<E> {
+    fn take_up(&mut self, messages: Vec<Ingress>) -> Vec<(CanisterId, Arc<Ingress>)> {
         let mut arrivals = self.look_up(messages);
         let places = places_by_id(self.cores, &arrivals, |arrival| &arrival.request.id);
-        let mut last = None;
-        for place in &places {
-            let arrival = &mut arrivals[*place as usize];
+        drop_repeated(&mut arrivals, &places);
+        let room = self.state.ingress_history.room();
+        if arrivals.len() > room {
+            let taken_up = arrivals.iter_mut().filter(|arrival| arrival.is_taken_up);
+            taken_up.skip(room).for_each(|arrival| arrival.is_taken_up = false);
+        }
+        let mut requests = Vec::with_capacity(arrivals.len());
+        let mut messages = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            requests.push(arrival.is_taken_up.then_some(arrival.request));
             if arrival.is_taken_up {
-                arrival.is_taken_up = last != Some(arrival.request.id);
-                last = Some(arrival.request.id);
+                messages.push((arrival.request.receiver, arrival.message));
             }
         }
-        let room = self.state.ingress_history.room();
-        let taken_up = arrivals.iter_mut().filter(|arrival| arrival.is_taken_up);
-        taken_up.skip(room).for_each(|arrival| arrival.is_taken_up = false);
-        let taken_up = places.iter().map(|place| &arrivals[*place as usize]);
-        let requests: Vec<_> = taken_up
-            .filter(|arrival| arrival.is_taken_up)
-            .map(|arrival| arrival.request)
-            .collect();
-        self.stats.ingress_dropped += (arrivals.len() - requests.len()) as u64;
-        self.statuses.take_up(requests);
-        let taken_up = arrivals.into_iter().filter(|arrival| arrival.is_taken_up);
-        taken_up.map(|arrival| (arrival.request.receiver, arrival.message))
+        self.stats.ingress_dropped += (requests.len() - messages.len()) as u64;
+        self.statuses.take_up(requests, places);
+        messages
     }
 
     /// Looks the messages up in the history. Among hundreds of thousands of statuses each is a walk through memory that
@@ -136,6 +133,24 @@ struct Arrival {
     request: Request,
     is_taken_up: bool,
     message: Arc<Ingress>,
+}
+
+/// Of several arrivals with one request id that are taken up, all but the first are not. `places` are in the order of
+/// the ids: equal ones stand side by side and begin alike, so that hardly any arrival is looked at.
+fn drop_repeated(arrivals: &mut [Arrival], places: &[Place]) {
+    for alike in places
+        .chunk_by(|left, right| left.0 == right.0)
+        .filter(|alike| alike.len() > 1)
+    {
+        let mut last = None;
+        for (_, place) in alike {
+            let arrival = &mut arrivals[*place as usize];
+            if arrival.is_taken_up {
+                arrival.is_taken_up = last != Some(arrival.request.id);
+                last = Some(arrival.request.id);
+            }
+        }
+    }
 }
 
 /// Messages by their receivers.

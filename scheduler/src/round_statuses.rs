@@ -12,8 +12,10 @@ type Given = (MessageId, Arc<IngressStatus>);
 /// message while the others wait.
 #[derive(Debug, Default)]
 pub(crate) struct RoundStatuses {
-    /// The requests that the round took up, in the order of their ids; none of them twice.
-    taken_up: Vec<Request>,
+    /// The requests that came with the batch; `None` in the place of those that were not taken up. No id is there twice.
+    taken_up: Vec<Option<Request>>,
+    /// Their places, in the order of their ids.
+    places: Vec<Place>,
     /// Statuses in the order in which they were given. Of several for one request the last one counts.
     given: Vec<Given>,
 }
@@ -27,10 +29,11 @@ pub(crate) struct Request {
 }
 
 impl RoundStatuses {
-    /// Notes the requests that the round takes up, once a round, in the order of their ids.
-    pub fn take_up(&mut self, requests: Vec<Request>) {
-        debug_assert!(self.taken_up.is_empty() && requests.is_sorted_by(|left, right| left.id < right.id));
+    /// Notes the requests that the round takes up, once a round, with their places in the order of their ids.
+    pub fn take_up(&mut self, requests: Vec<Option<Request>>, places: Vec<Place>) {
+        debug_assert!(self.taken_up.is_empty());
         self.taken_up = requests;
+        self.places = places;
     }
 
     /// Gives a request its next status. The time in it is that of the round.
@@ -60,12 +63,16 @@ impl RoundStatuses {
     }
 
     /// One line of both, and where in it those stand that the round did not take up.
-    fn merge(self, places: &[u32], now: Time) -> (Vec<Given>, Vec<usize>) {
-        let mut taken_up = self.taken_up.iter().peekable();
+    fn merge(self, places: &[Place], now: Time) -> (Vec<Given>, Vec<usize>) {
+        let taken_up = self
+            .places
+            .iter()
+            .filter_map(|(_, place)| self.taken_up[*place as usize].as_ref());
+        let mut taken_up = taken_up.peekable();
         let mut given: Vec<_> = self.given.into_iter().map(Some).collect();
-        let mut statuses: Vec<Given> = Vec::with_capacity(taken_up.len().max(given.len()));
+        let mut statuses: Vec<Given> = Vec::with_capacity(self.places.len().max(given.len()));
         let mut earlier = Vec::new();
-        for place in places {
+        for (_, place) in places {
             let Some((id, status)) = given[*place as usize].take() else {
                 continue;
             };
@@ -98,16 +105,19 @@ impl Request {
     }
 }
 
+/// The beginning of an id and the place of the thing that has it.
+pub(crate) type Place = (u64, u32);
+
 /// The places of things with ids, in the order of the ids; those of equal ids in their own order. Numbers are sorted
 /// instead of the things: the beginnings of ids nearly always differ.
 pub(crate) fn places_by_id<T: Sync>(
     cores: SchedulerCores,
     things: &[T],
     id: impl Fn(&T) -> &MessageId + Sync + Send,
-) -> Vec<u32> {
+) -> Vec<Place> {
     let id = |place: u32| id(&things[place as usize]);
     // Memory ends before 2^32 of them.
-    let mut places: Vec<(u64, u32)> = (0..things.len() as u32)
+    let mut places: Vec<Place> = (0..things.len() as u32)
         .map(|place| (id(place).beginning(), place))
         .collect();
     let is_parallel = cores.are_worth_it(places.len());
@@ -117,7 +127,7 @@ pub(crate) fn places_by_id<T: Sync>(
             .then_with(|| id(left.1).cmp(id(right.1)))
             .then(left.1.cmp(&right.1))
     });
-    places.into_iter().map(|(_, place)| place).collect()
+    places
 }
 
 #[cfg(test)]
@@ -155,7 +165,11 @@ mod tests {
         let answer = |text: &str| IngressState::Completed(Payload::from(text.as_bytes().to_vec()));
         let mut statuses = RoundStatuses::default();
         // Two answer, one is under way, one waits; one was taken up long ago.
-        statuses.take_up(vec![request(2), request(3), request(5), request(6)]);
+        let requests = [6, 3, 9, 2, 5]
+            .map(|number| (number != 9).then(|| request(number)))
+            .to_vec();
+        let ids: Vec<_> = [6, 3, 9, 2, 5].map(id).to_vec();
+        statuses.take_up(requests, places_by_id(SchedulerCores(1), &ids, |id| id));
         statuses.give(id(5), status(NOW, answer("five")));
         statuses.give(id(3), status(NOW, IngressState::Processing));
         statuses.give_all(vec![
@@ -166,6 +180,7 @@ mod tests {
         for cores in [1, 2] {
             let given = RoundStatuses {
                 taken_up: statuses.taken_up.clone(),
+                places: statuses.places.clone(),
                 given: statuses.given.clone(),
             };
             let sorted = given.into_sorted(&history, NOW, SchedulerCores(cores));
@@ -195,6 +210,8 @@ mod tests {
             MessageId(bytes)
         };
         let ids = [ending(2), ending(1), ending(2), id(3), ending(1)];
-        assert_eq!(places_by_id(SchedulerCores(1), &ids, |id| id), [3, 1, 4, 0, 2]);
+        let places = places_by_id(SchedulerCores(1), &ids, |id| id);
+        let places: Vec<u32> = places.into_iter().map(|(_, place)| place).collect();
+        assert_eq!(places, [3, 1, 4, 0, 2]);
     }
 }

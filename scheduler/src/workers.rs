@@ -41,9 +41,9 @@ impl SchedulerCores {
             return self.for_each(items, work);
         };
         let unfinished = AtomicUsize::new(items.len());
-        let (items, later) = (Lock::new(items.iter_mut()), Lock::new(later.iter_mut()));
-        pool.broadcast(|_| {
-            while let Some(item) = take(&items) {
+        let (items, later) = (Shares::new(items, self.0), Lock::new(later.iter_mut()));
+        pool.broadcast(|worker| {
+            while let Some(item) = items.take(worker.index()) {
                 work(item);
                 unfinished.fetch_sub(1, Ordering::Release);
             }
@@ -55,7 +55,7 @@ impl SchedulerCores {
                 std::hint::spin_loop();
             }
             while !all_ended() {
-                let Some(item) = take(&later) else { break };
+                let Some(item) = later.lock().next() else { break };
                 // Others that are idle go on as long as this one does.
                 unfinished.fetch_add(1, Ordering::Relaxed);
                 ahead(item);
@@ -160,7 +160,53 @@ impl SchedulerCores {
     }
 }
 
-/// The next item that nobody has taken.
-fn take<'a, T>(items: &Lock<IterMut<'a, T>>) -> Option<&'a mut T> {
-    items.lock().next()
+/// Items side by side that workers take: each from the front of its own share, then from the end of the others'. What
+/// a worker had in its caches the last time is then mostly what it gets again.
+struct Shares<'a, T>(Vec<Lock<IterMut<'a, T>>>);
+
+impl<'a, T> Shares<'a, T> {
+    fn new(items: &'a mut [T], workers: usize) -> Self {
+        let share = items.len().div_ceil(workers).max(1);
+        Self(
+            items
+                .chunks_mut(share)
+                .map(|share| Lock::new(share.iter_mut()))
+                .collect(),
+        )
+    }
+
+    /// The next item for this worker that nobody has taken.
+    fn take(&self, worker: usize) -> Option<&'a mut T> {
+        let own = self.0.get(worker).and_then(|share| share.lock().next());
+        own.or_else(|| self.0.iter().find_map(|share| share.lock().next_back()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shares;
+
+    #[test]
+    fn every_item_is_taken_once_and_a_worker_begins_with_its_own() {
+        let mut items: Vec<u32> = (0..7).collect();
+        let shares = Shares::new(&mut items, 2);
+        let mut taken: Vec<u32> = [1, 1, 0, 1]
+            .iter()
+            .filter_map(|worker| shares.take(*worker))
+            .map(|item| *item)
+            .collect();
+        assert_eq!(taken, [4, 5, 0, 6], "own shares from the front");
+        taken.extend(std::iter::from_fn(|| shares.take(1)).map(|item| *item));
+        assert_eq!(taken[4..], [3, 2, 1], "the other's from the end");
+        assert_eq!(shares.take(0), None);
+    }
+
+    #[test]
+    fn workers_without_a_share_help_the_others() {
+        let mut items = [0_u32];
+        let shares = Shares::new(&mut items, 4);
+        assert_eq!(shares.take(3).map(|item| *item), Some(0));
+        assert_eq!(shares.take(0), None);
+        assert_eq!(Shares::new(&mut [0_u32; 0], 2).take(0), None);
+    }
 }

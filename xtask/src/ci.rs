@@ -221,12 +221,15 @@ fn transcripts() -> Option<PathBuf> {
         .find(|folder: &PathBuf| Path::is_dir(folder))
 }
 
-/// The hand-over structures under every interleaving. In a crate outside the workspace, because it compiles the replica's
-/// files against other locks.
+/// The hand-over structures under every interleaving, and what hands canisters to other cores on more threads than there
+/// are. In crates outside the workspace: one compiles the replica's files against other locks, the other one is made to
+/// be compiled for ThreadSanitizer.
 fn interleavings() -> Result<()> {
-    let manifest = shell::root().join("replica/interleavings/Cargo.toml");
-    let mut command = cargo(&["run", "--quiet", "--release", "--locked", "--manifest-path"]);
-    shell::run_shown(command.arg(manifest))
+    for manifest in ["replica/interleavings/Cargo.toml", "scheduler/races/Cargo.toml"] {
+        let mut command = cargo(&["run", "--quiet", "--release", "--locked", "--manifest-path"]);
+        shell::run_shown(command.arg(shell::root().join(manifest)))?;
+    }
+    Ok(())
 }
 
 /// The quick toolchains compile their canisters again; the result must be what is committed.

@@ -10,6 +10,8 @@
 //! ```
 //! `cargo run` on any toolchain is the same without the detector: only wrong sums are found.
 
+#[path = "../../src/placement.rs"]
+mod placement;
 #[path = "../../src/workers.rs"]
 mod workers;
 
@@ -57,7 +59,7 @@ fn one_round(cores: SchedulerCores, round: u64) -> usize {
         .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         .collect();
     let mut statuses = cores.map(round % 2 == 1, statuses, |id: u64| (id, vec![id]));
-    cores.sort_by_key(round % 2 == 1, &mut statuses, |(id, _)| *id);
+    cores.sort_by(round % 2 == 1, &mut statuses, |(left, _), (right, _)| left.cmp(right));
     assert!(statuses.is_sorted() && statuses.iter().all(|(id, content)| content == &[*id]));
     ahead
 }

@@ -13,6 +13,7 @@
 
 use crate::certified_state::digest::{Digest, empty_digest, fork_digest, labeled_digest};
 use crate::certified_state::hash_tree::HashTree;
+use replicore_types::MessageId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +40,14 @@ impl Label {
             bytes,
             length: label.len() as u8,
         })
+    }
+
+    /// The label of a request.
+    pub fn of_request(id: &MessageId) -> Self {
+        Self {
+            bytes: *id.as_bytes(),
+            length: LABEL_BYTES_MAX as u8,
+        }
     }
 
     /// The bytes.
@@ -133,14 +142,16 @@ impl DigestMap {
     /// holds.
     pub fn update(&mut self, changes: Vec<Change>, is_parallel: bool) {
         let mut entries: Vec<(Label, Option<Entry>)> = hash_labels(changes, is_parallel);
-        entries.sort_by_key(|(label, _)| *label);
-        entries.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                *kept = *later;
-            }
-            same
-        });
+        if !entries.is_sorted_by(|left, right| left.0 < right.0) {
+            entries.sort_by_key(|(label, _)| *label);
+            entries.dedup_by(|later, kept| {
+                let same = later.0 == kept.0;
+                if same {
+                    *kept = *later;
+                }
+                same
+            });
+        }
         self.root = match self.root.take() {
             Some(mut root) => apply(&mut root, &entries, is_parallel).then_some(root),
             None => build_new(&entries, is_parallel),

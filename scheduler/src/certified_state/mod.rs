@@ -154,11 +154,11 @@ impl CertifiedState {
             return;
         }
         let change = |(id, status): &(MessageId, Arc<IngressStatus>)| {
-            Label::new(id.as_bytes()).map(|label| (label, Some(content::request_status_digest(status))))
+            (Label::of_request(id), Some(content::request_status_digest(status)))
         };
         let changes = match is_parallel {
-            true => statuses.par_iter().filter_map(change).collect(),
-            false => statuses.iter().filter_map(change).collect(),
+            true => statuses.par_iter().map(change).collect(),
+            false => statuses.iter().map(change).collect(),
         };
         self.request_statuses.update(changes, is_parallel);
     }
@@ -273,14 +273,14 @@ fn status_changes(state: &ReplicatedState, ids: &[MessageId], is_parallel: bool)
             .ingress_history
             .get(id)
             .map(|status| content::request_status_digest(status));
-        Label::new(id.as_bytes()).map(|label| (label, digest))
+        (Label::of_request(id), digest)
     };
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
     match is_parallel && ids.len() >= PARALLEL_STATUSES_MIN {
-        true => ids.par_iter().filter_map(change).collect(),
-        false => ids.iter().filter_map(change).collect(),
+        true => ids.par_iter().map(change).collect(),
+        false => ids.iter().map(change).collect(),
     }
 }
 
