@@ -137,6 +137,7 @@ pub enum NetArg {
     /// io_uring where the host allows it, else epoll.
     Auto,
     /// io_uring or an error.
+    #[value(alias = "io_uring")]
     Uring,
     /// epoll.
     Epoll,

@@ -13,6 +13,7 @@ pub enum NetBackend {
     #[default]
     Auto,
     /// io_uring; starting fails where it is missing or forbidden.
+    #[serde(alias = "io_uring")]
     Uring,
     /// epoll.
     Epoll,

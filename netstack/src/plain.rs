@@ -63,7 +63,7 @@ impl Handler for Plain {
             Method::Get => "GET",
             Method::Head => "HEAD",
             Method::Post => "POST",
-            Method::Options | Method::Other => return Some(Answer::text(405, "Use GET, HEAD or POST.")),
+            Method::Options | Method::Other => return Some(Answer::WrongMethod("GET,HEAD,POST")),
         };
         Some(Answer::Plain(self.service.respond(HttpRequest {
             method,

@@ -108,8 +108,6 @@ pub struct ReadState {
     pub delegation_targets: Option<Vec<CanisterId>>,
     /// The paths: sequences of labels.
     pub paths: Vec<Vec<Vec<u8>>>,
-    /// True for `/api/v2`: an older client that looks for canister ranges below `/subnet` (v3 looks below `/canister_ranges`).
-    pub v2: bool,
 }
 
 /// Takes one answer, from any thread, at once or later. Dropping it unanswered makes the network stack answer 500.

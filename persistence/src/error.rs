@@ -120,7 +120,9 @@ impl fmt::Display for PersistenceError {
                         "Free space on this file system and start again; nothing acknowledged is lost."
                     }
                     io::ErrorKind::PermissionDenied => "Give this user read and write access and start again.",
-                    io::ErrorKind::NotFound => "Check the path of the state directory.",
+                    io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                        "Check the path of the state directory."
+                    }
                     _ => "Check the disk and the kernel's log, then start again.",
                 })
             }

@@ -1,14 +1,19 @@
 //! Embedding the engine without its network, log and sequencer: batches in, certified state out.
 //!
 //! Two machines execute the same batches, one on a single core and one on four, and must have the same root after each:
-//! what a cluster of replicas would compare. Run it with `cargo run -p replicore --example embed`.
+//! what a cluster of replicas would compare. The last root is signed, and the certificate of a call's reply goes through
+//! the verifier of a client. Run it with `cargo run -p replicore --example embed`.
 
 use candid::{CandidType, Encode, Principal};
 use replicore::StateMachine;
+use replicore::certification::{CertifiedRoot, RootKey, request_status_paths};
 use replicore_engine::{Engine, EngineConfig};
-use replicore_scheduler::SchedulerCores;
+use replicore_scheduler::state::Genesis;
+use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{Batch, CanisterId, Ingress, MessageId, Payload, PrincipalId, Randomness, SubnetConfig, Time};
+use replicore_workloads::certificate::{RequestStatus, Verifier};
 use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +35,12 @@ const START: Time = Time(1_700_000_000_000_000_000);
 
 fn main() -> Result<(), Box<dyn Error>> {
     // 1. An engine runs canisters and caches what it compiles. Each machine gets its own; sharing one would do as well.
+    //    All begin with the same empty state, which commits to the key that the subnet signs with.
+    let key = RootKey::from_seed(b"a real one is 32 random bytes...")?;
     let mut machines = Vec::new();
     for cores in [1, 4] {
         let engine = Arc::new(Engine::new(EngineConfig::default())?);
-        let genesis = StateMachine::for_test(SubnetConfig::default(), Arc::clone(&engine));
-        machines.push(StateMachine::new(
-            genesis.state().clone(),
-            engine,
-            SchedulerCores(cores),
-        ));
+        machines.push(StateMachine::new(genesis(&key), engine, SchedulerCores(cores)));
     }
 
     // 2. The batches, as a sequencer would order them: a canister is made and installed, then called.
@@ -82,7 +84,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     // 4. What became of a message is part of the state; so is all that a query or a certificate would show.
     let last = machines[0].state().ingress_history.get(&message_id(102));
     println!("the last call: {:?}", last.ok_or("the call is not known")?.state);
-    Ok(())
+
+    // 5. Whoever holds the subnet's key signs the root, once for a round; every certificate of the round carries that one
+    //    signature beside the part of the tree that it shows. Clients need the public key and nothing else.
+    let state = machines[0].state();
+    let signed = CertifiedRoot::new(&state.certified, &key);
+    let certificate = signed.certificate(&state.certified, state, request_status_paths(&message_id(102)));
+    let verifier = Verifier::new(key.public_key_der())?;
+    match verifier.request_status(&certificate, message_id(102).as_bytes())? {
+        RequestStatus::Replied(count) => {
+            println!(
+                "certified in {} bytes: the canister has counted to {}",
+                certificate.len(),
+                count[0]
+            );
+            Ok(())
+        }
+        other => Err(format!("the last call is certified as {other:?}").into()),
+    }
+}
+
+/// An empty subnet with this key. Nodes sign queries; here nobody asks for any.
+fn genesis(key: &RootKey) -> ReplicatedState {
+    ReplicatedState::genesis(Genesis {
+        subnet_id: key.subnet_id(),
+        subnet: SubnetConfig::default(),
+        root_key: key.public_key_der().into(),
+        nodes: BTreeMap::new(),
+        canister_indices: (0, 1_000_000),
+        threshold_public_keys: BTreeMap::default(),
+    })
 }
 
 /// The next batch of a machine: its height follows the state's, its time is later.

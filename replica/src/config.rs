@@ -12,6 +12,7 @@ use replicore_types::{SubnetConfig, limits};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The configuration of one replica process. `replicore config --show` prints it as TOML.
@@ -378,88 +379,15 @@ impl Config {
         let http = |rule| ConfigError::Invalid("http", rule);
         self.http.check().map_err(http)?;
         AdmissionPolicy::new(&self.admission).map_err(|rule| ConfigError::Invalid("admission", rule))?;
-        for (key, threads) in [
-            ("cores", self.cores),
-            ("net_threads", self.net_threads),
-            ("queries.threads", self.queries.threads),
-        ] {
-            at_most(key, threads, THREADS_MAX)?;
+        for (key, value, bounds) in self.bounded() {
+            within(key, value, bounds)?;
         }
-        at_least("pool.messages_max", self.pool.messages_max, 1)?;
-        at_least("pool.bytes_max", self.pool.bytes_max, limits::INGRESS_BYTES_MAX)?;
-        let pool = &self.pool;
-        at_least("pool.messages_per_canister_max", pool.messages_per_canister_max, 1)?;
-        at_least("pool.messages_per_sender_max", pool.messages_per_sender_max, 1)?;
-        at_least("rounds.batch_messages_max", self.rounds.batch_messages_max, 1)?;
-        at_most(
-            "rounds.batch_messages_max",
-            self.rounds.batch_messages_max,
-            limits::BATCH_MESSAGES_MAX,
-        )?;
-        // Messages that are in batches already count, so a bound below that would let nothing in.
-        let in_batches = UNPUBLISHED_ROUNDS_MAX * self.rounds.batch_messages_max;
-        at_least("pool.statuses_max", pool.statuses_max, 2 * in_batches)?;
-        at_most(
-            "pool.statuses_max",
-            pool.statuses_max,
-            limits::INGRESS_HISTORY_ENTRIES_MAX,
-        )?;
-        at_least("pool.bytes_max", pool.bytes_max, self.http.ingress_bytes_max)?;
-        at_least(
-            "rounds.batch_bytes_max",
-            self.rounds.batch_bytes_max,
-            limits::INGRESS_BYTES_MAX,
-        )?;
-        at_most(
-            "rounds.batch_bytes_max",
-            self.rounds.batch_bytes_max,
-            limits::BATCH_BYTES_MAX,
-        )?;
-        at_least("rounds.idle_interval_ms", self.rounds.idle_interval_ms as usize, 10)?;
-        at_least("rounds.freshness_ms", self.rounds.freshness_ms as usize, 10)?;
-        at_least(
-            "checkpoints.interval_rounds",
-            self.checkpoints.interval_rounds as usize,
-            1,
-        )?;
-        at_least(
-            "checkpoints.interval_log_bytes",
-            self.checkpoints.interval_log_bytes as usize,
-            LOG_BYTES_MIN,
-        )?;
-        at_least(
-            "checkpoints.dirty_bytes_max",
-            self.checkpoints.dirty_bytes_max as usize,
-            DIRTY_BYTES_MIN,
-        )?;
-        at_least("queries.waiting_max", self.queries.waiting_max, 1)?;
-        at_least(
-            "queries.waiting_per_canister_max",
-            self.queries.waiting_per_canister_max,
-            1,
-        )?;
-        at_least("queries.waiting_ms_max", self.queries.waiting_ms_max as usize, 1)?;
-        at_most("queries.waiting_max", self.queries.waiting_max, QUERIES_WAITING_MAX)?;
-        at_most("signature_cache.entries", self.signature_cache.entries, SIGNATURES_MAX)?;
-        at_most("engine.warm_instances_max", self.engine.warm_instances_max, KEPT_MAX)?;
-        at_least("engine.compiled_modules_max", self.engine.compiled_modules_max, 1)?;
-        at_most(
-            "engine.compiled_modules_max",
-            self.engine.compiled_modules_max,
-            KEPT_MAX,
-        )?;
-        at_least("outcalls.threads", self.outcalls.threads, 1)?;
-        at_most("outcalls.threads", self.outcalls.threads, THREADS_MAX)?;
-        at_least("outcalls.waiting_max", self.outcalls.waiting_max, 1)?;
-        at_most("outcalls.waiting_max", self.outcalls.waiting_max, QUERIES_WAITING_MAX)?;
         if let Some(path) = &self.outcalls.root_certificates {
             std::fs::File::open(path).map_err(|error| ConfigError::Unreadable(path.clone(), error))?;
         }
-        at_least("tracing.sample_one_in", self.tracing.sample_one_in as usize, 1)?;
         if let Some(url) = &self.tracing.otlp_url {
             traces_url(url).map_err(|rule| ConfigError::Invalid("tracing.otlp_url", rule))?;
         }
-        at_least("subnet.size", self.subnet.size as usize, 1)?;
         // Otherwise the connection would be answered 504 before the call is answered 202.
         match self.pool.call_wait_ms < self.http.answer_timeout_ms {
             true => Ok(()),
@@ -471,6 +399,80 @@ impl Config {
                 ),
             )),
         }
+    }
+
+    /// The numbers that have bounds by themselves or by other numbers, with these bounds.
+    fn bounded(&self) -> [(&'static str, usize, RangeInclusive<usize>); 25] {
+        const ANY: usize = usize::MAX;
+        let Self { pool, rounds, .. } = self;
+        let (checkpoints, queries, engine) = (&self.checkpoints, &self.queries, &self.engine);
+        // Messages that are in batches already count, so a bound below that would let nothing in.
+        let statuses_min = rounds.batch_messages_max.saturating_mul(2 * UNPUBLISHED_ROUNDS_MAX);
+        let pool_bytes_min = limits::INGRESS_BYTES_MAX.max(self.http.ingress_bytes_max);
+        let batch_bytes = limits::INGRESS_BYTES_MAX..=limits::BATCH_BYTES_MAX;
+        [
+            ("cores", self.cores, 0..=THREADS_MAX),
+            ("net_threads", self.net_threads, 0..=THREADS_MAX),
+            ("subnet.size", self.subnet.size as usize, 1..=ANY),
+            ("pool.messages_max", pool.messages_max, 1..=ANY),
+            ("pool.bytes_max", pool.bytes_max, pool_bytes_min..=ANY),
+            (
+                "pool.messages_per_canister_max",
+                pool.messages_per_canister_max,
+                1..=ANY,
+            ),
+            ("pool.messages_per_sender_max", pool.messages_per_sender_max, 1..=ANY),
+            (
+                "rounds.batch_messages_max",
+                rounds.batch_messages_max,
+                1..=limits::BATCH_MESSAGES_MAX,
+            ),
+            ("rounds.batch_bytes_max", rounds.batch_bytes_max, batch_bytes),
+            (
+                "pool.statuses_max",
+                pool.statuses_max,
+                statuses_min..=limits::INGRESS_HISTORY_ENTRIES_MAX,
+            ),
+            ("rounds.idle_interval_ms", rounds.idle_interval_ms as usize, 10..=ANY),
+            ("rounds.freshness_ms", rounds.freshness_ms as usize, 10..=ANY),
+            (
+                "checkpoints.interval_rounds",
+                checkpoints.interval_rounds as usize,
+                1..=ANY,
+            ),
+            (
+                "checkpoints.interval_log_bytes",
+                checkpoints.interval_log_bytes as usize,
+                LOG_BYTES_MIN..=ANY,
+            ),
+            (
+                "checkpoints.dirty_bytes_max",
+                checkpoints.dirty_bytes_max as usize,
+                DIRTY_BYTES_MIN..=ANY,
+            ),
+            ("queries.threads", queries.threads, 0..=THREADS_MAX),
+            ("queries.waiting_max", queries.waiting_max, 1..=QUERIES_WAITING_MAX),
+            (
+                "queries.waiting_per_canister_max",
+                queries.waiting_per_canister_max,
+                1..=ANY,
+            ),
+            ("queries.waiting_ms_max", queries.waiting_ms_max as usize, 1..=ANY),
+            (
+                "signature_cache.entries",
+                self.signature_cache.entries,
+                0..=SIGNATURES_MAX,
+            ),
+            ("engine.warm_instances_max", engine.warm_instances_max, 0..=KEPT_MAX),
+            ("engine.compiled_modules_max", engine.compiled_modules_max, 1..=KEPT_MAX),
+            ("outcalls.threads", self.outcalls.threads, 1..=THREADS_MAX),
+            (
+                "outcalls.waiting_max",
+                self.outcalls.waiting_max,
+                1..=QUERIES_WAITING_MAX,
+            ),
+            ("tracing.sample_one_in", self.tracing.sample_one_in as usize, 1..=ANY),
+        ]
     }
 
     /// Scheduler cores, with zero resolved to the number of CPUs.
@@ -511,24 +513,13 @@ fn or_cpus(threads: usize) -> usize {
     }
 }
 
-fn at_least(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
-    if value >= bound {
-        return Ok(());
-    }
-    Err(ConfigError::Invalid(
-        key,
-        format!("it is {value} and must be at least {bound}"),
-    ))
-}
-
-fn at_most(key: &'static str, value: usize, bound: usize) -> Result<(), ConfigError> {
-    if value <= bound {
-        return Ok(());
-    }
-    Err(ConfigError::Invalid(
-        key,
-        format!("it is {value} and must be at most {bound}"),
-    ))
+fn within(key: &'static str, value: usize, bounds: RangeInclusive<usize>) -> Result<(), ConfigError> {
+    let rule = match (value < *bounds.start(), value > *bounds.end()) {
+        (true, _) => format!("it is {value} and must be at least {}", bounds.start()),
+        (_, true) => format!("it is {value} and must be at most {}", bounds.end()),
+        (false, false) => return Ok(()),
+    };
+    Err(ConfigError::Invalid(key, rule))
 }
 
 #[cfg(test)]

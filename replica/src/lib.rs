@@ -4,17 +4,20 @@
 //! - [`StateMachine`] is the deterministic part alone, for embedders that order batches themselves: [`Batch`] in,
 //!   certified state out.
 //!
-//! Threads and what they own (all started in [`Replica::start`]):
+//! Threads and what they own (all follow from [`Replica::start`]; the scheduler's and the compilers' belong to the engine):
 //!
 //! ```text
 //! network  (n)  sockets; verification; read_state; short queries        -> pool, query queue
 //! round    (1)  takes a batch from the pool, executes it               -> commit
-//! commit   (1)  logs the batch, certifies the round, answers callers   -> published snapshot
+//! log      (1)  makes batches durable, several with one sync           -> commit
+//! commit   (1)  certifies what is executed and durable, answers callers -> published snapshot
 //! signer   (1)  signatures and vetKeys that canisters asked for        -> pool
 //! outcall  (n)  HTTP requests of canisters                             -> pool
 //! query    (n)  longer queries and ingress filters on the published snapshot
 //! checkpoint (1) writes snapshots in the background
 //! observation (1) metrics and the dashboard, on a listener of its own
+//! sync (1), follower (n)  serve replicas that follow, where `sync.listen` is set
+//! recorder (1), spans (1) write down requests and send traces, where that is asked for
 //! ```
 //!
 //! A failure or a panic in any of them closes the pool, answers who waits, and shows in [`Replica::failure`].

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::log_writer::decode_record;
 use crate::machine::StateMachine;
 use crate::operator_key::open_log;
-use crate::recovery::{RecoveryError, engine_config};
+use crate::recovery::{RecoveryError, check_keys, engine_config};
 use replicore_engine::Engine;
 use replicore_persistence::{BatchLogOptions, LogTail, OperatorKey, StateDirectory};
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
@@ -50,8 +50,8 @@ pub struct Verified {
     pub damage: Vec<String>,
 }
 
-/// Reads everything in the directory and compares it with its checksums, digests and recorded hashes. Goes on after
-/// damage with what does not depend on it.
+/// Reads everything in the directory and compares it with its checksums, digests and recorded hashes, and the keys with
+/// the state. Goes on after damage with what does not depend on it.
 ///
 /// # Errors
 /// The directory cannot be looked at: there is none, or a replica works on it.
@@ -60,7 +60,9 @@ pub fn verify<'a>(place: impl Into<Place<'a>>) -> Result<Verified, RecoveryError
     let mut verified = Verified::default();
     match CheckpointWriter::open(&directory) {
         Err(error) => verified.damage.push(error.to_string()),
-        Ok((writer, _)) => {
+        Ok((writer, state)) => {
+            let keys = state.map_or(Ok(()), |state| check_keys(&directory, &state));
+            verified.damage.extend(keys.err().map(|error| error.to_string()));
             verified.damage.extend(writer.passed_over().iter().cloned());
             match writer.store().verify() {
                 Err(error) => verified.damage.push(error.to_string()),
@@ -210,6 +212,12 @@ fn replay_with(
     from: Option<u64>,
     to: Option<u64>,
 ) -> Result<Replayed, RecoveryError> {
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        let what = format!("height {from}, the first, comes after height {to}, the last");
+        return Err(RecoveryError::NothingToReplay(what));
+    }
     let directory = place.open()?;
     let (writer, newest) = CheckpointWriter::open(&directory)?;
     let newest = newest.ok_or_else(|| RecoveryError::NothingToReplay("there is no checkpoint".to_owned()))?;
@@ -256,7 +264,13 @@ fn replay_with(
             replayed.confirmed_checkpoint = Some(needed);
         }
     }
-    Ok(replayed)
+    match from {
+        Some(from) if from > replayed.height.0 => Err(RecoveryError::NothingToReplay(format!(
+            "height {from} is asked for, and the log ends at height {}",
+            replayed.height
+        ))),
+        _ => Ok(replayed),
+    }
 }
 
 fn inspect_canisters(state: &ReplicatedState) -> impl Iterator<Item = InspectedCanister> {

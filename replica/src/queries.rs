@@ -20,7 +20,7 @@ use replicore_engine::{DataCertificate, Engine, MethodKind};
 use replicore_netstack::{Query, QueryReply, QueryResponse, Responder, ServiceBusy, Target};
 use replicore_scheduler::query::{self, FinishedQuery, QueryCall, QueryEvaluation, QueryProgress};
 use replicore_scheduler::{CanisterState, ReplicatedState, management};
-use replicore_types::{CanisterId, ErrorCode, MessageId, NumInstructions, UserError, WasmResult};
+use replicore_types::{CanisterId, ErrorCode, MessageId, NumInstructions, SubnetId, UserError, WasmResult};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -201,10 +201,10 @@ impl QueryHandler {
         // Calls and `read_state` requests for another subnet are refused too. The management canister's queries through
         // the path of any canister are answered, as production does.
         if let Target::Subnet(subnet) = query.target
-            && subnet != snapshot.state.metadata.subnet_id
+            && let Err(error) = check_subnet_query(subnet, &job.call, &snapshot)
         {
             self.counters.at_once.add(1);
-            return self.respond(job, &snapshot, Err(hosts_no_subnet(subnet)));
+            return self.respond(job, &snapshot, Err(error));
         }
         if job.call.receiver == CanisterId::MANAGEMENT {
             return self.enqueue(job);
@@ -392,6 +392,21 @@ impl QueryHandler {
             node: self.node_key.node_id(),
         }));
     }
+}
+
+/// What a query through the path of a subnet may ask for (interface specification, "Effective subnet id").
+fn check_subnet_query(subnet: SubnetId, call: &QueryCall, snapshot: &CertifiedSnapshot) -> Result<(), UserError> {
+    if subnet != snapshot.state.metadata.subnet_id {
+        return Err(hosts_no_subnet(subnet));
+    }
+    if call.receiver == CanisterId::MANAGEMENT && call.method == "list_canisters" {
+        return Ok(());
+    }
+    let text = format!(
+        "The subnet endpoint takes queries of list_canisters; send {} to the canister that it is about",
+        call.method
+    );
+    Err(UserError::new(ErrorCode::InvalidManagementPayload, text))
 }
 
 /// Evaluates a query to its end.

@@ -3,7 +3,7 @@
 //! Replay executes the very batches that were executed before and compares the root before each with the one recorded.
 //! A difference is never served: it ends the start with the height at which it shows.
 
-use crate::certification::{KeyError, NODE_KEY_FILE, ROOT_KEY_FILE, RootKey};
+use crate::certification::{KeyError, KeyFolder, NODE_KEY_FILE, NodeKey, ROOT_KEY_FILE, RootKey};
 use crate::checkpoints::{CheckpointError, CheckpointWriter};
 use crate::config::Config;
 use crate::follow::FOLLOWED_KEY_FILE;
@@ -41,6 +41,8 @@ pub struct Recovered {
     pub writer: Arc<CheckpointWriter>,
     /// The subnet's key.
     pub root_key: Arc<RootKey>,
+    /// The node's key.
+    pub node_key: Arc<NodeKey>,
     /// The secrets of the subnet's threshold keys.
     pub secrets: ThresholdSecrets,
 }
@@ -70,6 +72,8 @@ pub enum RecoveryError {
     OtherSubnet(SubnetId, SubnetId),
     /// The directory is that of a replica that follows another one.
     Follower,
+    /// The key that a follower believes is not that of the subnet whose state it has.
+    OtherFollowed,
     /// The node's key in the directory is none of those that the state knows.
     OtherNode(NodeId),
     /// The seed of the threshold keys in the directory is not the one that the state began with.
@@ -102,6 +106,11 @@ impl fmt::Display for RecoveryError {
             ),
             Self::Follower => f.write_str(
                 "the state directory is that of a follower, which has no keys of its subnet: start it with --join ADDR",
+            ),
+            Self::OtherFollowed => write!(
+                f,
+                "the key in {FOLLOWED_KEY_FILE} is not that of the state's subnet: put the original file back, or follow \
+                 again with a new directory"
             ),
             Self::OtherNode(key) => write!(
                 f,
@@ -147,22 +156,21 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
     if let Some(path) = &config.port_file {
         PortFile::remove_stale(path).map_err(RecoveryError::PortFile)?;
     }
-    if directory.path().join(FOLLOWED_KEY_FILE).exists() {
+    if is_followers(&directory) {
         return Err(RecoveryError::Follower);
     }
-    let root_key = Arc::new(RootKey::load_or_create(&directory)?);
-    let node_key = crate::certification::NodeKey::load_or_create(&directory)?;
-    let secrets = ThresholdSecrets::load_or_create(&directory)?;
-    let engine = Arc::new(Engine::new(engine_config(config, directory.path())).map_err(RecoveryError::Engine)?);
     let (writer, checkpoint) = CheckpointWriter::open(&directory)?;
+    let keys = Keys::load(&directory, checkpoint.is_none())?;
+    let engine = Arc::new(Engine::new(engine_config(config, directory.path())).map_err(RecoveryError::Engine)?);
     let state = match checkpoint {
         Some(state) => state,
         None => {
+            let Keys { root, node, secrets } = &keys;
             let state = ReplicatedState::genesis(Genesis {
-                subnet_id: root_key.subnet_id(),
+                subnet_id: root.subnet_id(),
                 subnet: config.subnet,
-                root_key: root_key.public_key_der().into(),
-                nodes: BTreeMap::from([(node_key.node_id(), node_key.public_key_der().into())]),
+                root_key: root.public_key_der().into(),
+                nodes: BTreeMap::from([(node.node_id(), node.public_key_der().into())]),
                 canister_indices: CANISTER_INDICES,
                 threshold_public_keys: secrets.public_keys(&config.subnet.threshold_keys),
             });
@@ -171,7 +179,10 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
             state
         }
     };
-    check_identity(&state, &root_key, node_key.node_id(), &secrets, config)?;
+    keys.check(&state)?;
+    if state.metadata.subnet != config.subnet {
+        warn!(kept = ?state.metadata.subnet, configured = ?config.subnet, "the directory keeps the subnet it was created as");
+    }
     let machine = StateMachine::new(state, engine, SchedulerCores(config.scheduler_cores()));
     let machine = match config.rounds.incremental_hash {
         true => machine,
@@ -185,8 +196,9 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
         machine,
         log,
         writer: Arc::new(writer),
-        root_key,
-        secrets,
+        root_key: Arc::new(keys.root),
+        node_key: Arc::new(keys.node),
+        secrets: keys.secrets,
     })
 }
 
@@ -207,27 +219,63 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
     }
 }
 
-fn check_identity(
-    state: &ReplicatedState,
-    root_key: &RootKey,
-    node: NodeId,
-    secrets: &ThresholdSecrets,
-    config: &Config,
-) -> Result<(), RecoveryError> {
-    let metadata = &state.metadata;
-    if metadata.subnet_id != root_key.subnet_id() {
-        return Err(RecoveryError::OtherSubnet(root_key.subnet_id(), metadata.subnet_id));
+/// The keys of a state directory.
+struct Keys {
+    root: RootKey,
+    node: NodeKey,
+    secrets: ThresholdSecrets,
+}
+
+impl Keys {
+    /// The keys in the directory; a new one gets them.
+    fn load(directory: &StateDirectory, is_new: bool) -> Result<Self, KeyError> {
+        let folder = || match KeyFolder::from(directory) {
+            folder if is_new => folder,
+            folder => folder.of_a_state(),
+        };
+        Ok(Self {
+            root: RootKey::load_or_create(folder())?,
+            node: NodeKey::load_or_create(folder())?,
+            secrets: ThresholdSecrets::load_or_create(folder())?,
+        })
     }
-    if !metadata.nodes.contains_key(&node) {
-        return Err(RecoveryError::OtherNode(node));
+
+    /// Whether they are those that the state was made with.
+    fn check(&self, state: &ReplicatedState) -> Result<(), RecoveryError> {
+        let metadata = &state.metadata;
+        if metadata.subnet_id != self.root.subnet_id() {
+            return Err(RecoveryError::OtherSubnet(self.root.subnet_id(), metadata.subnet_id));
+        }
+        if !metadata.nodes.contains_key(&self.node.node_id()) {
+            return Err(RecoveryError::OtherNode(self.node.node_id()));
+        }
+        if *metadata.threshold_public_keys != self.secrets.public_keys(&metadata.subnet.threshold_keys) {
+            return Err(RecoveryError::OtherThresholdKeys);
+        }
+        Ok(())
     }
-    if *metadata.threshold_public_keys != secrets.public_keys(&metadata.subnet.threshold_keys) {
-        return Err(RecoveryError::OtherThresholdKeys);
+}
+
+/// Whether the key files of a directory are there and those of its state. Writes nothing.
+///
+/// # Errors
+/// A key file that is missing, damaged or another than the state's.
+pub(crate) fn check_keys(directory: &StateDirectory, state: &ReplicatedState) -> Result<(), RecoveryError> {
+    if !is_followers(directory) {
+        return Keys::load(directory, false)?.check(state);
     }
-    if metadata.subnet != config.subnet {
-        warn!(kept = ?metadata.subnet, configured = ?config.subnet, "the directory keeps the subnet it was created as");
+    // A follower has no keys of its subnet, and its own node is none of those.
+    let path = directory.path().join(FOLLOWED_KEY_FILE);
+    let key = std::fs::read(&path).map_err(|error| KeyError::Io(path, error))?;
+    match *key == *state.metadata.root_key {
+        true => Ok(()),
+        false => Err(RecoveryError::OtherFollowed),
     }
-    Ok(())
+}
+
+/// True where the directory is that of a replica that follows another one.
+fn is_followers(directory: &StateDirectory) -> bool {
+    directory.path().join(FOLLOWED_KEY_FILE).exists()
 }
 
 /// Executes what the log holds after the machine's state.

@@ -1,7 +1,7 @@
 //! The process: opens a state directory, recovers it, starts the threads, and stops them in order.
 
 use crate::admission::AdmissionPolicy;
-use crate::certification::{KeyError, NodeKey, RootKey};
+use crate::certification::RootKey;
 use crate::checkpoints::{self, CheckpointError, CheckpointQueue, CheckpointWriter};
 use crate::commit::{self, Commit, Publisher};
 use crate::config::Config;
@@ -112,12 +112,6 @@ impl From<RecoveryError> for ReplicaError {
     }
 }
 
-impl From<KeyError> for ReplicaError {
-    fn from(error: KeyError) -> Self {
-        Self::Recovery(error.into())
-    }
-}
-
 impl Replica {
     /// Opens the state directory of `config`, recovers it, and serves it.
     ///
@@ -130,9 +124,9 @@ impl Replica {
             log,
             writer,
             root_key,
+            node_key,
             secrets,
         } = recovery::open(config)?;
-        let node_key = Arc::new(NodeKey::load_or_create(&directory)?);
         let engine = Arc::clone(machine.engine());
         let root_key_der: Arc<[u8]> = root_key.public_key_der().into();
         let subnet_id = root_key.subnet_id();

@@ -226,6 +226,11 @@ pub fn hosts_no_subnet(subnet: SubnetId) -> UserError {
     )
 }
 
+/// The calls that may be addressed to a subnet (interface specification, "Effective subnet id").
+fn creates_canister(method: &str) -> bool {
+    matches!(method, "create_canister" | "provisional_create_canister_with_cycles")
+}
+
 /// The effective canister id of a call: it must agree with the request path (interface specification, "Effective
 /// canister id").
 fn effective_canister_id(
@@ -249,6 +254,10 @@ fn effective_canister_id(
     let effective = management::effective_canister_id(&message.method_name, &message.method_payload)?;
     match (target, effective) {
         (Target::Subnet(subnet), _) if subnet != snapshot.state.metadata.subnet_id => Err(hosts_no_subnet(subnet)),
+        (Target::Subnet(_), _) if !creates_canister(&message.method_name) => Err(invalid(format!(
+            "The subnet endpoint takes calls that create canisters; send {} to the canister that it is about",
+            message.method_name
+        ))),
         (Target::Canister(path), Some(effective)) if path != effective => Err(invalid(format!(
             "The effective canister id {path} of the request path is not the canister {effective} that the call is about"
         ))),

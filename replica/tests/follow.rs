@@ -251,6 +251,15 @@ fn directories_and_keys_that_do_not_belong_are_refused() {
 
     let follower = Follower::start(&follower_config, &options(&leader)).unwrap();
     follower.stop().unwrap();
+    let damage = || replicore::offline::verify(away.path()).unwrap().damage;
+    assert!(damage().is_empty(), "{:?}", damage());
+    let followed = away.path().join("followed_key");
+    let key = std::fs::read(&followed).unwrap();
+    let mut other = key.clone();
+    other[60] ^= 1;
+    std::fs::write(&followed, other).unwrap();
+    assert!(damage()[0].contains("followed_key"), "{:?}", damage());
+    std::fs::write(&followed, key).unwrap();
     let refused = Replica::start(&follower_config).err().unwrap().to_string();
     assert!(refused.contains("--join"), "{refused}");
 

@@ -38,6 +38,11 @@ const COUNTER: &str = r#"
   (func (export "canister_query beats") (call $append (i32.const 4) (i32.const 4)) (call $reply))
 )"#;
 
+#[derive(candid::CandidType)]
+struct About {
+    canister_id: Principal,
+}
+
 fn counter() -> Vec<u8> {
     wat::parse_str(COUNTER).unwrap()
 }
@@ -457,7 +462,7 @@ fn calls_are_turned_away_before_the_ingress_history_is_full() {
 }
 
 #[test]
-fn queries_for_another_subnet_are_rejected() {
+fn the_subnet_endpoints_list_and_create_canisters() {
     let directory = tempfile::tempdir().unwrap();
     let replica = Replica::start(&config(directory.path(), NetBackend::Auto)).unwrap();
     let mut client = Client::new(&replica, 9);
@@ -474,6 +479,32 @@ fn queries_for_another_subnet_are_rejected() {
     assert!(text.contains("rejected") && text.contains("hosts no subnet"), "{text}");
     let own = format!("/api/v3/subnet/{}/query", replica.subnet_id());
     let text = String::from_utf8_lossy(&client.post(&own, &signed).body).into_owned();
-    assert!(!text.contains("hosts no subnet"), "{text}");
+    assert!(
+        !text.contains("hosts no subnet") && !text.contains("subnet endpoint"),
+        "{text}"
+    );
+    let canister = client.install(&counter());
+    let about = Encode!(&About { canister_id: canister }).unwrap();
+    let management = Principal::management_canister();
+    let signed = client.sign_as(Kind::Query, management, "canister_status", &about);
+    let text = String::from_utf8_lossy(&client.post(&own, &signed).body).into_owned();
+    assert!(text.contains("takes queries of list_canisters"), "{text}");
+    let own = format!("/api/v4/subnet/{}/call", replica.subnet_id());
+    let signed = client.sign(management, "start_canister", &about);
+    let text = String::from_utf8_lossy(&client.post(&own, &signed).body).into_owned();
+    assert!(
+        text.contains("non_replicated_rejection") && text.contains("create canisters"),
+        "{text}"
+    );
+    let signed = client.sign(
+        management,
+        "provisional_create_canister_with_cycles",
+        b"DIDL\x01\x6c\0\x01\0",
+    );
+    let response = client.post(&own, &signed);
+    assert!(matches!(
+        client.status_in(&response, &signed),
+        RequestStatus::Replied(_)
+    ));
     replica.stop().unwrap();
 }

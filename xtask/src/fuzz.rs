@@ -10,7 +10,7 @@ use std::process::Command;
 /// Arguments of the command.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The folder of the crate under test: `persistence` or `engine`.
+    /// The folder of the crate under test: `persistence`, `engine` or `netstack`.
     pub folder: String,
     /// The target, as its file in `fuzz/fuzz_targets` is called.
     pub target: String,

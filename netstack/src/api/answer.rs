@@ -22,6 +22,8 @@ pub(crate) enum Answer {
     Continue,
     /// Yes to a CORS preflight.
     Preflight,
+    /// The path takes other methods, these.
+    WrongMethod(&'static str),
     Status(Box<StatusReport>),
     /// `wait` tells the v3 and v4 forms from the v2 form.
     Call {
@@ -95,7 +97,12 @@ impl Answer {
             }
             Self::Preflight => Head {
                 preflight: true,
+                allow: Some("GET,HEAD,POST,OPTIONS"),
                 ..Head::new(200, Content::Empty)
+            },
+            Self::WrongMethod(methods) => Head {
+                allow: Some(methods),
+                ..words(scratch, 405, &format!("This path takes {methods}."))
             },
             Self::Status(report) => cbor(scratch, |writer| status(writer, report)),
             Self::Call { reply, wait } => call(scratch, reply, *wait),

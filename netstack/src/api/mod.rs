@@ -73,23 +73,17 @@ impl Api {
         let wants_get = route == Route::Status;
         let gets = matches!(request.method, Method::Get | Method::Head);
         if wants_get != gets || request.method == Method::Other {
-            return Err(refuse(
-                405,
-                if wants_get {
-                    "Use GET for this path."
-                } else {
-                    "Use POST for this path."
-                },
-            ));
+            let methods = if wants_get { "GET,HEAD,OPTIONS" } else { "POST,OPTIONS" };
+            return Err(Box::new(Answer::WrongMethod(methods)));
         }
         if !wants_get && !request.cbor {
-            return Err(refuse(415, "Unexpected content-type, expected application/cbor."));
+            return Err(refuse(400, "Unexpected content-type, expected application/cbor."));
         }
         match route {
             Route::Status => Err(Box::new(Answer::Status(Box::new(self.service.status())))),
             Route::Call { version, target } => self.call(request, version, target, address, turn),
             Route::Query { target } => self.query(request, target, address, turn),
-            Route::ReadState { version, target } => self.read_state(request, version, target, address, turn),
+            Route::ReadState { target } => self.read_state(request, target, address, turn),
         }
     }
 

@@ -5,7 +5,6 @@ use super::{Api, Handled, Work};
 use crate::envelope::Endpoint;
 use crate::handler::Turn;
 use crate::http::parse::Request;
-use crate::http::route::Version;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{ReadState, Target};
 use crate::verify::VerifiedEnvelope;
@@ -15,16 +14,14 @@ impl Api {
     pub(super) fn read_state(
         &self,
         request: &Request<'_>,
-        version: Version,
         target: Target,
         address: ReplyAddress,
         turn: &mut Turn<'_>,
     ) -> Handled {
         let permit = self.enter(&self.read_states, "read_state requests", address.peer)?;
         let examined = self.examine(&request.body, (Endpoint::ReadState, target), turn.age)?;
-        let v2 = version == Version::V2;
         let unproven = examined.map(|verified| Work {
-            question: Question::ReadState(question(verified, target, v2)),
+            question: Question::ReadState(question(verified, target)),
             pending: PendingReply::new(address, permit),
             received: None,
         });
@@ -33,7 +30,7 @@ impl Api {
     }
 }
 
-fn question(verified: VerifiedEnvelope<'_>, target: Target, v2: bool) -> ReadState {
+fn question(verified: VerifiedEnvelope<'_>, target: Target) -> ReadState {
     let delegation_targets = verified.targets().map(<[_]>::to_vec);
     let content = verified.into_content();
     ReadState {
@@ -45,6 +42,5 @@ fn question(verified: VerifiedEnvelope<'_>, target: Target, v2: bool) -> ReadSta
             .into_iter()
             .map(|path| path.into_iter().map(Cow::into_owned).collect())
             .collect(),
-        v2,
     }
 }

@@ -238,58 +238,75 @@ fn read_head(
         expects_continue: false,
         body: Body::Length(0),
     };
-    let mut length = None;
-    let mut chunked = false;
+    let mut framing = Framing::default();
     for header in request.headers.iter() {
-        let value = header.value.trim_ascii();
-        // The length of a name tells most headers apart without comparing them.
-        match header.name.len() {
-            14 if is(header, "content-length") => {
-                let parsed = parse_length(value)?;
-                if length.replace(parsed).is_some_and(|earlier| earlier != parsed) {
-                    return Err(Refusal {
-                        status: 400,
-                        text: "The content-length headers contradict each other.",
-                    });
-                }
-            }
-            12 if is(header, "content-type") => head.cbor = is_cbor(value),
-            17 if is(header, "transfer-encoding") => {
-                if !value.eq_ignore_ascii_case(b"chunked") || chunked {
-                    return Err(Refusal {
-                        status: 501,
-                        text: "The only transfer-encoding understood is chunked.",
-                    });
-                }
-                chunked = true;
-            }
-            10 if is(header, "connection") => {
-                if has_token(value, "close") {
-                    head.keep_alive = false;
-                } else if has_token(value, "keep-alive") {
-                    head.keep_alive = true;
-                }
-            }
-            6 if is(header, "expect") => head.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
-            _ => {}
-        }
+        read_header(header, &mut head, &mut framing)?;
     }
-    head.body = match (chunked, length) {
-        // Proxies that read only one of the two would see another request than we do.
-        (true, Some(_)) => {
-            return Err(Refusal {
-                status: 400,
-                text: "Both content-length and transfer-encoding are given.",
-            });
-        }
-        (true, None) => Body::Chunked(Chunked::default()),
-        (false, length) => Body::Length(length.unwrap_or(0)),
-    };
+    head.body = framing.body(request.version)?;
     if matches!(head.body, Body::Length(length) if length > limits.body_bytes_max) {
         return Err(BODY_TOO_LARGE);
     }
-    head.expects_continue &= !matches!(head.body, Body::Length(0));
+    // A client of HTTP/1.0 knows no interim responses.
+    head.expects_continue &= request.version == Some(1) && !matches!(head.body, Body::Length(0));
     Ok(head)
+}
+
+/// What the headers say of where the body ends.
+#[derive(Default)]
+struct Framing {
+    length: Option<usize>,
+    chunked: bool,
+}
+
+impl Framing {
+    fn body(&self, version: Option<u8>) -> Result<Body, Refusal> {
+        let refused = |text| Err(Refusal { status: 400, text });
+        match (self.chunked, self.length) {
+            // Proxies that read only one of the two would see another request than we do.
+            (true, Some(_)) => refused("Both content-length and transfer-encoding are given."),
+            // Who put the header there and who reads it may disagree on where the body ends.
+            (true, None) if version == Some(0) => refused("HTTP/1.0 has no transfer-encoding."),
+            (true, None) => Ok(Body::Chunked(Chunked::default())),
+            (false, length) => Ok(Body::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// Notes what one header says.
+fn read_header(header: &httparse::Header<'_>, head: &mut Head, framing: &mut Framing) -> Result<(), Refusal> {
+    let value = header.value.trim_ascii();
+    // The length of a name tells most headers apart without comparing them.
+    match header.name.len() {
+        14 if is(header, "content-length") => {
+            let parsed = parse_length(value)?;
+            if framing.length.replace(parsed).is_some_and(|earlier| earlier != parsed) {
+                return Err(Refusal {
+                    status: 400,
+                    text: "The content-length headers contradict each other.",
+                });
+            }
+        }
+        12 if is(header, "content-type") => head.cbor = is_cbor(value),
+        17 if is(header, "transfer-encoding") => {
+            if !value.eq_ignore_ascii_case(b"chunked") || framing.chunked {
+                return Err(Refusal {
+                    status: 501,
+                    text: "The only transfer-encoding understood is chunked.",
+                });
+            }
+            framing.chunked = true;
+        }
+        10 if is(header, "connection") => {
+            if has_token(value, "close") {
+                head.keep_alive = false;
+            } else if has_token(value, "keep-alive") {
+                head.keep_alive = true;
+            }
+        }
+        6 if is(header, "expect") => head.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
+        _ => {}
+    }
+    Ok(())
 }
 
 fn is(header: &httparse::Header<'_>, name: &str) -> bool {

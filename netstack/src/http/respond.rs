@@ -15,8 +15,7 @@ pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// What a browser wants to know before it sends us a request from another origin's page.
 const PREFLIGHT: &[u8] = b"access-control-allow-methods: GET,POST\r\n\
     access-control-allow-headers: authorization,accept,content-type\r\n\
-    access-control-max-age: 600\r\n\
-    allow: GET,HEAD,POST,OPTIONS\r\n";
+    access-control-max-age: 600\r\n";
 
 /// How a response is framed.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +26,8 @@ pub(crate) struct Head {
     pub keep_alive: bool,
     /// Adds what a CORS preflight asks for.
     pub preflight: bool,
+    /// Adds the methods that the path takes, which no 405 may be without.
+    pub allow: Option<&'static str>,
     /// Adds `retry-after: 1`.
     pub retry_after: bool,
     /// Lets pages of other origins read the response.
@@ -41,6 +42,7 @@ impl Head {
             content,
             keep_alive: true,
             preflight: false,
+            allow: None,
             retry_after: false,
             cross_origin: true,
         }
@@ -66,6 +68,11 @@ pub(crate) fn write_response(output: &mut Vec<u8>, head: Head, body: &[u8], omit
     }
     if head.preflight {
         output.extend_from_slice(PREFLIGHT);
+    }
+    if let Some(methods) = head.allow {
+        output.extend_from_slice(b"allow: ");
+        output.extend_from_slice(methods.as_bytes());
+        output.extend_from_slice(b"\r\n");
     }
     if head.retry_after {
         output.extend_from_slice(b"retry-after: 1\r\n");
@@ -105,7 +112,6 @@ fn status_line(status: u16) -> &'static [u8] {
         405 => b"HTTP/1.1 405 Method Not Allowed\r\n",
         408 => b"HTTP/1.1 408 Request Timeout\r\n",
         413 => b"HTTP/1.1 413 Content Too Large\r\n",
-        415 => b"HTTP/1.1 415 Unsupported Media Type\r\n",
         429 => b"HTTP/1.1 429 Too Many Requests\r\n",
         431 => b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
         501 => b"HTTP/1.1 501 Not Implemented\r\n",

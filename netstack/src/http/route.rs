@@ -18,7 +18,7 @@ pub(crate) enum Route {
     Status,
     Call { version: Version, target: Target },
     Query { target: Target },
-    ReadState { version: Version, target: Target },
+    ReadState { target: Target },
 }
 
 /// Why a path leads nowhere.
@@ -65,7 +65,7 @@ pub(crate) fn route(path: &str) -> Result<Route, NoRoute> {
     Ok(match endpoint {
         "call" => Route::Call { version, target },
         "query" => Route::Query { target },
-        _ => Route::ReadState { version, target },
+        _ => Route::ReadState { target },
     })
 }
 

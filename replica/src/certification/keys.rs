@@ -24,6 +24,8 @@ pub const BLS_SIGNATURE_BYTES: usize = 48;
 pub enum KeyError {
     /// The file could not be read or written.
     Io(PathBuf, io::Error),
+    /// There is no such file, and the state in the directory was made with its key.
+    Missing(PathBuf),
     /// Others than the owner may access the file; the permission bits found.
     Mode(PathBuf, u32),
     /// The file does not hold exactly one key.
@@ -44,6 +46,11 @@ impl std::fmt::Display for KeyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "key file {}: {error}", path.display()),
+            Self::Missing(path) => write!(
+                f,
+                "key file {} is missing, and clients trust the state by it: put the original back",
+                path.display()
+            ),
             Self::Mode(path, mode) => {
                 write!(
                     f,
@@ -80,12 +87,18 @@ impl std::error::Error for KeyError {}
 pub struct KeyFolder<'a> {
     path: &'a Path,
     seal: Option<SealingKey>,
+    /// Whether a key that is not there is made.
+    makes_keys: bool,
 }
 
 impl<'a> From<&'a Path> for KeyFolder<'a> {
     /// Key files in clear.
     fn from(path: &'a Path) -> Self {
-        Self { path, seal: None }
+        Self {
+            path,
+            seal: None,
+            makes_keys: true,
+        }
     }
 }
 
@@ -96,11 +109,22 @@ impl<'a> From<&'a StateDirectory> for KeyFolder<'a> {
         Self {
             path: directory.path(),
             seal: cipher.map(|cipher| cipher.key("file", 0)),
+            makes_keys: true,
         }
     }
 }
 
 impl KeyFolder<'_> {
+    /// The same folder, beside a state that was made with its keys: one that is missing is an error. A new one would
+    /// be another key, and lie in the place where the original belongs.
+    #[must_use]
+    pub fn of_a_state(self) -> Self {
+        Self {
+            makes_keys: false,
+            ..self
+        }
+    }
+
     /// The 32 bytes of a key file; where there is none, it is made from a random seed.
     pub(crate) fn load_or_create(
         &self,
@@ -110,6 +134,7 @@ impl KeyFolder<'_> {
         let path = self.path.join(name);
         match File::open(&path) {
             Ok(file) => self.unseal(name, &path, load(&path, file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.makes_keys => Err(KeyError::Missing(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut seed = [0; 32];
                 getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;

@@ -1,14 +1,18 @@
 //! Crashes, damage and foreign files: what was durable comes back, and what does not fit is refused by name.
 
 use super::script;
-use crate::certification::ROOT_KEY_FILE;
+use crate::certification::{NODE_KEY_FILE, ROOT_KEY_FILE};
 use crate::checkpoints::CheckpointWriter;
 use crate::config::Config;
 use crate::log_writer::{decode_record, encode_record};
+use crate::offline;
+use crate::outside::THRESHOLD_SEED_FILE;
 use crate::recovery::{Recovered, RecoveryError, open};
 use replicore_persistence::StateDirectory;
 use replicore_types::Batch;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 fn config(state_dir: &Path) -> Config {
@@ -197,6 +201,57 @@ fn the_keys_of_another_subnet_and_a_second_process_are_refused() {
     fs::copy(second.path().join(ROOT_KEY_FILE), first.path().join(ROOT_KEY_FILE)).unwrap();
     let error = refusal(first.path());
     assert!(matches!(error, RecoveryError::OtherSubnet(..)), "{error}");
+}
+
+#[test]
+fn a_key_file_that_is_missing_or_damaged_is_named_and_not_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(&config(directory.path())).unwrap());
+    let damage = || offline::verify(directory.path()).unwrap().damage;
+    assert!(damage().is_empty());
+    for name in [ROOT_KEY_FILE, NODE_KEY_FILE, THRESHOLD_SEED_FILE] {
+        let path = directory.path().join(name);
+        let key = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let error = refusal(directory.path()).to_string();
+        assert!(error.contains(name) && error.contains("is missing"), "{error}");
+        assert_eq!(damage(), [error]);
+        assert!(!path.exists(), "{name} was made anew");
+        let mut other = key.clone();
+        other[16] ^= 1;
+        for content in [other, key] {
+            let mut file = fs::OpenOptions::new();
+            let mut file = file
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)
+                .unwrap();
+            file.write_all(&content).unwrap();
+            let is_whole = damage().is_empty();
+            assert_eq!(is_whole, open(&config(directory.path())).is_ok());
+            assert!(is_whole || damage()[0].contains(name), "{:?}", damage());
+        }
+        assert!(damage().is_empty());
+    }
+}
+
+#[test]
+fn a_replay_of_heights_that_are_not_there_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut replica = open(&config(directory.path())).unwrap();
+    for batch in script::batches(5).into_iter().take(5) {
+        commit(&mut replica, batch);
+    }
+    drop(replica);
+    let replay = |from, to| offline::replay(directory.path(), from, to, &config(directory.path()));
+    assert_eq!(replay(Some(5), None).unwrap().batches, 5);
+    for (from, to, said) in [(6, None, "ends at height 5"), (4, Some(3), "after height 3")] {
+        let error = replay(Some(from), to).unwrap_err();
+        assert!(matches!(error, RecoveryError::NothingToReplay(_)), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }
 
 #[test]

@@ -92,8 +92,7 @@ fn check_path(state: &ReplicatedState, request: &ReadStateRequest<'_>, path: &[&
         [b"api_boundary_nodes", _, b"domain" | b"ipv4_address" | b"ipv6_address"] => Ok(()),
         [b"subnet"] | [b"subnet", _] | [b"subnet", _, b"public_key" | b"type" | b"canister_ranges" | b"node"] => Ok(()),
         [b"subnet", _, b"node", _] | [b"subnet", _, b"node", _, b"public_key"] => Ok(()),
-        // Also on the canister endpoint, where the specification has it at the subnet only: it is public.
-        [b"canister_ranges", _] => Ok(()),
+        [b"canister_ranges", _] if matches!(request.target, ReadStateTarget::Subnet(_)) => Ok(()),
         [b"subnet", subnet, b"metrics"] => check_metrics(request, subnet),
         [b"request_status", id]
         | [

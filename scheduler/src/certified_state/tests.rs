@@ -486,6 +486,10 @@ fn paths_are_read_by_whom_they_concern() {
         check(canister, 2, None, &[b"subnet", subnet_id().as_slice(), b"metrics"]),
         Err(404)
     );
+    let subnet_bytes = subnet_id().as_slice().to_vec();
+    assert_eq!(check(subnet, 2, None, &[b"canister_ranges", &subnet_bytes]), Ok(()));
+    assert_eq!(check(canister, 2, None, &[b"canister_ranges", &subnet_bytes]), Err(404));
+    assert_eq!(check(subnet, 2, None, &[b"canister_ranges"]), Err(404));
     assert_eq!(
         check(ReadStateTarget::Subnet(SubnetId(user(9))), 1, None, &[b"time"]),
         Err(404)

@@ -119,6 +119,10 @@ fn a_client_that_asks_for_it_is_told_to_continue_once() {
     assert!(state.take_expects_continue());
     assert!(!state.take_expects_continue());
     assert!(matches!(parse(data, &mut state, &limits()), Parsed::Request { .. }));
+    // HTTP/1.0 has no interim responses.
+    let old = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(parse(old, &mut state, &limits()), Parsed::Incomplete);
+    assert!(state.in_body() && !state.take_expects_continue());
 }
 
 #[test]
@@ -141,6 +145,10 @@ fn what_is_not_a_request_is_refused() {
     );
     assert_eq!(
         refused(b"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n"),
+        400
+    );
+    assert_eq!(
+        refused(b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
         400
     );
     let chunked =
