@@ -54,3 +54,4 @@ pub use service::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
     StatusReport, Target,
 };
+pub use verify::VerifiedIngress;

@@ -1,6 +1,7 @@
 //! What the network stack asks of the replica behind it.
 
-use replicore_types::{CanisterId, Ingress, MessageId, NodeId, Payload, PrincipalId, SubnetId, Time, UserError};
+use crate::verify::VerifiedIngress;
+use replicore_types::{CanisterId, MessageId, NodeId, Payload, PrincipalId, SubnetId, Time, UserError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -147,7 +148,7 @@ pub trait ReplicaService: Send + Sync + 'static {
 
     /// A verified call. `wait` is how the v3/v4 endpoints differ from v2: the answer is awaited (bounded by the
     /// service), otherwise [`CallReply::Accepted`] comes as soon as the message is in the pool.
-    fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>);
+    fn call(&self, message: VerifiedIngress, target: Target, wait: bool, respond: Responder<CallReply>);
 
     /// A verified query.
     fn query(&self, query: Query, respond: Responder<Result<QueryReply, ServiceBusy>>);

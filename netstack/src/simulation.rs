@@ -14,10 +14,11 @@ use crate::ring::sim::{Random, SimulatedRing, World};
 use crate::ring::sys::WakeFd;
 use crate::server::NetStats;
 use crate::service::*;
+use crate::verify::VerifiedIngress;
 use ed25519_zebra::SigningKey;
 use minicbor::Encoder;
 use parking_lot::Mutex;
-use replicore_types::{CanisterId, Ingress, NodeId, Payload, PrincipalId, Time};
+use replicore_types::{CanisterId, NodeId, Payload, PrincipalId, Time};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -48,8 +49,8 @@ impl ReplicaService for Held {
         NOW
     }
 
-    fn call(&self, message: Ingress, _: Target, _: bool, respond: Responder<CallReply>) {
-        let reply = CallReply::Certificate(message.method_payload);
+    fn call(&self, message: VerifiedIngress, _: Target, _: bool, respond: Responder<CallReply>) {
+        let reply = CallReply::Certificate(message.method_payload.clone());
         self.0.lock().push(Box::new(move || respond(reply)));
     }
 

@@ -16,9 +16,9 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::RwLock;
 use replicore_netstack::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
-    StatusReport, Target,
+    StatusReport, Target, VerifiedIngress,
 };
-use replicore_types::{CanisterId, Ingress, MessageId, Payload, Time};
+use replicore_types::{CanisterId, MessageId, Payload, Time};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -184,7 +184,7 @@ impl<S: ReplicaService> ReplicaService for Recorded<S> {
         self.service.has_room(canister, waited)
     }
 
-    fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
+    fn call(&self, message: VerifiedIngress, target: Target, wait: bool, respond: Responder<CallReply>) {
         let record = Record {
             at_us: self.recorder.now_us(),
             done_us: 0,

@@ -199,15 +199,7 @@ impl Replica {
             queries,
             root_key_der: Arc::clone(&root_key_der),
         };
-        let service = match &workers.spans {
-            None => workers.recorded(config, Arc::new(service))?,
-            Some(spans) => {
-                let traced = Traced::new(Arc::new(service), Arc::clone(spans));
-                workers.recorded(config, Arc::new(traced))?
-            }
-        };
-        let server = Server::start_placed(server_config(config), service, keep_apart)
-            .map_err(|error| ReplicaError::Io("start the HTTP interface", error))?;
+        let server = workers.start_server(config, service)?;
         let observed = Observed {
             metrics: Arc::clone(&calls.metrics),
             queries: observer,
@@ -341,6 +333,19 @@ impl Workers {
             spans: None,
             _directory: directory,
         }
+    }
+
+    /// The HTTP interface of a service, with spans and a recording of its requests where they are asked for.
+    fn start_server(&mut self, config: &Config, service: Service) -> Result<ServerHandle, ReplicaError> {
+        let service = match &self.spans {
+            None => self.recorded(config, Arc::new(service))?,
+            Some(spans) => {
+                let traced = Traced::new(Arc::new(service), Arc::clone(spans));
+                self.recorded(config, Arc::new(traced))?
+            }
+        };
+        Server::start_placed(server_config(config), service, keep_apart)
+            .map_err(|error| ReplicaError::Io("start the HTTP interface", error))
     }
 
     /// The service, with a recording of its requests where one is asked for.

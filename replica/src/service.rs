@@ -11,7 +11,7 @@ use crate::waiters::Waiters;
 use replicore_engine::Engine;
 use replicore_netstack::{
     CallReply, Query, QueryReply, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy, StatusReport,
-    Target,
+    Target, VerifiedIngress,
 };
 use replicore_scheduler::{inspect, management};
 use replicore_types::{CanisterId, ErrorCode, Ingress, Payload, SubnetId, Time, UserError};
@@ -80,7 +80,7 @@ impl ReplicaService for Service {
         }
     }
 
-    fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
+    fn call(&self, message: VerifiedIngress, target: Target, wait: bool, respond: Responder<CallReply>) {
         let _watch = self.calls.failure.watch("network");
         let respond = counted(&self.calls.metrics, respond);
         let Some(snapshot) = self.calls.published.load() else {
@@ -121,7 +121,7 @@ impl Calls {
     fn take_up(
         &self,
         snapshot: &CertifiedSnapshot,
-        message: Ingress,
+        message: VerifiedIngress,
         target: Target,
         wait: bool,
         respond: Responder<CallReply>,
@@ -133,8 +133,14 @@ impl Calls {
     }
 
     /// The checks before the pool: is the message for this subnet and this path, and does the canister take it?
-    fn admit(&self, snapshot: &CertifiedSnapshot, mut message: Ingress, target: Target) -> Result<Ingress, UserError> {
-        message.effective_canister_id = effective_canister_id(&message, target, snapshot)?;
+    fn admit(
+        &self,
+        snapshot: &CertifiedSnapshot,
+        message: VerifiedIngress,
+        target: Target,
+    ) -> Result<VerifiedIngress, UserError> {
+        let effective = effective_canister_id(&message, target, snapshot)?;
+        let message = message.about(effective);
         inspect::should_accept(&snapshot.state, &*self.engine, &message)?;
         Ok(message)
     }
@@ -146,7 +152,14 @@ impl Calls {
         snapshot.state.ingress_history.len() + on_their_way >= self.statuses_max
     }
 
-    fn enqueue(&self, snapshot: &CertifiedSnapshot, message: Ingress, wait: bool, respond: Responder<CallReply>) {
+    /// The one way into the pool.
+    fn enqueue(
+        &self,
+        snapshot: &CertifiedSnapshot,
+        message: VerifiedIngress,
+        wait: bool,
+        respond: Responder<CallReply>,
+    ) {
         let id = message.message_id;
         // What has been inducted once is never inducted again: there is no point in offering it to another batch.
         let is_known = snapshot.state.ingress_history.get(&id).is_some();
@@ -157,7 +170,7 @@ impl Calls {
             let admission = if is_known {
                 Admission::Duplicate
             } else {
-                self.pool.offer(message)
+                self.pool.offer(message.into_message())
             };
             return respond(match admission {
                 Admission::Added | Admission::Duplicate => CallReply::Accepted,
@@ -173,7 +186,7 @@ impl Calls {
             Err(respond) if is_known => return respond(CallReply::Accepted),
             Err(respond) => return respond(CallReply::Busy(SHUTTING_DOWN)),
         };
-        if !is_known && let Admission::Full(bound) = self.pool.offer(message) {
+        if !is_known && let Admission::Full(bound) = self.pool.offer(message.into_message()) {
             // Others may wait for an earlier copy that was admitted: only this caller is turned away.
             if let Some(respond) = self.waiters.cancel(&id, ticket) {
                 respond(CallReply::Busy(ServiceBusy(bound)));

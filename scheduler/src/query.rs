@@ -11,6 +11,10 @@
 //!                                           or its answer   -> the frame goes, the one below runs its callback
 //! ```
 
+mod dependencies;
+
+pub use dependencies::Dependencies;
+
 use crate::context::RoundContext;
 use crate::management::error;
 use crate::message;
@@ -65,57 +69,6 @@ pub struct FinishedQuery {
     pub instructions: NumInstructions,
     /// What the answer depends on; `None` where that is more than one canister and its environment.
     pub dependencies: Option<Dependencies>,
-}
-
-/// What an answer depends on: as long as all of this is the same, the same query has the same answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dependencies {
-    version: CanisterVersion,
-    /// Batch time, if it was read or the data certificate was: that one is made anew with every round.
-    time: Option<replicore_types::Time>,
-    /// The balance, if it was read.
-    balance: Option<Cycles>,
-}
-
-/// Names what a canister is: equal versions have the same code, memories, settings and status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct CanisterVersion {
-    memories: u64,
-    canister: u64,
-    status: u32,
-}
-
-impl CanisterVersion {
-    /// `None` where the memories have no name.
-    fn of(canister: &CanisterState) -> Option<Self> {
-        let memories = canister.execution.as_ref()?.warm_version;
-        (memories != 0).then(|| Self {
-            memories,
-            canister: canister.system.version,
-            status: canister.system.status.number(),
-        })
-    }
-}
-
-impl Dependencies {
-    fn of(state: &ReplicatedState, canister: &CanisterState, reads: EnvironmentReads) -> Option<Self> {
-        if reads.resources {
-            return None;
-        }
-        Some(Self {
-            version: CanisterVersion::of(canister)?,
-            time: (reads.time || reads.certificate).then_some(state.metadata.time),
-            balance: reads.balance.then_some(canister.system.balance),
-        })
-    }
-
-    /// True where an answer with these dependencies is the answer on `state` as well. The query must be one that the
-    /// canister can answer at all, see [`check`].
-    pub fn hold(&self, state: &ReplicatedState, canister: &CanisterState) -> bool {
-        CanisterVersion::of(canister) == Some(self.version)
-            && self.time.is_none_or(|time| time == state.metadata.time)
-            && self.balance.is_none_or(|balance| balance == canister.system.balance)
-    }
 }
 
 /// Evaluates a query on `state` without a pause.

@@ -19,7 +19,7 @@ use crate::mailbox::{Gauge, Permit, ReplyAddress};
 use crate::server::NetStats;
 use crate::service::{CallReply, ReplicaService, Target};
 use crate::verify::{Batch, BatchStats, Circumstances, Unproven, VerifiedEnvelope, Verifier};
-use replicore_types::{CanisterId, Payload, PrincipalId};
+use replicore_types::CanisterId;
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
@@ -250,12 +250,4 @@ fn check_target(content: &Content<'_>, target: Target) -> Handled {
             content.canister_id
         ),
     ))
-}
-
-/// The sender's attributes in the form that travels on.
-fn sender_info(content: &Content<'_>) -> Option<(Payload, PrincipalId)> {
-    content
-        .sender_info
-        .as_ref()
-        .map(|info| (Payload::from(info.info.as_ref()), info.signer))
 }

@@ -1,13 +1,13 @@
 //! `POST /api/{v2,v3}/canister/<id>/query` and `/api/v3/subnet/<id>/query`
 
 use super::work::Question;
-use super::{Api, Handled, Work, sender_info};
+use super::{Api, Handled, Work};
 use crate::envelope::Endpoint;
 use crate::handler::Turn;
 use crate::http::parse::Request;
 use crate::mailbox::{PendingReply, ReplyAddress};
 use crate::service::{Query, Target};
-use crate::verify::VerifiedEnvelope;
+use crate::verify::{VerifiedEnvelope, sender_info};
 use replicore_types::Payload;
 use std::time::Instant;
 

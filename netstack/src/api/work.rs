@@ -3,8 +3,8 @@
 use super::Answer;
 use crate::mailbox::PendingReply;
 use crate::service::{Query, ReadState, ReplicaService, Target};
-use crate::verify::VerifyError;
-use replicore_types::{CanisterId, Ingress, MessageId, PrincipalId};
+use crate::verify::{VerifiedIngress, VerifyError};
+use replicore_types::{CanisterId, MessageId, PrincipalId};
 use std::time::Instant;
 
 /// What the service is to be asked, and the duty to answer it.
@@ -20,7 +20,7 @@ pub(crate) struct Work {
 #[derive(Debug)]
 pub(crate) enum Question {
     Call {
-        message: Ingress,
+        message: VerifiedIngress,
         target: Target,
         /// The v3 and v4 forms wait for the answer.
         wait: bool,

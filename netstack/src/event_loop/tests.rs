@@ -6,8 +6,9 @@ use crate::ring::sim::{SimulatedRing, World};
 use crate::ring::sys::WakeFd;
 use crate::service::*;
 use crate::simulation::{envelope, post};
+use crate::verify::VerifiedIngress;
 use parking_lot::Mutex;
-use replicore_types::{CanisterId, Ingress, Payload, Time};
+use replicore_types::{CanisterId, Payload, Time};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What it takes to look at a call.
@@ -40,7 +41,7 @@ impl ReplicaService for Slow {
         Err(ServiceBusy("no room"))
     }
 
-    fn call(&self, _: Ingress, _: Target, _: bool, respond: Responder<CallReply>) {
+    fn call(&self, _: VerifiedIngress, _: Target, _: bool, respond: Responder<CallReply>) {
         respond(CallReply::Accepted);
     }
 

@@ -12,6 +12,7 @@ mod canister_signature;
 mod ed25519_keys;
 mod equation;
 mod hash_tree;
+mod ingress;
 mod keys;
 mod schemes;
 mod time;
@@ -19,6 +20,8 @@ mod webauthn;
 
 pub use batch::{Batch, BatchStats, Unproven};
 pub use cache::{CacheKey, CacheKind, CacheStats, KeyStats, KindStats, SignatureCache};
+pub use ingress::VerifiedIngress;
+pub(crate) use ingress::sender_info;
 
 use crate::config::SignatureCacheConfig;
 use crate::envelope::{Content, Endpoint, Envelope, Permissions, SenderInfo, SignedDelegation};

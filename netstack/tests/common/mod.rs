@@ -35,7 +35,7 @@ pub enum Mode {
 pub struct Stub {
     pub mode: Mutex<Mode>,
     pub held: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
-    pub calls: Mutex<Vec<Ingress>>,
+    pub calls: Mutex<Vec<VerifiedIngress>>,
     pub queries: Mutex<Vec<Query>>,
     pub reads: Mutex<Vec<ReadState>>,
     pub reply_bytes: AtomicUsize,
@@ -113,7 +113,7 @@ impl ReplicaService for Stub {
         }
     }
 
-    fn call(&self, message: Ingress, _: Target, wait: bool, respond: Responder<CallReply>) {
+    fn call(&self, message: VerifiedIngress, _: Target, wait: bool, respond: Responder<CallReply>) {
         let good = if wait {
             CallReply::Certificate(self.reply(&message.method_payload))
         } else {

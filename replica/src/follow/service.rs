@@ -6,9 +6,9 @@ use crate::rounds::wall_clock;
 use crate::snapshot::Published;
 use replicore_netstack::{
     CallReply, Query, QueryReply, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy, StatusReport,
-    Target,
+    Target, VerifiedIngress,
 };
-use replicore_types::{ErrorCode, Ingress, Payload, Time, UserError};
+use replicore_types::{ErrorCode, Payload, Time, UserError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl ReplicaService for FollowerService {
         wall_clock()
     }
 
-    fn call(&self, _message: Ingress, _target: Target, _wait: bool, respond: Responder<CallReply>) {
+    fn call(&self, _message: VerifiedIngress, _target: Target, _wait: bool, respond: Responder<CallReply>) {
         let text = format!(
             "This replica only follows another one and takes no calls: send them to the replica that it follows ({})",
             self.peer

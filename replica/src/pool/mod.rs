@@ -349,7 +349,7 @@ impl IngressPool {
         }
     }
 
-    /// Offers a message.
+    /// Offers a message, which its caller knows to be verified: the service has it as a `VerifiedIngress`.
     pub fn offer(&self, message: Ingress) -> Admission {
         let mut waiting = self.waiting();
         if waiting.closed.is_none() && waiting.ids.contains(&message.message_id) {

@@ -3,9 +3,9 @@
 use super::{Attributes, Span, Spans, Stage, Value};
 use replicore_netstack::{
     CallReply, Query, QueryReply, QueryResponse, ReadState, ReadStateError, ReplicaService, Responder, ServiceBusy,
-    StatusReport, Target,
+    StatusReport, Target, VerifiedIngress,
 };
-use replicore_types::{CanisterId, Ingress, MessageId, Payload, Time};
+use replicore_types::{CanisterId, MessageId, Payload, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl<S: ReplicaService> ReplicaService for Traced<S> {
         self.service.has_room(canister, waited)
     }
 
-    fn call(&self, message: Ingress, target: Target, wait: bool, respond: Responder<CallReply>) {
+    fn call(&self, message: VerifiedIngress, target: Target, wait: bool, respond: Responder<CallReply>) {
         let id = message.message_id;
         if !self.spans.is_sampled(&id) {
             return self.service.call(message, target, wait, respond);
