@@ -4,7 +4,6 @@
 //! what a cluster of replicas would compare. The last root is signed, and the certificate of a call's reply goes through
 //! the verifier of a client. Run it with `cargo run -p replicore --example embed`.
 
-use candid::{CandidType, Encode, Principal};
 use replicore::StateMachine;
 use replicore::certification::{CertifiedRoot, RootKey, request_status_paths};
 use replicore_engine::{Engine, EngineConfig};
@@ -12,7 +11,7 @@ use replicore_scheduler::state::Genesis;
 use replicore_scheduler::{ReplicatedState, SchedulerCores};
 use replicore_types::{Batch, CanisterId, Ingress, MessageId, Payload, PrincipalId, Randomness, SubnetConfig, Time};
 use replicore_workloads::certificate::{RequestStatus, Verifier};
-use serde_bytes::ByteBuf;
+use replicore_workloads::management::{InstallMode, create_argument, install_argument};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
@@ -45,17 +44,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 2. The batches, as a sequencer would order them: a canister is made and installed, then called.
     let canister = CanisterId::from_index(0);
+    let install = install_argument(InstallMode::Install, canister.0, &wat::parse_str(COUNTER)?, &[])?;
     let batches = [
         vec![call(
             1,
             CanisterId::MANAGEMENT,
             "provisional_create_canister_with_cycles",
-            create()?,
+            create_argument(10_000_000_000_000)?,
         )],
         vec![Ingress {
             // Management calls name the canister that they are about, as the path of an HTTP request does.
             effective_canister_id: Some(canister),
-            ..call(2, CanisterId::MANAGEMENT, "install_code", install(canister)?)
+            ..call(2, CanisterId::MANAGEMENT, "install_code", install)
         }],
         (3..103)
             .map(|number| call(number, canister, "inc", Vec::new()))
@@ -150,39 +150,6 @@ fn message_id(number: u64) -> MessageId {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&number.to_be_bytes());
     MessageId(id)
-}
-
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-fn create() -> candid::Result<Vec<u8>> {
-    let amount = Some(10_000_000_000_000_u64.into());
-    Encode!(&Create { amount })
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
-}
-
-fn install(canister: CanisterId) -> Result<Vec<u8>, Box<dyn Error>> {
-    Ok(Encode!(&Install {
-        mode: Mode::install,
-        canister_id: Principal::from_slice(canister.as_slice()),
-        wasm_module: ByteBuf::from(wat::parse_str(COUNTER)?),
-        arg: ByteBuf::new(),
-    })?)
 }
 
 #[test]

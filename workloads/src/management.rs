@@ -41,6 +41,35 @@ struct InstallArgument {
     arg: ByteBuf,
 }
 
+/// The argument of `provisional_create_canister_with_cycles`, in Candid: the next canister, with these cycles.
+///
+/// # Errors
+/// None that is known of: the types encode.
+pub fn create_argument(cycles: u128) -> Result<Vec<u8>, WorkloadError> {
+    encode(Encode!(&CreateArgument {
+        amount: Some(cycles.into()),
+        specified_id: None
+    }))
+}
+
+/// The argument of `install_code`, in Candid.
+///
+/// # Errors
+/// None that is known of: the types encode.
+pub fn install_argument(
+    mode: InstallMode,
+    canister: Principal,
+    module: &[u8],
+    argument: &[u8],
+) -> Result<Vec<u8>, WorkloadError> {
+    encode(Encode!(&InstallArgument {
+        mode,
+        canister_id: canister,
+        wasm_module: ByteBuf::from(module),
+        arg: ByteBuf::from(argument),
+    }))
+}
+
 /// Creates a canister that holds cycles for a long load, or takes one of those that the agent was given.
 ///
 /// # Errors
@@ -49,10 +78,7 @@ pub fn create(agent: &mut Agent) -> Result<Principal, WorkloadError> {
     if let Some(ready) = agent.next_ready() {
         return ready.ok_or_else(|| WorkloadError::unexpected("the workload needs more canisters than were named"));
     }
-    let argument = encode(Encode!(&CreateArgument {
-        amount: Some(CYCLES.into()),
-        specified_id: None
-    }))?;
+    let argument = create_argument(CYCLES)?;
     let management = Principal::management_canister();
     let reply = match agent.update(management, "provisional_create_canister_with_cycles", &argument) {
         Ok(CallOutcome::Replied(reply)) => reply,
@@ -82,12 +108,7 @@ pub fn install(
     module: &[u8],
     argument: &[u8],
 ) -> Result<(), WorkloadError> {
-    let argument = encode(Encode!(&InstallArgument {
-        mode,
-        canister_id: canister,
-        wasm_module: ByteBuf::from(module),
-        arg: ByteBuf::from(argument),
-    }))?;
+    let argument = install_argument(mode, canister, module, argument)?;
     let management = Principal::management_canister();
     let reply = agent.update_effective(management, canister, "install_code", &argument)?;
     replied("install", reply).map(drop)

@@ -1,9 +1,8 @@
 //! Messages of the examples, as the network stack hands them over once they are verified. Here nothing is signed: who
 //! embeds an engine vouches for them. `embed.rs` has its own, so that it can be read alone.
 
-use candid::{CandidType, Encode, Principal};
 use replicore_types::{CanisterId, Ingress, MessageId, Payload, PrincipalId, Time};
-use serde_bytes::ByteBuf;
+use replicore_workloads::management::{InstallMode, create_argument, install_argument};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::time::Duration;
@@ -28,45 +27,19 @@ pub fn call(number: u64, receiver: CanisterId, method: &str, argument: Vec<u8>) 
 
 /// Makes a canister with cycles; ids are given in the order of these calls.
 pub fn create(number: u64) -> Result<Ingress, Box<dyn Error>> {
-    let amount = Some(10_000_000_000_000_u64.into());
-    let argument = Encode!(&Create { amount })?;
     Ok(call(
         number,
         CanisterId::MANAGEMENT,
         "provisional_create_canister_with_cycles",
-        argument,
+        create_argument(10_000_000_000_000)?,
     ))
 }
 
 /// Installs a module, given as text.
 pub fn install(number: u64, canister: CanisterId, module: &str) -> Result<Ingress, Box<dyn Error>> {
-    let argument = Encode!(&Install {
-        mode: Mode::install,
-        canister_id: Principal::from_slice(canister.as_slice()),
-        wasm_module: ByteBuf::from(wat::parse_str(module)?),
-        arg: ByteBuf::new(),
-    })?;
+    let argument = install_argument(InstallMode::Install, canister.0, &wat::parse_str(module)?, &[])?;
     Ok(Ingress {
         effective_canister_id: Some(canister),
         ..call(number, CanisterId::MANAGEMENT, "install_code", argument)
     })
-}
-
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
 }

@@ -1,10 +1,9 @@
 //! Batches drawn from a seed: small canisters that count, call each other, trap, set timers and beat.
 
-use candid::{CandidType, Encode, Principal};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use replicore_types::{Batch, CanisterId, Height, Ingress, MessageId, Payload, PrincipalId, Randomness, Time};
-use serde_bytes::ByteBuf;
+use replicore_workloads::management::{InstallMode, create_argument, install_argument};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -89,25 +88,6 @@ const MODULE: &str = r#"
     (if (call $call_perform) (then (call $answer))))
 )"#;
 
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
-}
-
 /// The batches of a seed, heights 1 to [`BATCHES`].
 pub fn batches(seed: u64) -> Vec<Batch> {
     let mut script = Script {
@@ -140,24 +120,17 @@ impl Script {
     }
 
     fn create(&mut self) -> Ingress {
-        let argument = Encode!(&Create {
-            amount: Some(CYCLES.into())
-        });
         self.message(
             CanisterId::MANAGEMENT,
             "provisional_create_canister_with_cycles",
-            argument.unwrap(),
+            create_argument(CYCLES).unwrap(),
         )
     }
 
     fn install(&mut self, number: u64) -> Ingress {
         let canister = CanisterId::from_index(number);
-        let argument = Encode!(&Install {
-            mode: Mode::install,
-            canister_id: Principal::from_slice(canister.as_slice()),
-            wasm_module: ByteBuf::from(wat::parse_str(MODULE).unwrap()),
-            arg: ByteBuf::new(),
-        });
+        let module = wat::parse_str(MODULE).unwrap();
+        let argument = install_argument(InstallMode::Install, canister.0, &module, &[]);
         let message = self.message(CanisterId::MANAGEMENT, "install_code", argument.unwrap());
         Ingress {
             effective_canister_id: Some(canister),

@@ -7,6 +7,7 @@ use candid::{CandidType, Encode, Principal};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use replicore_types::CanisterId;
+use replicore_workloads::management::InstallMode;
 
 /// Canisters that every scenario begins with.
 pub const CANISTERS: u64 = 5;
@@ -39,7 +40,7 @@ pub enum Message {
     Create,
     Install {
         canister: u64,
-        mode: Mode,
+        mode: InstallMode,
         has_heartbeat: bool,
         actions: Vec<Action>,
     },
@@ -48,15 +49,6 @@ pub enum Message {
         canister: u64,
         method: &'static str,
     },
-}
-
-/// How code is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid names")]
-pub enum Mode {
-    install,
-    reinstall,
-    upgrade,
 }
 
 /// Draws scenarios.
@@ -77,7 +69,7 @@ impl Generator {
         let install = (0..CANISTERS)
             .map(|canister| Message::Install {
                 canister,
-                mode: Mode::install,
+                mode: InstallMode::Install,
                 has_heartbeat: self.one_of(4),
                 actions: self.prologue(),
             })
@@ -113,9 +105,9 @@ impl Generator {
         let canister = self.up_to(TARGETS);
         match self.up_to(40) {
             0 => Message::Create,
-            1 => self.install(Mode::install),
-            2 => self.install(Mode::reinstall),
-            3..=6 => self.install(Mode::upgrade),
+            1 => self.install(InstallMode::Install),
+            2 => self.install(InstallMode::Reinstall),
+            3..=6 => self.install(InstallMode::Upgrade),
             7..=13 => Message::Manage {
                 canister,
                 method: [
@@ -136,7 +128,7 @@ impl Generator {
         }
     }
 
-    fn install(&mut self, mode: Mode) -> Message {
+    fn install(&mut self, mode: InstallMode) -> Message {
         Message::Install {
             canister: self.up_to(CANISTERS + 2),
             mode,

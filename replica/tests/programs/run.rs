@@ -1,15 +1,14 @@
 //! Scenarios on the real engine: batch by batch, with restarts where a test wants them.
 
 use crate::canister;
-use crate::generator::{CANISTERS, Message, Mode, Plan, Scenario, about_argument};
+use crate::generator::{CANISTERS, Message, Plan, Scenario, about_argument};
 use crate::program::encode;
-use candid::{CandidType, Encode, Principal};
 use replicore::StateMachine;
 use replicore_engine::*;
 use replicore_scheduler::{NextRound, ReplicatedState, SchedulerCores, execute_round};
 use replicore_types::fees::WasmWidth;
 use replicore_types::*;
-use serde_bytes::ByteBuf;
+use replicore_workloads::management::{InstallMode, create_argument, install_argument};
 use std::sync::{Arc, LazyLock};
 
 /// Time of the state before the first batch.
@@ -163,8 +162,7 @@ impl<'a, E: Execute> World<'a, E> {
                 (id, Some(id), *method, encode(actions))
             }
             Message::Create => {
-                let amount = Some(CYCLES.into());
-                let argument = Encode!(&Create { amount }).expect("encodes");
+                let argument = create_argument(CYCLES.into()).expect("encodes");
                 (
                     CanisterId::MANAGEMENT,
                     None,
@@ -178,7 +176,7 @@ impl<'a, E: Execute> World<'a, E> {
                 has_heartbeat,
                 actions,
             } => {
-                let argument = install(*canister, *mode, *has_heartbeat, encode(actions));
+                let argument = install(*canister, *mode, *has_heartbeat, &encode(actions));
                 let id = CanisterId::from_index(*canister);
                 (CanisterId::MANAGEMENT, Some(id), "install_code", argument)
             }
@@ -204,27 +202,9 @@ impl<'a, E: Execute> World<'a, E> {
     }
 }
 
-#[derive(CandidType)]
-struct Create {
-    amount: Option<candid::Nat>,
-}
-
-#[derive(CandidType)]
-struct Install {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
-}
-
-fn install(canister: u64, mode: Mode, has_heartbeat: bool, argument: Vec<u8>) -> Vec<u8> {
-    let install = Install {
-        mode,
-        canister_id: CanisterId::from_index(canister).0,
-        wasm_module: ByteBuf::from(MODULES[usize::from(has_heartbeat)].clone()),
-        arg: ByteBuf::from(argument),
-    };
-    Encode!(&install).expect("encodes")
+fn install(canister: u64, mode: InstallMode, has_heartbeat: bool, argument: &[u8]) -> Vec<u8> {
+    let module = &MODULES[usize::from(has_heartbeat)];
+    install_argument(mode, CanisterId::from_index(canister).0, module, argument).expect("encodes")
 }
 
 /// Reads the state back from what a checkpoint holds: indices, tree, live executions and warm instances are gone.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test binary that includes this file uses a part of it")]
 
-use candid::{CandidType, Decode, Deserialize, Encode, Principal};
+use candid::Principal;
 use minicbor::{Decoder, Encoder};
 use replicore::Replica;
 use replicore::config::Config;
@@ -10,8 +10,7 @@ use replicore_netstack::NetBackend;
 use replicore_workloads::certificate::{RequestStatus, Verifier};
 use replicore_workloads::http::{Connection, HttpResponse};
 use replicore_workloads::request::{Content, Kind, Signed, hash, hash_of_map, leb128};
-use replicore_workloads::{Agent, Identity};
-use serde_bytes::ByteBuf;
+use replicore_workloads::{Agent, Identity, management};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,25 +111,8 @@ impl Client {
 
     /// Installs a module in a new canister.
     pub fn install(&self, wasm: &[u8]) -> Principal {
-        let (mut agent, management) = (self.agent(), Principal::management_canister());
-        let created = agent.update(management, "provisional_create_canister_with_cycles", &create());
-        let created = Decode!(&replied(created.unwrap()), CreateReply).unwrap();
-        let argument = Encode!(&InstallArgument {
-            mode: InstallMode::install,
-            canister_id: created.canister_id,
-            wasm_module: ByteBuf::from(wasm),
-            arg: ByteBuf::new(),
-        });
-        let installed = agent.update_effective(management, created.canister_id, "install_code", &argument.unwrap());
-        replied(installed.unwrap());
-        created.canister_id
+        management::deploy(&mut self.agent(), wasm, b"").unwrap()
     }
-}
-
-/// Argument that creates a canister.
-fn create() -> Vec<u8> {
-    let amount = Some(1_000_000_000_000_000_u64.into());
-    Encode!(&CreateArgument { amount }).unwrap()
 }
 
 /// Waits until something holds, for as long as a machine that is busy with something else may need.
@@ -195,28 +177,4 @@ fn read_status_envelope(identity: &Identity, request_id: &[u8; 32]) -> Vec<u8> {
     };
     write().unwrap();
     encoder.into_writer()
-}
-
-#[derive(CandidType)]
-struct CreateArgument {
-    amount: Option<candid::Nat>,
-}
-
-#[derive(CandidType, Deserialize)]
-struct CreateReply {
-    canister_id: Principal,
-}
-
-#[derive(CandidType)]
-#[expect(non_camel_case_types, reason = "the Candid name")]
-enum InstallMode {
-    install,
-}
-
-#[derive(CandidType)]
-struct InstallArgument {
-    mode: InstallMode,
-    canister_id: Principal,
-    wasm_module: ByteBuf,
-    arg: ByteBuf,
 }

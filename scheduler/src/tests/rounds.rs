@@ -262,31 +262,3 @@ fn idle_canisters_are_not_touched() {
     let message = world.update(3, &[Reply(vec![])]);
     assert_eq!(world.round(vec![message]).canisters_touched, 1);
 }
-
-#[test]
-#[ignore = "prints a figure"]
-fn throughput() {
-    for canisters in [1, 100, 1000] {
-        let mut world = World::new(canisters, &[]);
-        for cores in [1, 2] {
-            world.cores = crate::SchedulerCores(cores);
-            let mut best = f64::MAX;
-            for _ in 0..20 {
-                let batch: Vec<_> = (0..1_000)
-                    .map(|n| world.update(n % canisters, &[Reply(vec![])]))
-                    .collect();
-                let start = std::time::Instant::now();
-                world.round(batch);
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            let single = world.update(0, &[Reply(vec![])]);
-            let start = std::time::Instant::now();
-            world.round(vec![single]);
-            println!(
-                "{canisters} canisters, {cores} cores: {:.2} us/message; single {:.1} us",
-                best * 1e3,
-                start.elapsed().as_secs_f64() * 1e6
-            );
-        }
-    }
-}
