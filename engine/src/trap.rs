@@ -55,6 +55,8 @@ pub(crate) enum Advice {
     Toolchain,
     /// A sentence for the developer, and the anchor in the documentation.
     User(&'static str, &'static str),
+    /// A sentence for the developer, and a link that leads nowhere.
+    Undocumented(&'static str),
 }
 
 const TRAPPED_ADVICE: &str =
@@ -83,19 +85,18 @@ const METHOD_NOT_FOUND: Advice = Advice::User(
     "method-not-found",
 );
 const OUT_OF_MEMORY: Advice = Advice::User(
-    "Try checking the canister for a possible memory leak or modifying it to use less memory.",
+    "Check the canister's memory usage against its allocation and the system wide limits to determine why more memory \
+     cannot be allocated.",
     "out-of-memory",
 );
 const MEMORY_ACCESS_LIMIT: Advice = Advice::User(
-    "Try optimizing this method to read or write less memory or split the memory accesses across multiple messages.",
+    "Try optimizing the use of stable memory so that individual messages don't need to access as much stable memory.",
     "memory-access-limit-exceeded",
 );
-const INSUFFICIENT_CYCLES_GROW: Advice = Advice::User(
-    "Top up the canister with more cycles.",
-    "insufficient-cycles-in-memory-grow",
-);
+const INSUFFICIENT_CYCLES_GROW: Advice =
+    Advice::User("Try topping up the canister.", "insufficient-cycles-in-memory-grow");
 const RESERVED_CYCLES_GROW: Advice = Advice::User(
-    "Try increasing this canister's reserved cycles limit or moving it to a subnet with lower memory usage.",
+    "Try increasing the canister's reserved cycles limit.",
     "reserved-cycles-limit-exceeded-in-memory-grow",
 );
 /// For payloads that are larger than a call may carry; the missing full stop is the protocol's.
@@ -115,9 +116,12 @@ pub(crate) const REPLY_TOO_LARGE: Advice = Advice::User(
 );
 /// For reject texts above their bound.
 pub(crate) const REJECT_TOO_LARGE: Advice = Advice::User(
-    "Consider checking the response size and returning an error if it is too long.",
+    "Try truncating the error messages that are too long.",
     "msg_reject-payload-too-large",
 );
+/// For names of environment variables that are no text; it points nowhere.
+pub(crate) const VARIABLE_NAME_NOT_UTF8: Advice =
+    Advice::Undocumented("Provide a valid UTF-8 string for the environment variable name.");
 /// For certified data above its bound.
 pub(crate) const CERTIFIED_DATA_TOO_LARGE: Advice = Advice::User(
     "Try certifying just the hash of your data instead of the full contents.",
@@ -142,6 +146,7 @@ const ALL_ADVICE: &[Advice] = &[
     METHOD_NAME_TOO_LARGE,
     REPLY_TOO_LARGE,
     REJECT_TOO_LARGE,
+    VARIABLE_NAME_NOT_UTF8,
     CERTIFIED_DATA_TOO_LARGE,
 ];
 
@@ -152,6 +157,7 @@ impl Advice {
             Self::None => [""; 5],
             Self::Toolchain => [".\n", TOOLCHAIN_ADVICE, "", "", ""],
             Self::User(sentence, anchor) => [".\n", sentence, " See documentation: ", DOCUMENTATION, anchor],
+            Self::Undocumented(sentence) => [".\n", sentence, " See documentation: ", "", ""],
         }
     }
 }
@@ -212,6 +218,7 @@ impl Failure {
     pub(crate) fn log_text(&self, backtrace: &str) -> Option<String> {
         match self {
             Self::Trapped(code) => Some([code.text(), backtrace].concat()),
+            Self::CalledTrap(text) if text.is_empty() => Some(["(no message)", backtrace].concat()),
             Self::CalledTrap(text) => Some([text, backtrace].concat()),
             _ => None,
         }
@@ -290,7 +297,7 @@ impl Failure {
             Self::Engine(text) => (
                 ErrorCode::CanisterWasmEngineError,
                 format!("Canister encountered a Wasm engine error: {text}"),
-                Advice::Toolchain,
+                Advice::None,
             ),
             Self::OutOfMemory
             | Self::WasmMemoryLimit { .. }
@@ -339,7 +346,7 @@ impl Failure {
             ),
             _ => (
                 ErrorCode::CanisterOutOfMemory,
-                "Canister exceeded its allowed memory allocation.".to_string(),
+                "Canister cannot grow its memory usage.".to_string(),
                 OUT_OF_MEMORY,
             ),
         }

@@ -89,6 +89,7 @@ fn too_few_cycles_or_no_room_answer_2_and_cost_nothing() {
     for (balance, answer) in [(price, 0u32), (price - 1, 2)] {
         let mut canister = canister(body);
         canister.view.balance = Cycles(balance);
+        canister.view.freezing_threshold_seconds = 0;
         let done = canister.update("go", b"");
         assert_eq!(reply(&done), answer.to_le_bytes());
         assert_eq!(done.changes.balance_taken, Cycles(if answer == 0 { price } else { 0 }));

@@ -200,10 +200,43 @@ impl SubnetConfig {
         Cycles(per_node.saturating_mul(nodes))
     }
 
+    /// An HTTP outcall by the work that it makes, in the newer pricing that canisters can ask for already.
+    pub fn http_request_fee_v2(&self, work: HttpOutcallWork) -> Cycles {
+        if self.execution_is_free() {
+            return Cycles::ZERO;
+        }
+        let nodes = u128::from(self.size);
+        // The share of the transform is rounded before it is multiplied.
+        let per_node = 1_000_000
+            + 50 * u128::from(work.request.0)
+            + 140_000 * nodes
+            + 800 * nodes * nodes
+            + 50 * u128::from(work.raw_response.0)
+            + 300 * work.roundtrip.as_millis()
+            + u128::from(work.transform.0) / 13
+            + (10 * nodes + 650) * u128::from(work.transformed_response.0);
+        Cycles(per_node.saturating_mul(nodes))
+    }
+
     /// A replicated `fetch_canister_logs` whose answer may have `bytes` bytes.
     pub fn fetch_canister_logs_fee(&self, bytes: NumBytes) -> Cycles {
         self.scale_execution(FETCH_LOGS + FETCH_LOGS_PER_BYTE * u128::from(bytes.0))
     }
+}
+
+/// What an HTTP outcall makes a subnet do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpOutcallWork {
+    /// Bytes of the request.
+    pub request: NumBytes,
+    /// How long the answer takes.
+    pub roundtrip: Duration,
+    /// Bytes of the answer as it comes.
+    pub raw_response: NumBytes,
+    /// Bytes of the answer as the canister gets it.
+    pub transformed_response: NumBytes,
+    /// Instructions of the transform function.
+    pub transform: NumInstructions,
 }
 
 /// What the freezing threshold of a canister depends on.
@@ -312,6 +345,19 @@ mod tests {
             subnet(13).http_request_fee(NumBytes(0), NumBytes(0)),
             Cycles(49_140_000)
         );
+    }
+
+    #[test]
+    fn outcalls_by_their_work() {
+        let work = HttpOutcallWork {
+            request: NumBytes(100),
+            roundtrip: Duration::from_millis(20),
+            raw_response: NumBytes(1_000),
+            transformed_response: NumBytes(10),
+            transform: NumInstructions(25),
+        };
+        let per_node = 1_000_000 + 5_000 + 140_000 * 34 + 800 * 34 * 34 + 50_000 + 6_000 + 1 + (340 + 650) * 10;
+        assert_eq!(subnet(34).http_request_fee_v2(work), Cycles(per_node * 34));
     }
 
     #[test]

@@ -104,11 +104,11 @@ pub(super) fn with_best_effort_response(host: &mut Host<'_, '_>, timeout_seconds
 }
 
 pub(super) fn cycles_add(host: &mut Host<'_, '_>, amount: u64) -> Answer {
-    add_cycles(host, Cycles(u128::from(amount)), "ic0.call_cycles_add")
+    add_cycles(host, Cycles(u128::from(amount)), "ic0_call_cycles_add")
 }
 
 pub(super) fn cycles_add128(host: &mut Host<'_, '_>, high: u64, low: u64) -> Answer {
-    add_cycles(host, wide(high, low), "ic0.call_cycles_add128")
+    add_cycles(host, wide(high, low), "ic0_call_cycles_add128")
 }
 
 pub(super) fn perform(host: &mut Host<'_, '_>) -> Answer {
@@ -154,7 +154,8 @@ fn price(message: &MessageState, call: &CallInPreparation) -> Option<Price> {
         response_execution: subnet.execution_cost(NumInstructions(instructions_max), message.width),
         response_transmission: subnet.transmission_cost(NumBytes(REPLY_BYTES_MAX as u64)),
     };
-    let liquid = message.liquid_balance();
+    // The room that the call takes counts already: keeping it must not freeze the canister either.
+    let liquid = message.liquid_balance_with(message_memory(call));
     if price.fees() + call.cycles > liquid {
         return None;
     }

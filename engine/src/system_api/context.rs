@@ -132,6 +132,15 @@ impl Mode {
         !matches!(self, Mode::ReplicatedQuery | Mode::Query | Mode::InspectMessage)
     }
 
+    /// True where growth takes subnet memory and reserves cycles for it: queries throw it away, and installation is
+    /// checked as a whole at its end.
+    pub fn takes_subnet_memory(self) -> bool {
+        matches!(
+            self,
+            Mode::Update | Mode::SystemTask | Mode::ReplyCallback | Mode::RejectCallback | Mode::Cleanup
+        )
+    }
+
     /// True where the freezing threshold bounds memory growth; responses and queries are exempt, and installation is
     /// checked as a whole at its end.
     pub fn checks_freezing_threshold(self) -> bool {

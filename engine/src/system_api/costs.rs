@@ -2,9 +2,11 @@
 
 use super::Host;
 use super::cycles::write;
-use crate::trap::{Advice, Failure};
+use crate::trap::Failure;
+use replicore_types::fees::HttpOutcallWork;
 use replicore_types::limits::{MESSAGE_INSTRUCTIONS_MAX, REPLY_BYTES_MAX};
 use replicore_types::{KeyName, NumBytes, NumInstructions, ThresholdAlgorithm, ThresholdKeyId};
+use std::time::Duration;
 
 type Answer = Result<u64, Failure>;
 
@@ -38,13 +40,36 @@ pub(super) fn http_request(host: &mut Host<'_, '_>, request_size: u64, response_
     write(host, "cost_http_request", dst, cost)
 }
 
-/// Its parameters are Candid; canisters that use it fall back to `cost_http_request` where it is refused.
-pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, _dst: u64) -> Answer {
-    host.with_heap("ic0.cost_http_request_v2", src, size, |_, _| ())?;
-    Err(Failure::Contract(
-        "ic0.cost_http_request_v2 is not available on this subnet".into(),
-        Advice::None,
-    ))
+/// How the parameters of [`http_request_v2`] begin: Candid of one record of five `nat64`, in the order of the hashes of
+/// their names.
+const HTTP_REQUEST_HEADER: [u8; 39] = *b"DIDL\x01\x6c\x05\
+    \xbb\xa8\xd4\x84\x04\x78\xa1\x82\xa2\x91\x05\x78\x98\x91\x88\x98\x06\x78\xa4\xd9\xe6\xb9\x0a\x78\x95\x95\xdf\x9c\x0c\x78\
+    \x01\x00";
+
+/// Its parameters are one record, in the one encoding that it has unless types are declared that nothing uses.
+pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, dst: u64) -> Answer {
+    let work = host.with_heap("ic0.cost_http_request_v2 heap", src, size, |bytes, _| {
+        http_request_work(bytes)
+    })?;
+    let Some(work) = work else {
+        return Err(Failure::contract(
+            "Failed to decode HttpRequestV2CostParams from Candid: it is not that record",
+        ));
+    };
+    let cost = host.message().view.subnet.http_request_fee_v2(work);
+    write(host, "cost_http_request_v2", dst, cost)
+}
+
+fn http_request_work(bytes: &[u8]) -> Option<HttpOutcallWork> {
+    let (fields, rest) = bytes.strip_prefix(&HTTP_REQUEST_HEADER)?.as_chunks::<8>();
+    let [request, transformed, transform, raw, roundtrip] = *<&[[u8; 8]; 5]>::try_from(fields).ok()?;
+    rest.is_empty().then(|| HttpOutcallWork {
+        request: NumBytes(u64::from_le_bytes(request)),
+        roundtrip: Duration::from_millis(u64::from_le_bytes(roundtrip)),
+        raw_response: NumBytes(u64::from_le_bytes(raw)),
+        transformed_response: NumBytes(u64::from_le_bytes(transformed)),
+        transform: NumInstructions(u64::from_le_bytes(transform)),
+    })
 }
 
 pub(super) fn sign_with_ecdsa(host: &mut Host<'_, '_>, src: u64, size: u64, curve: u64, dst: u64) -> Answer {
@@ -76,9 +101,14 @@ fn signature(
     algorithm: Option<ThresholdAlgorithm>,
     dst: u64,
 ) -> Answer {
-    let name = host.with_heap(&format!("ic0.{function}"), src, size, |bytes, _| {
-        KeyName::from_bytes(bytes)
-    })?;
+    let name = host.read_heap(&format!("ic0.{function} heap"), src, size)?;
+    if std::str::from_utf8(&name).is_err() {
+        return Err(Failure::contract(format!(
+            "Failed to decode key name {}",
+            String::from_utf8_lossy(&name)
+        )));
+    }
+    let name = KeyName::from_bytes(&name);
     let subnet = host.message().view.subnet;
     match (algorithm, name) {
         (None, _) => Ok(UNKNOWN_CURVE),

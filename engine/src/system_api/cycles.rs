@@ -57,7 +57,7 @@ pub(super) fn mint128(host: &mut Host<'_, '_>, high: u64, low: u64, dst: u64) ->
     let room = Cycles(u128::MAX) - message.balance();
     let minted = wide(high, low).min(room);
     message.cycles_minted += minted;
-    write(host, "mint_cycles128", dst, minted)
+    write(host, "mint_cycles_128", dst, minted)
 }
 
 pub(super) fn balance128(host: &mut Host<'_, '_>, dst: u64) -> Answer {
@@ -84,7 +84,18 @@ pub(super) fn wide(high: u64, low: u64) -> Cycles {
 
 /// Writes an amount as 16 bytes, little endian.
 pub(super) fn write(host: &mut Host<'_, '_>, function: &str, dst: u64, amount: Cycles) -> Answer {
-    host.write_heap(&format!("ic0.{function}"), dst, &amount.get().to_le_bytes())?;
+    let bytes = amount.get().to_le_bytes();
+    host.check_heap_exists()?;
+    let heap_bytes = host.heap_bytes();
+    if dst.checked_add(bytes.len() as u64).is_none_or(|end| end > heap_bytes) {
+        // There is no space between the two sentences.
+        return Err(Failure::contract(format!(
+            "ic0_{function} failed because dst + size is out of bounds.Found dst = {dst} and size = {} while must be \
+             <= {heap_bytes}",
+            bytes.len()
+        )));
+    }
+    host.write_heap(function, dst, &bytes)?;
     Ok(0)
 }
 

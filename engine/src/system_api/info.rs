@@ -11,7 +11,7 @@ pub(super) fn self_size(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn self_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
-    let names = ("ic0.canister_self_copy", "ic0.canister_self_copy heap");
+    let names = ("ic0.canister_self_copy id", "ic0.canister_self_copy heap");
     host.copy_out(names, (dst, offset, size), |running| {
         running.message.view.canister_id.as_slice()
     })
@@ -22,7 +22,7 @@ pub(super) fn subnet_size(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn subnet_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
-    let names = ("ic0.subnet_self_copy", "ic0.subnet_self_copy heap");
+    let names = ("ic0.subnet_self_copy id", "ic0.subnet_self_copy heap");
     host.copy_out(names, (dst, offset, size), |running| {
         running.message.view.subnet_id.as_slice()
     })
@@ -41,7 +41,7 @@ pub(super) fn root_key_size(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn root_key_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
-    let names = ("ic0.root_key_copy", "ic0.root_key_copy heap");
+    let names = ("ic0.root_key_copy bytes", "ic0.root_key_copy heap");
     host.copy_out(names, (dst, offset, size), |running| &running.message.view.root_key)
 }
 

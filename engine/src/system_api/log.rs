@@ -10,10 +10,13 @@ type Answer = Result<u64, Failure>;
 const RECORD_OVERHEAD_BYTES: usize = 40;
 const DEBUG_PRINT: u64 = 100;
 const TRAP: u64 = 500;
+/// Bytes of the text of `trap` that are kept.
+const TRAP_TEXT_BYTES_MAX: u64 = 32 * 1024;
 
 pub(super) fn debug_print(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
     let cost = DEBUG_PRINT.saturating_add(logging_cost(host, size));
     host.charge(cost)?;
+    host.check_heap_exists()?;
     let content = host
         .read_heap("debug_print", src, size)
         .unwrap_or_else(|_| b"(debug_print message out of memory bounds)".to_vec());
@@ -24,7 +27,9 @@ pub(super) fn debug_print(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answe
 pub(super) fn trap(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
     let cost = TRAP.saturating_add(size).saturating_add(logging_cost(host, size));
     host.charge(cost)?;
-    let text = match host.with_heap("trap", src, size, |bytes, _| {
+    host.check_heap_exists()?;
+    let kept = size.min(TRAP_TEXT_BYTES_MAX);
+    let text = match host.with_heap("trap", src, kept, |bytes, _| {
         String::from_utf8_lossy(bytes).into_owned()
     }) {
         Ok(text) => text,

@@ -30,32 +30,31 @@ pub(super) fn allocate(message: &mut MessageState, added: NumBytes) -> Result<()
     if added.get() == 0 {
         return Ok(());
     }
-    if message.mode.checks_freezing_threshold() {
+    let allocation = message.view.memory.memory_allocation;
+    let allocated = new.max(allocation) - old.max(allocation);
+    if message.mode.checks_freezing_threshold() && allocated.get() > 0 {
         let threshold = message.freezing_threshold(new);
         let balance = message.balance();
         if balance < threshold {
             return Err(Failure::InsufficientCyclesInMemoryGrow {
-                bytes: added,
+                bytes: allocated,
                 missing: message.caller_is_controller().then_some(threshold - balance),
             });
         }
     }
-    let allocation = message.view.memory.memory_allocation;
-    let allocated = new.max(allocation) - old.max(allocation);
-    let taken = message.subnet_memory_taken();
-    if allocated.get() > 0 && allocated > message.view.memory.subnet_available_memory - taken {
-        return Err(Failure::OutOfMemory);
+    if message.mode.takes_subnet_memory() && allocated.get() > 0 {
+        let taken = message.subnet_memory_taken();
+        if allocated > message.view.memory.subnet_available_memory - taken {
+            return Err(Failure::OutOfMemory);
+        }
+        reserve(message, allocated, taken)?;
     }
-    reserve(message, allocated, taken)?;
     message.memory_growth += added;
     Ok(())
 }
 
 /// Moves cycles to the reserved balance where the subnet is fuller than its threshold.
 fn reserve(message: &mut MessageState, allocated: NumBytes, taken: NumBytes) -> Result<(), Failure> {
-    if !message.mode.is_replicated() || allocated.get() == 0 {
-        return Ok(());
-    }
     let reserved = message.view.subnet.storage_reservation(MemoryReservation {
         allocated,
         taken_before: taken,

@@ -42,7 +42,7 @@ pub(super) fn caller_info_data_size(host: &mut Host<'_, '_>) -> Answer {
 
 pub(super) fn caller_info_data_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
     let names = (
-        "ic0.msg_caller_info_data_copy caller_info_data",
+        "ic0.msg_caller_info_data_copy info",
         "ic0.msg_caller_info_data_copy heap",
     );
     host.copy_out(names, (dst, offset, size), |running| {
@@ -64,7 +64,7 @@ pub(super) fn caller_info_signer_size(host: &mut Host<'_, '_>) -> Answer {
 
 pub(super) fn caller_info_signer_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
     let names = (
-        "ic0.msg_caller_info_signer_copy caller_info_signer",
+        "ic0.msg_caller_info_signer_copy signer",
         "ic0.msg_caller_info_signer_copy heap",
     );
     host.copy_out(names, (dst, offset, size), |running| {
@@ -111,7 +111,8 @@ pub(super) fn deadline(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn reply_data_append(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
-    check_open(host, "ic0.msg_reply_data_append")?;
+    // The full stop is the protocol's; `msg_reply` and `msg_reject` have none.
+    check_open(host, "ic0.msg_reply_data_append", ".")?;
     let (used, bytes_max) = (
         host.message().reply_data.len() as u64,
         host.message().reply_bytes_max() as u64,
@@ -132,7 +133,7 @@ pub(super) fn reply_data_append(host: &mut Host<'_, '_>, src: u64, size: u64) ->
 }
 
 pub(super) fn reply(host: &mut Host<'_, '_>) -> Answer {
-    check_open(host, "ic0.msg_reply")?;
+    check_open(host, "ic0.msg_reply", "")?;
     let message = host.message();
     let data = std::mem::take(&mut message.reply_data);
     message.response = Response::Given(WasmResult::Reply(Payload::from(data)));
@@ -140,7 +141,7 @@ pub(super) fn reply(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn reject(host: &mut Host<'_, '_>, src: u64, size: u64) -> Answer {
-    check_open(host, "ic0.msg_reject")?;
+    check_open(host, "ic0.msg_reject", "")?;
     let bytes_max = host.message().reply_bytes_max() as u64;
     if size > bytes_max {
         return Err(Failure::Contract(
@@ -160,7 +161,7 @@ pub(super) fn method_name_size(host: &mut Host<'_, '_>) -> Answer {
 }
 
 pub(super) fn method_name_copy(host: &mut Host<'_, '_>, dst: u64, offset: u64, size: u64) -> Answer {
-    let names = ("ic0.msg_method_name_copy method_name", "ic0.msg_method_name_copy heap");
+    let names = ("ic0.msg_method_name_copy payload", "ic0.msg_method_name_copy heap");
     host.copy_out(names, (dst, offset, size), |running| {
         method_name(&running.message.entry_point).as_bytes()
     })
@@ -184,11 +185,11 @@ fn method_name(entry_point: &EntryPoint) -> &str {
     }
 }
 
-fn check_open(host: &mut Host<'_, '_>, function: &str) -> Result<(), Failure> {
+fn check_open(host: &mut Host<'_, '_>, function: &str, ending: &str) -> Result<(), Failure> {
     match host.message().response {
         Response::Open => Ok(()),
-        Response::Earlier | Response::Given(_) => {
-            Err(Failure::contract(format!("{function}: the call is already replied")))
-        }
+        Response::Earlier | Response::Given(_) => Err(Failure::contract(format!(
+            "{function}: the call is already replied{ending}"
+        ))),
     }
 }

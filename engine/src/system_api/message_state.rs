@@ -130,11 +130,17 @@ impl MessageState {
 
     /// What the canister must keep to live through its freezing threshold, were its memory usage `memory_usage`.
     pub(crate) fn freezing_threshold(&self, memory_usage: NumBytes) -> Cycles {
+        self.freezing_threshold_with(memory_usage, NumBytes(0))
+    }
+
+    fn freezing_threshold_with(&self, memory_usage: NumBytes, more_message_memory: NumBytes) -> Cycles {
         self.view.subnet.freezing_threshold(FreezingThreshold {
             seconds: self.view.freezing_threshold_seconds,
             memory_allocation: self.view.memory.memory_allocation,
             memory_usage,
-            message_memory_usage: self.view.memory.message_memory_usage + self.message_memory_growth,
+            message_memory_usage: self.view.memory.message_memory_usage
+                + self.message_memory_growth
+                + more_message_memory,
             compute_allocation_percent: self.view.compute_allocation_percent,
             reserved_balance: self.view.reserved_balance + self.cycles_reserved,
         })
@@ -142,7 +148,12 @@ impl MessageState {
 
     /// What may be spent without freezing the canister.
     pub(crate) fn liquid_balance(&self) -> Cycles {
-        self.balance() - self.freezing_threshold(self.memory_usage())
+        self.liquid_balance_with(NumBytes(0))
+    }
+
+    /// [`Self::liquid_balance`] of a canister with so much message memory more.
+    pub(crate) fn liquid_balance_with(&self, more_message_memory: NumBytes) -> Cycles {
+        self.balance() - self.freezing_threshold_with(self.memory_usage(), more_message_memory)
     }
 
     /// The argument, or the reply of a callback.
@@ -203,13 +214,11 @@ impl MessageState {
         }
     }
 
-    /// Largest reply: queries may answer more than updates.
+    /// Largest reply: query methods may answer more than everything else, their callbacks included.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         use replicore_types::limits::{QUERY_REPLY_BYTES_MAX, REPLY_BYTES_MAX};
         match self.mode {
-            Mode::Query | Mode::CompositeQuery | Mode::CompositeReplyCallback | Mode::CompositeRejectCallback => {
-                QUERY_REPLY_BYTES_MAX
-            }
+            Mode::Query | Mode::CompositeQuery => QUERY_REPLY_BYTES_MAX,
             _ => REPLY_BYTES_MAX,
         }
     }

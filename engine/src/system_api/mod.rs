@@ -212,6 +212,11 @@ impl<'a, 'c> Host<'a, 'c> {
         self.with_heap(what, src, size, |bytes, _| bytes.to_vec())
     }
 
+    /// Fails where the module has no memory: what reads from one cannot be called at all then.
+    pub(crate) fn check_heap_exists(&mut self) -> Result<(), Failure> {
+        self.heap_and_running().map(|_| ())
+    }
+
     /// Lets `use_bytes` see `src..src + size` of the heap together with the running message.
     pub(crate) fn with_heap<T>(
         &mut self,
@@ -297,8 +302,9 @@ impl<'a, 'c> Host<'a, 'c> {
         marks.data_mut(self.caller.as_context_mut())[pages].fill(1);
     }
 
+    /// The failure of a function that may not be called where the message stands.
     #[cold]
-    fn wrong_mode(&mut self, name: &'static str) -> Failure {
+    pub(crate) fn wrong_mode(&mut self, name: &'static str) -> Failure {
         let message = self.message();
         table::wrong_mode(name, message.mode.name(&message.entry_point))
     }

@@ -140,11 +140,18 @@ fn access(host: &mut Host<'_, '_>, offset: u64, size: u64) -> Result<(), Failure
 /// The bound on the bytes of pages accessed, and on those of pages written.
 fn bytes_max(mode: Mode) -> u64 {
     match mode {
-        Mode::Query | Mode::CompositeQuery | Mode::CompositeReplyCallback | Mode::CompositeRejectCallback => {
-            STABLE_ACCESS_BYTES_PER_QUERY_MAX
+        // Whatever changes nothing counts as a query; `start` counts as a message, also in an upgrade.
+        Mode::Query
+        | Mode::ReplicatedQuery
+        | Mode::InspectMessage
+        | Mode::CompositeQuery
+        | Mode::CompositeReplyCallback
+        | Mode::CompositeRejectCallback
+        | Mode::CompositeCleanup => STABLE_ACCESS_BYTES_PER_QUERY_MAX,
+        Mode::Init | Mode::PreUpgrade | Mode::PostUpgrade => STABLE_ACCESS_BYTES_PER_UPGRADE_MAX,
+        Mode::Start | Mode::Update | Mode::ReplyCallback | Mode::RejectCallback | Mode::Cleanup | Mode::SystemTask => {
+            STABLE_ACCESS_BYTES_PER_MESSAGE_MAX
         }
-        Mode::Start | Mode::Init | Mode::PreUpgrade | Mode::PostUpgrade => STABLE_ACCESS_BYTES_PER_UPGRADE_MAX,
-        _ => STABLE_ACCESS_BYTES_PER_MESSAGE_MAX,
     }
 }
 
