@@ -21,7 +21,7 @@ pub(crate) fn upload<E>(work: &mut Work<'_, E>, args: &UploadChunkArgs) -> Resul
     let subnet = work.subnet();
     if subnet.subnet_type != SubnetType::System {
         footprint::charge_instructions(work.canister_mut(id)?, UPLOAD_INSTRUCTIONS, &subnet)
-            .map_err(|error| error::chunk_store(error.description))?;
+            .map_err(|cause| error::chunk_store(format!("Error charging for 'upload_chunk': {}", cause.description)))?;
         work.instructions += UPLOAD_INSTRUCTIONS;
     }
     let canister = work.canister(id)?;

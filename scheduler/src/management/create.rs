@@ -2,11 +2,11 @@
 
 use super::error;
 use super::settings::{self, SettingsChange};
-use super::types::{self, CanisterIdResult, CreateCanisterArgs, ProvisionalCreateArgs, SettingsArgs};
+use super::types::{self, CanisterIdResult, CreateCanisterArgs, ProvisionalCreateArgs};
 use super::work::{Reply, Work};
 use crate::state::{CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, ReplicatedState, SystemState};
 use candid::Nat;
-use replicore_types::limits::CANISTERS_MAX;
+use replicore_types::limits::{CANISTERS_MAX, WASM_MEMORY_LIMIT_DEFAULT};
 use replicore_types::{CanisterId, Cycles, ErrorCode, NumBytes, PrincipalId, SubnetConfig, UserError};
 use std::sync::Arc;
 
@@ -16,7 +16,12 @@ pub(crate) const PROVISIONAL_CYCLES: Cycles = Cycles(100_000_000_000_000);
 
 /// `create_canister`: paid with attached cycles, what is left of them is the first balance.
 pub(crate) fn create<E>(work: &mut Work<'_, E>, args: CreateCanisterArgs) -> Result<Reply, UserError> {
-    let settings = args.settings.unwrap_or_default();
+    let mut settings = args.settings.unwrap_or_default();
+    // A bound by default is a bound to the low-memory hook as well; other canisters have none to it.
+    settings
+        .wasm_memory_limit
+        .get_or_insert_with(|| Nat::from(WASM_MEMORY_LIMIT_DEFAULT));
+    let settings = SettingsChange::parse(settings)?;
     if work.caller.canister.is_none() {
         let cycles = (PROVISIONAL_CYCLES, Cycles::ZERO);
         return create_with(work, settings, None, cycles, args.sender_canister_version);
@@ -34,6 +39,7 @@ pub(crate) fn create<E>(work: &mut Work<'_, E>, args: CreateCanisterArgs) -> Res
 
 /// `provisional_create_canister_with_cycles`: cycles out of nothing, for networks where they have no price.
 pub(crate) fn create_with_cycles<E>(work: &mut Work<'_, E>, args: ProvisionalCreateArgs) -> Result<Reply, UserError> {
+    let settings = SettingsChange::parse(args.settings.unwrap_or_default())?;
     let balance = provisional_amount(args.amount)?;
     let id = args
         .specified_id
@@ -41,7 +47,7 @@ pub(crate) fn create_with_cycles<E>(work: &mut Work<'_, E>, args: ProvisionalCre
         .transpose()?;
     create_with(
         work,
-        args.settings.unwrap_or_default(),
+        settings,
         id,
         (balance, Cycles::ZERO),
         args.sender_canister_version,
@@ -62,17 +68,16 @@ pub(crate) fn provisional_amount(amount: Option<Nat>) -> Result<Cycles, UserErro
 
 fn create_with<E>(
     work: &mut Work<'_, E>,
-    settings: SettingsArgs,
+    change: SettingsChange,
     specified: Option<CanisterId>,
     (balance, fee): (Cycles, Cycles),
     sender_version: Option<u64>,
 ) -> Result<Reply, UserError> {
-    let change = SettingsChange::parse(settings)?;
     let now = work.now();
     let creator = work.caller.principal;
     // Checked on a canister that does not exist yet, so that a refused creation uses up no id.
     let candidate = SystemState::new(CanisterId::MANAGEMENT, settings::initial(creator), balance, now);
-    change.check(&candidate, NumBytes::ZERO, work.state)?;
+    let reservation = change.check(&candidate, NumBytes::ZERO, work.state)?;
     if work.state.canisters.len() >= CANISTERS_MAX {
         return Err(UserError::new(
             ErrorCode::MaxNumberOfCanistersReached,
@@ -91,6 +96,7 @@ fn create_with<E>(
         ..candidate
     });
     change.apply(&mut canister.system.settings);
+    settings::reserve(&mut canister.system, reservation);
     canister.system.consumed.add(CyclesUseCase::CanisterCreation, fee);
     let details = ChangeDetails::Creation {
         controllers: (*canister.system.settings.controllers).clone(),

@@ -232,6 +232,19 @@ pub(crate) fn memory_allocation_unpaid(bytes: NumBytes, missing: Cycles) -> User
     )
 }
 
+pub(crate) fn reserved_limit_exceeded_by_allocation(bytes: NumBytes, requested: Cycles, limit: Cycles) -> UserError {
+    error(
+        ErrorCode::ReservedCyclesLimitExceededInMemoryAllocation,
+        format!(
+            "Cannot increase memory allocation to {} due to its reserved cycles limit. \
+             The current limit ({}) would be exceeded by {}.",
+            binary_unit(bytes),
+            grouped(limit.0),
+            grouped((requested - limit).0)
+        ),
+    )
+}
+
 pub(crate) fn memory_growth_unpaid(bytes: NumBytes, missing: Cycles) -> UserError {
     error(
         ErrorCode::InsufficientCyclesInMemoryGrow,

@@ -160,7 +160,6 @@ impl Growth {
     /// moved then.
     pub fn pay(&self, system: &mut SystemState, subnet: &SubnetConfig) -> Result<(), UserError> {
         let allocation = system.settings.memory_allocation;
-        let grown = self.after - self.before;
         let taken = self.after.max(allocation) - self.before.max(allocation);
         if taken.is_zero() {
             return Ok(());
@@ -176,12 +175,12 @@ impl Growth {
         let threshold = freezing_threshold(system, self.after, subnet);
         let needed = threshold + reservation;
         if system.balance < needed {
-            return Err(error::memory_growth_unpaid(grown, needed - system.balance));
+            return Err(error::memory_growth_unpaid(taken, needed - system.balance));
         }
         let reserved = system.reserved_balance + reservation;
         let limit = system.settings.reserved_cycles_limit;
         if !reservation.is_zero() && reserved > limit {
-            return Err(error::reserved_limit_exceeded(grown, reserved, limit));
+            return Err(error::reserved_limit_exceeded(taken, reserved, limit));
         }
         system.balance -= reservation;
         system.reserved_balance = reserved;

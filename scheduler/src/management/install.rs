@@ -1,7 +1,7 @@
 //! `install_code` and `install_chunked_code`.
 //!
 //! ```text
-//! check caller, take the largest possible fee
+//! check caller, take the largest possible fee of code of the new module's pointer width
 //!   attempt on a copy of the canister (install_attempt.rs), slice by slice: one a round
 //! settle: the copy becomes the canister, or what was executed is paid and the copy is dropped;
 //!         what was not executed is given back
@@ -10,7 +10,7 @@
 //! installs. It goes on being charged for what it receives: settling keeps what happened to it meanwhile.
 
 use super::error;
-use super::footprint;
+use super::footprint::{self, Footprint};
 use super::hooks::Hooks;
 use super::install_attempt::{Attempt, Progress, Request, Source};
 use super::types::{self, InstallChunkedCodeArgs, InstallCodeArgs};
@@ -20,7 +20,7 @@ use crate::state::{
 };
 use replicore_engine::{CanisterModule, Execute, PreparedModule};
 use replicore_types::limits::{CHUNKS_MAX, INSTALL_CODE_INSTRUCTIONS_MAX, SYSTEM_INSTALL_CODE_INSTRUCTIONS_MAX};
-use replicore_types::{CanisterId, NumBytes, NumInstructions, SubnetType, UserError};
+use replicore_types::{CanisterId, ErrorCode, NumBytes, NumInstructions, SubnetType, UserError};
 use sha2::{Digest, Sha256};
 
 /// `install_code`
@@ -37,6 +37,12 @@ pub(crate) fn install_chunked<E: Execute>(
     work.check_controller(canister)?;
     let store_id = args.store_canister.map_or(canister, CanisterId);
     let store = work.check_controller_or_self(store_id)?.system.chunk_store.clone();
+    if args.wasm_module_hash.len() != 32 {
+        return Err(UserError::new(
+            ErrorCode::CanisterContractViolation,
+            format!("Invalid wasm hash {:?}", args.wasm_module_hash.as_slice()),
+        ));
+    }
     if args.chunk_hashes_list.len() > CHUNKS_MAX {
         return Err(error::invalid_payload(format!(
             "At most {CHUNKS_MAX} chunks can be installed as one module"
@@ -84,7 +90,8 @@ fn deploy<E: Execute>(work: &mut Work<'_, E>, request: Request) -> Result<Reply,
     let canister = work.check_controller(id)?;
     let subnet = work.subnet();
     let limit = instructions_max(subnet.subnet_type);
-    let prepaid = subnet.fee(|subnet| subnet.execution_cost(limit, canister.width()));
+    let width = request.source.declared_width(work.engine);
+    let prepaid = subnet.fee(|subnet| subnet.execution_cost(limit, width));
     if let Some(missing) = footprint::missing_cycles(canister, prepaid.taken, &subnet) {
         return Err(error::install_out_of_cycles(id, missing));
     }
@@ -125,7 +132,10 @@ fn begin<E: Execute>(work: &Work<'_, E>, request: Request, start: &InstallStart)
     };
     let limit = instructions_max(metadata.subnet.subnet_type);
     let hooks = Hooks::new(metadata, work.caller.principal, limit);
-    Ok(Attempt::new(hooks, canister, request, origin, start.module_was_known))
+    let width = request.source.declared_width(work.engine);
+    let mut attempt = Attempt::new(hooks, width, canister, request, origin);
+    attempt.module_was_known = start.module_was_known;
+    Ok(attempt)
 }
 
 /// Executes the next slice of the install that is under way; `work` is for its call.
@@ -190,7 +200,7 @@ fn go_on<E: Execute>(
 /// Gives back the prepayment, takes what was executed, and commits the attempt where it succeeded.
 fn settle<E: Execute>(
     work: &mut Work<'_, E>,
-    attempt: Attempt,
+    mut attempt: Attempt,
     start: &InstallStart,
     result: Result<(), UserError>,
 ) -> Result<Reply, UserError> {
@@ -200,6 +210,11 @@ fn settle<E: Execute>(
     let cost = subnet.fee(|subnet| subnet.settled_execution_cost(limit, used, width));
     let canister = work.canister_mut(attempt.canister.id())?;
     canister.system.refund(start.prepaid, CyclesUseCase::Instructions);
+    let result = result.and_then(|()| {
+        let spent = start.balance - (attempt.canister.system.balance + start.prepaid.taken);
+        let balance = canister.system.balance - spent - cost.taken;
+        attempt.pay_for_growth(Footprint::of(canister).total(), balance)
+    });
     if result.is_ok() {
         let old = std::mem::replace(canister, attempt.canister);
         let (system, old) = (&mut canister.system, old.system);

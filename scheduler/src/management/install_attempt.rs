@@ -8,7 +8,8 @@
 //!             replace code, heap (unless kept), globals      │ what was executed is paid
 //! Start       start                                          │
 //! Entry       init or post_upgrade                           │
-//!             check the heap against its bound               ┘
+//!             check the heap against its bound,              │
+//!             pay for the memory that came of all of it      ┘
 //! ```
 //! Each of the three hooks may pause when its slice is used up, and the attempt with it.
 
@@ -23,7 +24,7 @@ use crate::state::{
 use replicore_engine::{CanisterModule, EntryPoint, Execute, ExecutionState, PreparedModule};
 use replicore_types::fees::WasmWidth;
 use replicore_types::limits::CHUNK_BYTES_MAX;
-use replicore_types::{CanisterId, NumBytes, NumInstructions, Payload, UserError};
+use replicore_types::{CanisterId, Cycles, NumBytes, NumInstructions, Payload, UserError};
 use std::sync::Arc;
 
 /// Section by which a module says that it can take over the heap of the module before it.
@@ -53,6 +54,37 @@ impl Source {
             Self::Chunks { store, .. } => Some(store),
         }
     }
+
+    /// The pointer width that the module declares, which everything is paid by; 32 bits where there is none to be read.
+    pub fn declared_width<E: Execute>(&self, engine: &E) -> WasmWidth {
+        match self {
+            Self::Inline(bytes) => engine.declared_width(&module_of(bytes.clone())),
+            Self::Chunks {
+                store,
+                hashes,
+                module_hash,
+            } => joined(store, hashes, module_hash).map_or(WasmWidth::Wasm32, |module| engine.declared_width(&module)),
+        }
+    }
+}
+
+/// The module that the chunks make.
+fn joined(store: &ChunkStore, hashes: &[ChunkHash], module_hash: &[u8]) -> Result<CanisterModule, UserError> {
+    let mut bytes = Vec::new();
+    for ChunkHash { hash } in hashes {
+        let key = <[u8; 32]>::try_from(hash.as_slice())
+            .map_err(|_| error::chunk_store("Chunk hash is invalid. The length is not 32"))?;
+        let chunk = store.chunks.get(&key);
+        bytes.extend_from_slice(chunk.ok_or_else(|| error::chunk_store(format!("Chunk hash {key:?} was not found")))?);
+    }
+    let module = module_of(bytes);
+    if module.hash[..] != *module_hash {
+        return Err(error::chunk_store(format!(
+            "Wasm module hash {:?} does not match given hash WasmHash({module_hash:?})",
+            module.hash
+        )));
+    }
+    Ok(module)
 }
 
 /// What is installed, and how.
@@ -91,7 +123,7 @@ enum Stage {
 pub(crate) struct Attempt {
     /// What the hooks share.
     pub hooks: Hooks,
-    /// Pointer width of the code that is paid for: that of the new module as soon as it is known.
+    /// Pointer width of the code that is paid for: that of the new module.
     pub width: WasmWidth,
     /// The copy.
     pub canister: CanisterState,
@@ -104,19 +136,19 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Nothing is done. `canister` has paid for all instructions that the attempt may use.
+    /// Nothing is done. `canister` has paid for all instructions that the attempt may use, those of code of this width.
     pub fn new(
         hooks: Hooks,
+        width: WasmWidth,
         canister: CanisterState,
         request: Request,
         origin: ChangeOrigin,
-        module_was_known: Option<bool>,
     ) -> Self {
         Self {
             hooks,
-            width: canister.width(),
+            width,
             canister,
-            module_was_known,
+            module_was_known: None,
             mode: request.mode,
             argument: request.argument,
             origin,
@@ -141,7 +173,7 @@ impl Attempt {
                 Stage::Replace(module) => {
                     let module = module.clone();
                     let prepared = self.prepare(engine, state, &module)?;
-                    self.replace(self.new_execution(prepared)?)?;
+                    self.replace(self.new_execution(prepared)?);
                     self.stage = Stage::Start;
                     continue;
                 }
@@ -207,23 +239,7 @@ impl Attempt {
             } => (store, hashes, module_hash),
         };
         self.hooks.used += NumInstructions((hashes.len() * CHUNK_BYTES_MAX) as u64);
-        let mut bytes = Vec::new();
-        for ChunkHash { hash } in &hashes {
-            let chunk = <[u8; 32]>::try_from(hash.as_slice())
-                .ok()
-                .and_then(|hash| store.chunks.get(&hash));
-            let chunk =
-                chunk.ok_or_else(|| error::chunk_store(format!("Chunk hash {:?} was not found", hash.as_slice())))?;
-            bytes.extend_from_slice(chunk);
-        }
-        let module = module_of(bytes);
-        if module.hash[..] != module_hash[..] {
-            return Err(error::chunk_store(format!(
-                "Wasm module hash {:?} does not match given hash WasmHash({module_hash:?})",
-                module.hash
-            )));
-        }
-        Ok(module)
+        joined(&store, &hashes, &module_hash)
     }
 
     /// Validates and compiles. What the subnet has compiled before costs less.
@@ -283,14 +299,7 @@ impl Attempt {
     }
 
     /// Puts the new code into the canister: everything that the install changes before the first of its code runs.
-    fn replace(&mut self, execution: ExecutionState) -> Result<(), UserError> {
-        let memory = Footprint::of(&self.canister);
-        let growth = Growth::on(
-            &self.hooks.metadata,
-            memory.total(),
-            memory.with_execution(&execution).total(),
-        );
-        growth.pay(&mut self.canister.system, &self.hooks.metadata.subnet)?;
+    fn replace(&mut self, execution: ExecutionState) {
         let module_hash = execution.module.hash;
         self.canister.execution = Some(execution);
         let now = self.hooks.metadata.time;
@@ -315,7 +324,20 @@ impl Attempt {
             origin: self.origin.clone(),
             details,
         });
-        Ok(())
+    }
+
+    /// Pays, once everything has run, for the memory that the canister has more than `before`. `balance` is what it
+    /// would keep otherwise.
+    ///
+    /// # Errors
+    /// As [`Growth::pay`].
+    pub fn pay_for_growth(&mut self, before: NumBytes, balance: Cycles) -> Result<(), UserError> {
+        let growth = Growth::on(&self.hooks.metadata, before, Footprint::of(&self.canister).total());
+        let system = &mut self.canister.system;
+        let held = std::mem::replace(&mut system.balance, balance);
+        let paid = growth.pay(system, &self.hooks.metadata.subnet);
+        system.balance = held - (balance - system.balance);
+        paid
     }
 }
 

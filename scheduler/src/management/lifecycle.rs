@@ -16,13 +16,12 @@ pub(crate) fn stop<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result<R
     work.check_controller(id)?;
     let context = stop_context(work);
     let system = &mut work.canister_mut(id)?.system;
+    // A new version each time, also where nothing changes.
+    system.version += 1;
     match &mut system.status {
         CanisterStatus::Stopped => return Ok(Reply::empty()),
         CanisterStatus::Stopping(contexts) => contexts.push(context),
-        CanisterStatus::Running => {
-            system.status = CanisterStatus::Stopping(vec![context]);
-            system.version += 1;
-        }
+        CanisterStatus::Running => system.status = CanisterStatus::Stopping(vec![context]),
     }
     Ok(Reply::Later)
 }

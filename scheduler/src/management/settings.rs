@@ -9,6 +9,7 @@ use crate::state::{
     SystemState, Visibility,
 };
 use candid::Nat;
+use replicore_types::fees::MemoryReservation;
 use replicore_types::limits::{
     COMPUTE_ALLOCATION_TOTAL_MAX, CONTROLLERS_MAX, ENVIRONMENT_VARIABLE_BYTES_MAX, ENVIRONMENT_VARIABLES_MAX,
     LOG_BYTES_DEFAULT,
@@ -103,30 +104,50 @@ impl SettingsChange {
         })
     }
 
-    /// Checks the change against the subnet and the canister's balance. `system` is the canister as it is now; `memory`
-    /// what it uses.
+    /// Checks the change against the subnet and the canister's balance, and returns the cycles that [`reserve`] is to
+    /// move for it. `system` is the canister as it is now; `memory` what it uses.
     ///
     /// # Errors
     /// `SubnetOversubscribed` (IC0101), `InsufficientCyclesInComputeAllocation` (IC0530),
-    /// `InsufficientCyclesInMemoryAllocation` (IC0531), `ReservedCyclesLimitIsTooLow` (IC0540).
-    pub fn check(&self, system: &SystemState, memory: NumBytes, state: &ReplicatedState) -> Result<(), UserError> {
+    /// `InsufficientCyclesInMemoryAllocation` (IC0531), `ReservedCyclesLimitExceededInMemoryAllocation` (IC0533),
+    /// `ReservedCyclesLimitIsTooLow` (IC0540).
+    pub fn check(&self, system: &SystemState, memory: NumBytes, state: &ReplicatedState) -> Result<Cycles, UserError> {
+        let allocation = self.memory_allocation.unwrap_or(system.settings.memory_allocation);
+        let (held, wanted) = (system.settings.memory_allocation.max(memory), allocation.max(memory));
+        let available = footprint::subnet_available_memory(state) + held;
+        if wanted > available {
+            return Err(error::subnet_memory_exceeded(wanted, available));
+        }
         self.check_compute(
             system.settings.compute_allocation,
             state.metadata.compute_allocation_taken,
         )?;
-        if let Some(allocation) = self.memory_allocation {
-            let grown = allocation.max(memory) - system.settings.memory_allocation.max(memory);
-            let available = footprint::subnet_available_memory(state);
-            if grown > available {
-                return Err(error::subnet_memory_exceeded(allocation, available));
-            }
-        }
-        if let Some(limit) = self.reserved_cycles_limit
-            && limit < system.reserved_balance
-        {
+        let subnet = &state.metadata.subnet;
+        self.check_balance(system, memory, subnet)?;
+        let reservation = subnet.storage_reservation(MemoryReservation {
+            allocated: wanted - held,
+            taken_before: NumBytes::ZERO,
+            subnet_usage: state.metadata.memory_taken,
+        });
+        let limit = self
+            .reserved_cycles_limit
+            .unwrap_or(system.settings.reserved_cycles_limit);
+        let reserved = system.reserved_balance + reservation;
+        if system.reserved_balance > limit {
             return Err(error::reserved_limit_too_low(limit, system.reserved_balance));
         }
-        self.check_balance(system, memory, &state.metadata.subnet)
+        if reserved > limit {
+            return Err(error::reserved_limit_exceeded_by_allocation(
+                allocation, reserved, limit,
+            ));
+        }
+        if system.balance < reservation {
+            return Err(error::memory_allocation_unpaid(
+                allocation,
+                reservation - system.balance,
+            ));
+        }
+        Ok(reservation)
     }
 
     fn check_compute(&self, current: u64, taken: u64) -> Result<(), UserError> {
@@ -211,17 +232,24 @@ impl SettingsChange {
     }
 }
 
+/// Moves cycles of the balance to those that are reserved for storage.
+pub(crate) fn reserve(system: &mut SystemState, cycles: Cycles) {
+    system.balance -= cycles;
+    system.reserved_balance += cycles;
+}
+
 /// `update_settings`
 pub(crate) fn update<E>(work: &mut Work<'_, E>, args: UpdateSettingsArgs) -> Result<Reply, UserError> {
     let id = CanisterId(args.canister_id);
     let canister = work.check_controller(id)?;
     let change = SettingsChange::parse(args.settings)?;
-    change.check(&canister.system, Footprint::of(canister).total(), work.state)?;
+    let reservation = change.check(&canister.system, Footprint::of(canister).total(), work.state)?;
     let origin = work.change_origin(args.sender_canister_version);
     let now = work.now();
     let canister = work.canister_mut(id)?;
     change.apply(&mut canister.system.settings);
     let system = &mut canister.system;
+    reserve(system, reservation);
     system.log.shrink_to(system.settings.log_memory_limit);
     system.version += 1;
     if let Some(details) = change.details() {
@@ -317,11 +345,17 @@ fn parse_cycles(nat: Option<Nat>, name: &str) -> Result<Option<Cycles>, UserErro
 }
 
 fn parse_log_limit(nat: Nat) -> Result<NumBytes, UserError> {
+    // No log at all, or at least a page of one.
     match u64::try_from(&nat.0) {
-        Ok(0) => Ok(NumBytes::ZERO),
-        Ok(bytes) if (LOG_BYTES_DEFAULT as u64..=LOG_BYTES_MAX).contains(&bytes) => Ok(NumBytes(bytes)),
-        _ => Err(error::setting_out_of_range(format!(
-            "Log memory limit expected to be 0 or in the range of [{LOG_BYTES_DEFAULT}..{LOG_BYTES_MAX}], got {nat}"
+        Ok(bytes) if (1..LOG_BYTES_DEFAULT as u64).contains(&bytes) => Err(error::rejected(format!(
+            "The canister log memory limit {bytes} is too low. It must be at least {LOG_BYTES_DEFAULT}."
+        ))),
+        Ok(bytes) if bytes > LOG_BYTES_MAX => Err(error::rejected(format!(
+            "The canister log memory limit {bytes} is too high. It must be at most {LOG_BYTES_MAX}."
+        ))),
+        Ok(bytes) => Ok(NumBytes(bytes)),
+        Err(_) => Err(error::setting_out_of_range(format!(
+            "Log memory limit expected to be in the range of [0..2^64-1], got {nat}"
         ))),
     }
 }

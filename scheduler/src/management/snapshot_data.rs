@@ -56,7 +56,7 @@ pub(crate) fn read_metadata<E>(work: &mut Work<'_, E>, args: &SnapshotArgs) -> R
 
 fn snapshot_of<E>(work: &Work<'_, E>, id: CanisterId, snapshot: &[u8]) -> Result<Arc<Snapshot>, UserError> {
     let system = &viewed(work, id)?.system;
-    let found = find(system, snapshot)?;
+    let found = find(work.state, id, snapshot)?;
     system
         .snapshots
         .get(&found)
@@ -178,7 +178,7 @@ pub(crate) fn upload_metadata<E>(work: &mut Work<'_, E>, args: UploadSnapshotMet
     let replaced = args
         .replace_snapshot
         .as_ref()
-        .map(|bytes| find(system, bytes))
+        .map(|bytes| find(work.state, id, bytes))
         .transpose()?;
     check_count(system, replaced.is_some())?;
     let canister_version = system.version;
@@ -259,7 +259,7 @@ fn empty_execution(args: &UploadSnapshotMetadataArgs) -> Result<ExecutionState, 
 pub(crate) fn upload<E>(work: &mut Work<'_, E>, args: &UploadSnapshotDataArgs) -> Result<Reply, UserError> {
     let id = CanisterId(args.canister_id);
     let canister = work.check_controller(id)?;
-    let snapshot_id = find(&canister.system, &args.snapshot_id)?;
+    let snapshot_id = find(work.state, id, &args.snapshot_id)?;
     let Some(snapshot) = canister.system.snapshots.get(&snapshot_id) else {
         return Ok(Reply::empty());
     };

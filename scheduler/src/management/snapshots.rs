@@ -7,7 +7,9 @@ use super::lifecycle::remove_code;
 use super::status::may_view;
 use super::types::{self, CanisterIdArgs, LoadSnapshotArgs, SnapshotArgs, SnapshotResult, TakeSnapshotArgs};
 use super::work::{Reply, Work};
-use crate::state::{CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, Snapshot, SnapshotId, SystemState};
+use crate::state::{
+    CanisterChange, CanisterState, ChangeDetails, CyclesUseCase, ReplicatedState, Snapshot, SnapshotId, SystemState,
+};
 use replicore_engine::{Execute, ExecutionState, GlobalValue};
 use replicore_types::limits::{CHUNK_BYTES_MAX, SNAPSHOTS_MAX};
 use replicore_types::{CanisterId, NumBytes, NumInstructions, SubnetType, UserError};
@@ -35,7 +37,7 @@ pub(crate) fn take<E>(work: &mut Work<'_, E>, args: &TakeSnapshotArgs) -> Result
     let replaced = args
         .replace_snapshot
         .as_ref()
-        .map(|bytes| find(&canister.system, bytes))
+        .map(|bytes| find(work.state, id, bytes))
         .transpose()?;
     check_count(&canister.system, replaced.is_some())?;
     let system = &canister.system;
@@ -118,19 +120,26 @@ pub(crate) fn store<E>(
     Ok((new_id, snapshot))
 }
 
-/// The snapshot of a canister that `bytes` name.
+/// The snapshot of canister `id` that `bytes` name.
 ///
 /// # Errors
-/// `CanisterSnapshotNotFound` (IC0305), `InvalidManagementPayload` (IC0408) for bytes that are no snapshot id.
-pub(crate) fn find(system: &SystemState, bytes: &[u8]) -> Result<SnapshotId, UserError> {
-    let id = parse_id(bytes)?;
-    if system.snapshots.contains_key(&id) {
-        return Ok(id);
+/// `CanisterSnapshotNotFound` (IC0305), `CanisterRejectedMessage` (IC0406) for a snapshot of another canister,
+/// `InvalidManagementPayload` (IC0408) for bytes that are no snapshot id.
+pub(crate) fn find(state: &ReplicatedState, id: CanisterId, bytes: &[u8]) -> Result<SnapshotId, UserError> {
+    let snapshot = parse_id(bytes)?;
+    let shown = format!("{}-{}", snapshot.canister_id, snapshot.number);
+    let exists = state
+        .canister(&snapshot.canister_id)
+        .is_some_and(|owner| owner.system.snapshots.contains_key(&snapshot));
+    if !exists {
+        return Err(error::snapshot_not_found(id, &shown));
     }
-    Err(error::snapshot_not_found(
-        system.canister_id,
-        &format!("{}-{}", id.canister_id, id.number),
-    ))
+    if snapshot.canister_id != id {
+        return Err(error::rejected(format!(
+            "The snapshot {shown} does not belong to canister {id}."
+        )));
+    }
+    Ok(snapshot)
 }
 
 /// A snapshot id: eight bytes of number, then the canister that it belongs to.
@@ -169,8 +178,9 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
     let snapshot = found.ok_or_else(|| error::snapshot_not_found(id, &format!("{owner_id}-{}", snapshot_id.number)))?;
     if owner_id != id && !owner.system.is_controller(&work.caller.principal) {
         return Err(error::rejected(format!(
-            "The snapshot {owner_id}-{} does not belong to canister {id}.",
-            snapshot_id.number
+            "Only a controller of the canister that snapshot {owner_id}-{} belongs to can load it on canister {id}. \
+             Sender: {}.",
+            snapshot_id.number, work.caller.principal
         )));
     }
     let instructions = NumInstructions(SNAPSHOT_INSTRUCTIONS.saturating_add(snapshot.size.0));
@@ -223,7 +233,10 @@ fn finish_load(canister: &mut CanisterState) {
 fn restore_system(system: &mut SystemState, snapshot: &Snapshot) {
     system.certified_data = snapshot.certified_data.clone();
     system.chunk_store = snapshot.chunk_store.clone();
-    system.global_timer = snapshot.global_timer;
+    // A snapshot that was taken on the subnet leaves the timer as it is.
+    if !snapshot.taken_from_canister && snapshot.global_timer.is_some() {
+        system.global_timer = snapshot.global_timer;
+    }
     system.version += 1;
 }
 
@@ -291,7 +304,8 @@ fn listed(id: SnapshotId, snapshot: &Snapshot) -> SnapshotResult {
 /// `delete_canister_snapshot`
 pub(crate) fn delete<E>(work: &mut Work<'_, E>, args: &SnapshotArgs) -> Result<Reply, UserError> {
     let id = CanisterId(args.canister_id);
-    let snapshot = find(&work.check_controller(id)?.system, &args.snapshot_id)?;
+    work.check_controller(id)?;
+    let snapshot = find(work.state, id, &args.snapshot_id)?;
     Arc::make_mut(&mut work.canister_mut(id)?.system.snapshots).remove(&snapshot);
     Ok(Reply::empty())
 }

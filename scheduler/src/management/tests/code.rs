@@ -6,7 +6,7 @@ use crate::management::types::{
     WasmMemoryPersistence,
 };
 use crate::state::{ChangeDetails, DeploymentMode};
-use replicore_types::{CanisterId, Payload, SubnetConfig, SubnetType, Time, UserError};
+use replicore_types::{CanisterId, Cycles, Payload, SubnetConfig, SubnetType, Time, UserError};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
@@ -52,6 +52,58 @@ fn wasm64_pays_twice_per_instruction() {
     let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Reinstall, "wasm64"));
     assert_empty(reply);
     assert_eq!(cost, 45_864_000);
+}
+
+#[test]
+fn growth_is_paid_for_once_everything_has_run() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let free = 400_000_000_000;
+    subnet.state.canister_mut(&a).unwrap().system.balance = Cycles(free);
+    // A month of a GiB costs 822,960,000,000.
+    let module = "pages=16384 hook=canister_init";
+    let (cost, reply) = subnet.costs(a, |subnet| install(subnet, a, InstallMode::Install, module));
+    let error = reply.unwrap_err();
+    assert_eq!(error.code.number(), 532, "{error}");
+    let text = &error.description;
+    let beginning = "Canister cannot grow memory by 10738";
+    assert!(
+        text.starts_with(beginning) && text.contains(" bytes due to insufficient cycles. At least 42"),
+        "{text}"
+    );
+    assert_eq!(cost, 5_000_000 + 20_432_000 + 1, "init has run");
+    let canister = subnet.canister(a);
+    assert!(canister.execution.is_none());
+    assert_eq!(canister.system.log.records().count(), 1);
+}
+
+#[test]
+fn hashes_are_32_bytes_long() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let mut install = |chunk: &[u8], hash: &[u8]| {
+        let args = InstallChunkedCodeArgs {
+            mode: InstallMode::Install,
+            target_canister: a.0,
+            store_canister: None,
+            chunk_hashes_list: vec![ChunkHash {
+                hash: ByteBuf::from(chunk),
+            }],
+            wasm_module_hash: ByteBuf::from(hash),
+            arg: ByteBuf::new(),
+            sender_canister_version: None,
+        };
+        subnet.costs(a, |subnet| subnet.ask_with("install_chunked_code", args))
+    };
+    let (cost, reply) = install(&[1; 32], &[2; 3]);
+    assert_refused(reply, 504, "Invalid wasm hash [2, 2, 2]");
+    assert_eq!(cost, 0);
+    let (_, reply) = install(&[1; 31], &[2; 32]);
+    assert_refused(
+        reply,
+        504,
+        "Error from Wasm chunk store: Chunk hash is invalid. The length is not 32.",
+    );
 }
 
 #[test]

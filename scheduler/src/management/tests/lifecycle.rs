@@ -112,7 +112,9 @@ fn a_stopped_canister_is_stopped_at_once_and_can_be_deleted() {
         &format!("Canister {a} must be stopped before it is deleted."),
     );
     subnet.state.canister_mut(&a).unwrap().system.status = CanisterStatus::Stopped;
+    let version = subnet.canister(a).system.version;
     assert_empty(subnet.ask_with("stop_canister", about(a)));
+    assert_eq!(subnet.canister(a).system.version, version + 1, "as every stop");
     assert_empty(subnet.ask_with("delete_canister", about(a)));
     assert!(subnet.state.canister(&a).is_none());
     assert_refused(

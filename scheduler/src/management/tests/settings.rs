@@ -5,10 +5,10 @@ use crate::management::types::{
     self, CanisterIdArgs, CanisterInfoArgs, CanisterStatusResult, DefiniteSettings, DefiniteSettingsMay2026,
     EnvironmentVariable, ProvisionalTopUpArgs, SettingsArgs, UpdateSettingsArgs, Visibility,
 };
-use crate::management::{check_ingress, effective_canister_id, ingress_payer, query};
+use crate::management::{check_ingress, effective_canister_id, error, ingress_payer, query};
 use crate::state::{CanisterStatus, LowMemoryHook, SubnetMessage};
 use candid::Nat;
-use replicore_types::{CanisterId, Cycles, InterfaceVersion, Payload, PrincipalId, UserError};
+use replicore_types::{CanisterId, Cycles, InterfaceVersion, NumBytes, Payload, PrincipalId, UserError};
 
 fn arguments(id: CanisterId, settings: SettingsArgs) -> UpdateSettingsArgs {
     UpdateSettingsArgs {
@@ -30,6 +30,69 @@ fn update_fee(id: CanisterId, settings: SettingsArgs) -> u128 {
 
 fn nat(number: u128) -> Option<Nat> {
     Some(Nat::from(number))
+}
+
+#[test]
+fn the_limit_of_the_log_is_nothing_or_a_page_at_least() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    let mut limit = |bytes| {
+        let settings = SettingsArgs {
+            log_memory_limit: nat(bytes),
+            ..Default::default()
+        };
+        update(&mut subnet, a, settings)
+    };
+    assert_empty(limit(0));
+    assert_empty(limit(2 << 20));
+    let low = "The canister log memory limit 4095 is too low. It must be at least 4096.";
+    assert_refused(limit(4_095), 406, low);
+    let high = "The canister log memory limit 2097153 is too high. It must be at most 2097152.";
+    assert_refused(limit((2 << 20) + 1), 406, high);
+    let range = "Log memory limit expected to be in the range of [0..2^64-1], got 18_446_744_073_709_551_616";
+    assert_refused(limit(1 << 64), 504, range);
+}
+
+#[test]
+fn allocations_reserve_cycles_where_the_subnet_fills_up() {
+    let mut subnet = Subnet::new();
+    let a = subnet.create();
+    subnet.state.metadata.memory_taken = NumBytes(1 << 40);
+    let allocate = |subnet: &mut Subnet, gib: u128, limit: u128| {
+        let settings = SettingsArgs {
+            memory_allocation: nat(gib << 30),
+            reserved_cycles_limit: nat(limit),
+            ..Default::default()
+        };
+        update(subnet, a, settings)
+    };
+    let reserved = |subnet: &Subnet| subnet.canister(a).system.reserved_balance;
+    let before = subnet.canister(a).system.balance + reserved(&subnet);
+    let grown = (1 << 30) - subnet.canister(a).memory_usage().0;
+    let expected = subnet.reservation_of(grown);
+    assert!(!expected.is_zero());
+    assert_refused(
+        allocate(&mut subnet, 1, 1_000),
+        533,
+        &format!(
+            "Cannot increase memory allocation to 1.00 GiB due to its reserved cycles limit. The current limit (1_000) \
+             would be exceeded by {}.",
+            error::grouped((expected - Cycles(1_000)).0)
+        ),
+    );
+    assert_eq!(reserved(&subnet), Cycles::ZERO);
+    assert_empty(allocate(&mut subnet, 1, u128::MAX));
+    assert_eq!(reserved(&subnet), expected);
+    let fees = before - subnet.canister(a).system.balance - expected;
+    assert!(fees < Cycles(10_000_000), "{fees:?}");
+    assert_refused(
+        allocate(&mut subnet, 1, 5),
+        540,
+        &format!(
+            "Cannot set the reserved cycles limit 5 below the reserved cycles balance of the canister {}.",
+            error::grouped(expected.0)
+        ),
+    );
 }
 
 #[test]

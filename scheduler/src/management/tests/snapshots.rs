@@ -1,6 +1,6 @@
 //! Snapshots: taken, loaded, read in pieces, built from pieces.
 
-use super::stub::{Subnet, assert_empty, assert_refused, hex};
+use super::stub::{Subnet, assert_empty, assert_refused, hex, user};
 use crate::management::types::{
     self, CanisterIdArgs, InstallCodeArgs, InstallMode, LoadSnapshotArgs, Offset, ReadSnapshotDataArgs,
     ReadSnapshotDataResult, ReadSnapshotMetadataResult, Slice, SnapshotArgs, SnapshotDataKind, TakeSnapshotArgs,
@@ -8,7 +8,7 @@ use crate::management::types::{
 };
 use crate::state::SnapshotId;
 use replicore_persistence::{PageDelta, PageIndex};
-use replicore_types::{CanisterId, Payload, UserError};
+use replicore_types::{CanisterId, Payload, Time, UserError};
 use serde_bytes::ByteBuf;
 
 const MODULE: &str = "pages=1 hook=canister_init";
@@ -114,6 +114,41 @@ fn a_snapshot_is_a_reference_to_the_version_that_the_canister_has() {
     write_heap(&mut subnet, a, 8);
     load(&mut subnet, a, snapshot_id(a, 0)).unwrap();
     assert!(pages(&subnet).is_same_version(&before), "and so does loading it");
+}
+
+#[test]
+fn loading_what_was_taken_leaves_the_timer() {
+    let (mut subnet, a) = installed();
+    subnet.state.canister_mut(&a).unwrap().system.global_timer = Some(Time(7));
+    take(&mut subnet, a, None).unwrap();
+    subnet.state.canister_mut(&a).unwrap().system.global_timer = Some(Time(8));
+    assert_empty(load(&mut subnet, a, snapshot_id(a, 0)));
+    assert_eq!(subnet.canister(a).system.global_timer, Some(Time(8)));
+}
+
+#[test]
+fn snapshots_of_others_are_known_but_not_given() {
+    let (mut subnet, a) = installed();
+    take(&mut subnet, a, None).unwrap();
+    let b = subnet.create();
+    let delete = SnapshotArgs {
+        canister_id: b.0,
+        snapshot_id: ByteBuf::from(snapshot_id(a, 0)),
+    };
+    assert_refused(
+        subnet.ask_with("delete_canister_snapshot", delete),
+        406,
+        &format!("The snapshot {a}-0 does not belong to canister {b}."),
+    );
+    subnet.state.canister_mut(&a).unwrap().system.settings.controllers = Default::default();
+    assert_refused(
+        load(&mut subnet, b, snapshot_id(a, 0)),
+        406,
+        &format!(
+            "Only a controller of the canister that snapshot {a}-0 belongs to can load it on canister {b}. Sender: {}.",
+            user()
+        ),
+    );
 }
 
 #[test]

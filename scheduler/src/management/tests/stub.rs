@@ -18,10 +18,10 @@ use replicore_engine::{
     ExecutionOutcome, ExecutionState, ExecutionStats, InstructionLimits, LogRecord, ModuleInterface, PausedExecution,
     PreparedModule, SystemChanges, WasmMemory, WorkDone,
 };
-use replicore_types::fees::WasmWidth;
+use replicore_types::fees::{MemoryReservation, WasmWidth};
 use replicore_types::{
-    CallbackId, CanisterId, Cycles, ErrorCode, Ingress, MessageId, NumInstructions, Payload, PrincipalId, Request,
-    SubnetConfig, SubnetId, SubnetType, Time, UserError,
+    CallbackId, CanisterId, Cycles, ErrorCode, Ingress, MessageId, NumBytes, NumInstructions, Payload, PrincipalId,
+    Request, SubnetConfig, SubnetId, SubnetType, Time, UserError,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -232,6 +232,15 @@ impl Subnet {
             [&hex("4449444c016c01b3c4b1f204680100010a")[..], id.as_slice()].concat()
         );
         id
+    }
+
+    /// Cycles that so many bytes of new memory have reserved now.
+    pub fn reservation_of(&self, bytes: u64) -> Cycles {
+        self.state.metadata.subnet.storage_reservation(MemoryReservation {
+            allocated: NumBytes(bytes),
+            taken_before: NumBytes::ZERO,
+            subnet_usage: self.state.metadata.memory_taken,
+        })
     }
 
     pub fn canister(&self, id: CanisterId) -> &CanisterState {
