@@ -1,6 +1,9 @@
 //! The engine: from a call to its outcome.
 
-use crate::instance::{Compiled, Entry, ForPerf, HeapChanges, Instance, InstancePool, ModuleCache, Tiers};
+use crate::instance::{
+    Compiled, Entry, ForPerf, HeapChanges, Instance, InstancePool, MAPPINGS_PER_INSTANCE, Mappings, ModuleCache,
+    NoCode, Refusal, Tiers,
+};
 use crate::meter::Meter;
 use crate::module::{FunctionNames, WriteTracking, symbols};
 use crate::profile::{Ending, Profile, Recorder};
@@ -49,6 +52,9 @@ pub struct EngineConfig {
     pub write_tracking: WriteTracking,
     /// Memory of idle warm instances in bytes, for replicated messages and for queries each.
     pub warm_bytes_max: u64,
+    /// Memory mappings that instances take together, of which each needs four: idle ones make room for one more. See
+    /// [`EngineConfig::within_mappings`].
+    pub mappings_max: u64,
     /// Profiles what is executed, see [`Engine::profile`]. Every module is then compiled by the optimising compiler alone,
     /// with events in it, and kept on no disk.
     pub profile: bool,
@@ -71,10 +77,33 @@ impl Default for EngineConfig {
             tiers: Tiers::Both,
             write_tracking: WriteTracking::Barrier,
             warm_bytes_max: 8 << 30,
+            mappings_max: u64::MAX,
             profile: false,
             perf_map: false,
             jitdump: false,
             cache_folder: None,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The same within a process that may have `process_max` memory mappings (`vm.max_map_count` on Linux): instances take
+    /// half of them at most, and warm ones leave an eighth of that half to those that execute. The other half is for cold
+    /// heaps that come in piece by piece, for files, threads and the allocator.
+    pub fn within_mappings(self, process_max: u64) -> Self {
+        let mappings_max = (process_max / 2).min(self.mappings_max);
+        let room = mappings_max / MAPPINGS_PER_INSTANCE / 8 * 7;
+        let for_queries = self.warm_query_canisters_max as u64 * self.query_instances_per_canister_max as u64;
+        let wanted = self.warm_canisters_max as u64 + for_queries;
+        let cut = |canisters: usize| match wanted > room {
+            true => (canisters as u128 * u128::from(room) / u128::from(wanted)) as usize,
+            false => canisters,
+        };
+        Self {
+            warm_canisters_max: cut(self.warm_canisters_max),
+            warm_query_canisters_max: cut(self.warm_query_canisters_max),
+            mappings_max,
+            ..self
         }
     }
 }
@@ -97,6 +126,8 @@ pub struct Engine {
     warm: InstancePool,
     queries: InstancePool,
     instances_made: AtomicU64,
+    #[cfg(test)]
+    mappings: Arc<Mappings>,
     /// Where profiles are asked for.
     profile: Option<Mutex<Profile>>,
 }
@@ -115,8 +146,9 @@ impl Engine {
     /// When the settings do not fit this machine.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         let error = |error: wasmtime::Error| EngineError(format!("{error:#}"));
+        let mappings = Mappings::new(config.mappings_max);
         let modules = if config.profile {
-            ModuleCache::profiled(config.write_tracking, config.modules_max)
+            ModuleCache::profiled(config.write_tracking, config.modules_max, &mappings)
         } else {
             let folder = config.cache_folder.clone();
             ModuleCache::new(
@@ -128,11 +160,14 @@ impl Engine {
                     map: config.perf_map,
                     jitdump: config.jitdump,
                 },
+                &mappings,
             )
         };
         Ok(Self {
             modules: modules.map_err(error)?,
             instances_made: AtomicU64::new(0),
+            #[cfg(test)]
+            mappings,
             profile: config.profile.then(Mutex::default),
             warm: InstancePool::new(config.warm_canisters_max, 1, config.warm_bytes_max),
             queries: InstancePool::new(
@@ -187,43 +222,129 @@ impl Engine {
         }
     }
 
-    /// An instance that holds `state`, and where it goes afterwards; or else what the message ends with.
-    fn instance(
-        &self,
-        state: &ExecutionState,
-        canister: CanisterId,
-        mode: Mode,
-    ) -> Result<(Box<Instance>, Place), ExecutionOutcome> {
+    /// An instance that holds `state`, and where it goes afterwards.
+    fn instance(&self, state: &ExecutionState, canister: CanisterId, mode: Mode) -> Result<Found, NoCode> {
         let pool = self.pool(mode);
-        let ended = |error| finished_at_once(Err(broken(error)));
         let place = |warm| Place { canister, mode, warm };
         if let Some(mut instance) = pool.take_ready(canister, state) {
-            instance.bring_to(state).map_err(ended)?;
+            instance.bring_to(state).map_err(NoCode::Host)?;
             return Ok((instance, place(true)));
         }
-        let compiled = self
-            .modules
-            .get(&state.module)
-            .map_err(|(error, _)| finished_with(Err(ExecutionError { error, log: None })))?;
+        let compiled = self.modules.get(&state.module)?;
         if let Some(mut instance) = pool.take(canister, state, &compiled) {
             let warm = instance.holds(state.warm_version);
-            instance.bring_to(state).map_err(ended)?;
+            instance.bring_to(state).map_err(NoCode::Host)?;
             return Ok((instance, place(warm)));
         }
         self.instances_made.fetch_add(1, Ordering::Relaxed);
-        let made = Instance::new(compiled, state).map_err(ended)?;
+        let made = Instance::new(compiled, state).map_err(NoCode::Host)?;
         Ok((Box::new(made), place(false)))
     }
 
+    /// Calls `ask` until the host has given what it needs, with fewer warm instances each time.
+    fn with_room<T>(&self, mut ask: impl FnMut() -> Result<T, NoCode>) -> Result<T, Refusal> {
+        let mut room = Room::default();
+        loop {
+            match ask() {
+                Ok(given) => return Ok(given),
+                Err(NoCode::Refused(refusal)) => return Err(refusal),
+                Err(NoCode::Host(error)) => room.make(self, &error),
+            }
+        }
+    }
+
+    /// Executes so many slices of a message from its start. What the host refuses on the way is no outcome: the message
+    /// begins again once warm instances have made room.
+    fn execute_slices(&self, canister: &mut ExecutionState, message: MessageState, work: Work) -> ExecutionOutcome {
+        let mut attempt = self.attempt(canister, message, work);
+        let mut room = Room::default();
+        loop {
+            match attempt {
+                Ok(outcome) => return outcome,
+                Err(refused) => {
+                    room.make(self, &refused.error);
+                    attempt = self.attempt(canister, refused.message, refused.work);
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, canister: &mut ExecutionState, message: MessageState, work: Work) -> Attempt {
+        let entry = match Target::of(&message.entry_point, canister) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(finished_at_once(Ok(None))),
+            Err(failure) => return Ok(finished_at_once(Err(failure))),
+        };
+        self.name_version(canister);
+        let mode = message.mode;
+        let found = self.with_room(|| self.instance(canister, message.view.canister_id, mode));
+        let (mut instance, at) = match found {
+            Ok(found) => found,
+            Err((error, _)) => return Ok(finished_with(Err(ExecutionError { error, log: None }))),
+        };
+        let entry = match entry.resolve(&mut instance) {
+            Ok(entry) => entry,
+            Err(failure) => {
+                self.pool(mode).put(at.canister, instance);
+                return Ok(finished_at_once(Err(failure)));
+            }
+        };
+        let profiles = self.profile.is_some();
+        let recorder = profiles.then(|| Box::new(Recorder::new(&message.entry_point)));
+        let meter = match mode.is_replicated() {
+            true => Meter::new(work.limits),
+            false => Meter::yielding(work.limits),
+        };
+        let progress = instance.begin(Running {
+            message,
+            meter,
+            stable: StableMemory::new(&canister.stable),
+            failure: None,
+            failed_function: None,
+            counter_at_failure: None,
+            recorder,
+        });
+        let future = Box::pin(async move {
+            let result = instance.run(entry).await;
+            (instance, result)
+        });
+        let limits = work.limits;
+        let mut outcome = self.go_on(
+            canister,
+            InFlight {
+                future,
+                progress,
+                at,
+                limits,
+            },
+        )?;
+        for _ in 1..work.slices {
+            match outcome {
+                ExecutionOutcome::Paused(paused) => outcome = self.go_on(canister, InFlight::of(paused))?,
+                ExecutionOutcome::Finished(_) => break,
+            }
+        }
+        Ok(outcome)
+    }
+
     /// Polls a message until it ends or pauses.
-    fn go_on(&self, state: &mut ExecutionState, mut message: InFlight) -> ExecutionOutcome {
+    fn go_on(&self, state: &mut ExecutionState, mut message: InFlight) -> Attempt {
         match message.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => {
                 let executed = NumInstructions(message.progress.executed());
-                ExecutionOutcome::Paused(PausedExecution::new(Box::new(message), executed))
+                Ok(ExecutionOutcome::Paused(PausedExecution::new(
+                    Box::new(message),
+                    executed,
+                )))
             }
-            Poll::Ready((instance, result)) => {
-                ExecutionOutcome::Finished(Box::new(self.finish(state, instance, result, message.at)))
+            Poll::Ready((mut instance, result)) => {
+                if let Err(error) = &result
+                    && instance.was_refused(error)
+                {
+                    return Err(Refused::of(instance, result, message.limits));
+                }
+                let done = self.finish(state, instance, result, message.at);
+                Ok(ExecutionOutcome::Finished(Box::new(done)))
             }
         }
     }
@@ -305,7 +426,7 @@ impl Execute for Engine {
         module: &CanisterModule,
         _subnet_type: SubnetType,
     ) -> Result<PreparedModule, (UserError, NumInstructions)> {
-        let compiled = self.modules.get(module)?;
+        let compiled = self.with_room(|| self.modules.get(module))?;
         Ok(PreparedModule {
             initial: compiled.initial_state(module, fresh_version()),
             interface: compiled.interface.clone(),
@@ -319,59 +440,79 @@ impl Execute for Engine {
     }
 
     fn execute(&self, canister: &mut ExecutionState, call: Call<'_>, limits: InstructionLimits) -> ExecutionOutcome {
-        let entry = match Target::of(&call.entry_point, canister) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return finished_at_once(Ok(None)),
-            Err(failure) => return finished_at_once(Err(failure)),
-        };
-        self.name_version(canister);
-        let mode = Mode::of(&call.entry_point);
-        let (mut instance, at) = match self.instance(canister, call.view.canister_id, mode) {
-            Ok(found) => found,
-            Err(outcome) => return outcome,
-        };
-        let entry = match entry.resolve(&mut instance) {
-            Ok(entry) => entry,
-            Err(failure) => {
-                self.pool(mode).put(at.canister, instance);
-                return finished_at_once(Err(failure));
-            }
-        };
-        let recorder = self
-            .profile
-            .is_some()
-            .then(|| Box::new(Recorder::new(&call.entry_point)));
-        let running = Running {
-            message: MessageState::new(call, canister.interface.width),
-            meter: if mode.is_replicated() {
-                Meter::new(limits)
-            } else {
-                Meter::yielding(limits)
-            },
-            stable: StableMemory::new(&canister.stable),
-            failure: None,
-            failed_function: None,
-            counter_at_failure: None,
-            recorder,
-        };
-        let progress = match instance.begin(running) {
-            Ok(progress) => progress,
-            Err(error) => return finished_at_once(Err(broken(error))),
-        };
-        let future = Box::pin(async move {
-            let result = instance.run(entry).await;
-            (instance, result)
-        });
-        self.go_on(canister, InFlight { future, progress, at })
+        let message = MessageState::new(call, canister.interface.width);
+        self.execute_slices(canister, message, Work { limits, slices: 1 })
     }
 
     fn resume(&self, canister: &mut ExecutionState, paused: PausedExecution) -> ExecutionOutcome {
-        match paused.into_state().downcast::<InFlight>() {
-            Ok(message) => self.go_on(canister, *message),
-            Err(_) => finished_at_once(Err(Failure::Engine(
-                "the paused message belongs to another engine".into(),
-            ))),
+        match self.go_on(canister, InFlight::of(paused)) {
+            Ok(outcome) => outcome,
+            Err(refused) => {
+                Room::default().make(self, &refused.error);
+                self.execute_slices(canister, refused.message, refused.work)
+            }
         }
+    }
+}
+
+/// An instance for a message, and where it belongs.
+type Found = (Box<Instance>, Place);
+
+/// What became of a message, unless the host refused what it needed.
+type Attempt = Result<ExecutionOutcome, Box<Refused>>;
+
+/// How much of a message is executed.
+#[derive(Clone, Copy)]
+struct Work {
+    limits: InstructionLimits,
+    /// Slices from the start of the message.
+    slices: u32,
+}
+
+/// A message that the host had no room for. Nothing of it is left but what it began with.
+struct Refused {
+    error: wasmtime::Error,
+    message: MessageState,
+    /// What has to be executed again, the slice that was refused included.
+    work: Work,
+}
+
+impl Refused {
+    #[cold]
+    fn of(mut instance: Box<Instance>, result: wasmtime::Result<()>, limits: InstructionLimits) -> Box<Self> {
+        let slices = instance.slices();
+        Box::new(Self {
+            error: result
+                .err()
+                .unwrap_or_else(|| wasmtime::Error::msg("the host refused nothing")),
+            message: instance.take_running().message.again(),
+            work: Work { limits, slices },
+        })
+    }
+}
+
+/// What is given up for a message, so that the host has room.
+#[derive(Default)]
+struct Room {
+    /// Nothing was left to give up; others may have given up theirs.
+    was_last: bool,
+}
+
+impl Room {
+    /// Drops warm instances, of each part of the pools the one that was not used for longest.
+    ///
+    /// # Panics
+    /// Where there is none left. What a host has room for must decide no result: the replica stops, as it does where a
+    /// disk is full, and answers nothing.
+    #[cold]
+    fn make(&mut self, engine: &Engine, refused: &wasmtime::Error) {
+        let is_last = engine.warm.drop_oldest() + engine.queries.drop_oldest() == 0;
+        assert!(
+            !(is_last && self.was_last),
+            "the host has no room for the instance of a canister, and no warm one is left to give up: {refused:#}. The \
+             limits of the process on memory and on mappings (vm.max_map_count) are too low for what executes"
+        );
+        self.was_last = is_last;
     }
 }
 
@@ -383,6 +524,15 @@ struct InFlight {
     future: MessageFuture,
     progress: Progress,
     at: Place,
+    limits: InstructionLimits,
+}
+
+impl InFlight {
+    /// The message that an engine paused.
+    fn of(paused: PausedExecution) -> Self {
+        let message = paused.into_state().downcast::<Self>();
+        *message.expect("a paused message goes on where it was paused")
+    }
 }
 
 /// Where an instance came from and goes back to.
@@ -438,17 +588,13 @@ impl<'a> Target<'a> {
 
     fn resolve(&self, instance: &mut Instance) -> Result<Entry, Failure> {
         match self {
-            Self::Export(prefix, name) => instance
-                .export(prefix, name)
-                .ok_or_else(|| Failure::Engine(format!("the prepared module does not export {prefix}{name}"))),
+            Self::Export(prefix, name) => {
+                let export = instance.export(prefix, name);
+                Ok(export.expect("a module exports what its interface names"))
+            }
             Self::Closure(closure) => instance.closure(*closure),
         }
     }
-}
-
-/// What the sender of a message reads that the Wasm engine failed.
-fn broken(error: wasmtime::Error) -> Failure {
-    Failure::Engine(format!("{error:#}"))
 }
 
 /// A composite query that made no call has no callback that could see what it wrote.
@@ -499,8 +645,8 @@ fn trapped(error: &wasmtime::Error) -> Failure {
         Some(Trap::IntegerDivisionByZero) => Failure::Trapped(TrapCode::IntegerDivisionByZero),
         Some(Trap::UnreachableCodeReached) => Failure::Trapped(TrapCode::Unreachable),
         Some(Trap::BadSignature) => Failure::contract("function invocation does not match its signature"),
-        Some(_) => Failure::Trapped(TrapCode::Other),
-        None => Failure::Engine(format!("{error:#}")),
+        // What is no trap was refused by the host, and never comes here.
+        Some(_) | None => Failure::Trapped(TrapCode::Other),
     }
 }
 
@@ -537,3 +683,6 @@ fn finished_with(result: Result<Option<replicore_types::WasmResult>, ExecutionEr
 /// Instances travel between threads with their store.
 const fn assert_send<T: Send>() {}
 const _: () = assert_send::<HostState>();
+
+#[cfg(test)]
+mod tests;

@@ -199,8 +199,6 @@ pub(crate) enum Failure {
     OutOfCycles(CanisterId),
     /// Stable memory: more pages touched than a message may.
     MemoryAccessLimit(String),
-    /// The engine itself failed; the text is for operators.
-    Engine(String),
 }
 
 impl Failure {
@@ -293,11 +291,6 @@ impl Failure {
                 ErrorCode::CanisterMemoryAccessLimitExceeded,
                 format!("Canister exceeded memory access limits: {text}"),
                 MEMORY_ACCESS_LIMIT,
-            ),
-            Self::Engine(text) => (
-                ErrorCode::CanisterWasmEngineError,
-                format!("Canister encountered a Wasm engine error: {text}"),
-                Advice::None,
             ),
             Self::OutOfMemory
             | Self::WasmMemoryLimit { .. }

@@ -204,7 +204,7 @@ pub fn open(config: &Config) -> Result<Recovered, RecoveryError> {
 
 pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
     let settings = &config.engine;
-    EngineConfig {
+    let wanted = EngineConfig {
         modules_max: NonZeroUsize::new(settings.compiled_modules_max).unwrap_or(NonZeroUsize::MIN),
         warm_canisters_max: settings.warm_instances_max,
         warm_query_canisters_max: settings.warm_instances_max,
@@ -216,7 +216,26 @@ pub(crate) fn engine_config(config: &Config, state_dir: &Path) -> EngineConfig {
         cache_folder: (settings.compilation_cache && config.encryption_key.is_none())
             .then(|| state_dir.join("compiled")),
         ..EngineConfig::default()
+    };
+    let Some(mappings) = mappings_max() else {
+        return wanted;
+    };
+    let possible = wanted.clone().within_mappings(mappings);
+    if possible.warm_canisters_max < wanted.warm_canisters_max {
+        warn!(
+            wanted = wanted.warm_canisters_max,
+            possible = possible.warm_canisters_max,
+            mappings,
+            "fewer instances are kept warm than configured: the process may have no more memory mappings (vm.max_map_count)"
+        );
     }
+    possible
+}
+
+/// Memory mappings that the system gives a process, where it has such a bound.
+fn mappings_max() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
+    text.trim().parse().ok()
 }
 
 /// The keys of a state directory.

@@ -52,6 +52,8 @@ struct State {
     present: Box<[u64]>,
     present_count: usize,
     faults: usize,
+    /// The host had no mapping for a page: the access traps, which is not the canister's doing.
+    was_refused: bool,
 }
 
 // SAFETY: `base` points to memory that belongs to the instance which owns the `ColdHeap`; both travel together. Access
@@ -97,6 +99,7 @@ impl ColdHeap {
                 present: vec![0; pages.div_ceil(64)].into(),
                 present_count: 0,
                 faults: 0,
+                was_refused: false,
             }),
         });
         if !shared.protect(0..pages, libc::PROT_NONE) {
@@ -129,6 +132,12 @@ impl ColdHeap {
         self.shared.state.get_mut().source = source;
     }
 
+    /// True where the host refused to bring in a page.
+    pub(super) fn was_refused(&self) -> bool {
+        // SAFETY: as in `is_present`.
+        unsafe { &*self.shared.state.get() }.was_refused
+    }
+
     /// Pages present.
     pub(super) fn present_count(&self) -> usize {
         // SAFETY: as in `is_present`.
@@ -158,6 +167,7 @@ impl Shared {
         // The interrupted code may be about to read it.
         let error = errno();
         let done = self.bring_in(state, page) || self.bring_in_range(state, 0..self.pages);
+        state.was_refused = !done;
         set_errno(error);
         done
     }

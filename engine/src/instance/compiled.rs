@@ -5,6 +5,7 @@
 //! in background   optimised code -> memory and disk: messages that begin from then on run on it
 //! ```
 
+use super::address_space::Mappings;
 use super::background::Background;
 use super::disk_cache::DiskCache;
 use super::jitdump::JitDump;
@@ -141,16 +142,25 @@ struct Shared {
 }
 
 /// Why a module is refused, and what the attempt costs.
-type Refusal = (UserError, NumInstructions);
+pub(crate) type Refusal = (UserError, NumInstructions);
+
+/// Why there is no code of a module.
+pub(crate) enum NoCode {
+    /// The module breaks a rule: everywhere and always.
+    Refused(Refusal),
+    /// The host has no room for the code.
+    Host(wasmtime::Error),
+}
 
 impl ModuleCache {
-    /// `for_perf` asks for what Linux `perf` reads.
+    /// `for_perf` asks for what Linux `perf` reads; the instances of the modules take their mappings from `mappings`.
     pub(crate) fn new(
         tiers: Tiers,
         tracking: WriteTracking,
         modules_max: NonZeroUsize,
         folder: Option<PathBuf>,
         for_perf: ForPerf,
+        mappings: &Arc<Mappings>,
     ) -> wasmtime::Result<Self> {
         // Baseline code that is about to be replaced is not worth a file.
         let baseline_folder = folder.clone().filter(|_| tiers == Tiers::Baseline);
@@ -159,21 +169,25 @@ impl ModuleCache {
             profiled: false,
             perf_map: for_perf.map.then(PerfMap::create).transpose()?,
             jitdump: for_perf.jitdump.then(JitDump::create).transpose()?,
-            baseline: TierEngine::new(Tier::Baseline, tracking, baseline_folder).ok(),
-            optimised: TierEngine::new(Tier::Optimised, tracking, folder)?,
+            baseline: TierEngine::new(Tier::Baseline, tracking, baseline_folder, mappings).ok(),
+            optimised: TierEngine::new(Tier::Optimised, tracking, folder, mappings)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
         }))
     }
 
     /// A cache of modules with the events that profiles are made of.
-    pub(crate) fn profiled(tracking: WriteTracking, modules_max: NonZeroUsize) -> wasmtime::Result<Self> {
+    pub(crate) fn profiled(
+        tracking: WriteTracking,
+        modules_max: NonZeroUsize,
+        mappings: &Arc<Mappings>,
+    ) -> wasmtime::Result<Self> {
         Ok(Self::start(Shared {
             tiers: Tiers::Optimised,
             profiled: true,
             perf_map: None,
             jitdump: None,
             baseline: None,
-            optimised: TierEngine::new(Tier::Optimised, tracking, None)?,
+            optimised: TierEngine::new(Tier::Optimised, tracking, None, mappings)?,
             compiled: Mutex::new(LruCache::new(modules_max)),
         }))
     }
@@ -193,7 +207,7 @@ impl ModuleCache {
     }
 
     /// The executable form of a module, compiled if need be.
-    pub(crate) fn get(&self, module: &CanisterModule) -> Result<Arc<Compiled>, Refusal> {
+    pub(crate) fn get(&self, module: &CanisterModule) -> Result<Arc<Compiled>, NoCode> {
         let known = self.shared.compiled().get(&module.hash).cloned();
         let compiled = match known {
             Some(compiled) => compiled,
@@ -233,18 +247,19 @@ impl Shared {
     }
 
     /// Code that is there soonest.
-    fn first_code(&self, module: &CanisterModule) -> Result<Compiled, Refusal> {
+    fn first_code(&self, module: &CanisterModule) -> Result<Compiled, NoCode> {
         if let Some(compiled) = self.order().find_map(|tier| load(tier, module)) {
             return Ok(compiled);
         }
-        let refused = |error: UserError| (error, refusal_charge(&module.bytes));
+        let refused = |error: UserError| NoCode::Refused((error, refusal_charge(&module.bytes)));
         let wasm = module::decode(&module.bytes).map_err(|error| refused(error.error))?;
         let validated = module::validate(&wasm).map_err(|error| refused(error.error))?;
         let mut error = None;
         for tier in self.order() {
             match compile(tier, module, &validated, self.profiled) {
                 Ok(compiled) => return Ok(compiled),
-                Err(refusal) => error = Some(refusal),
+                Err(NotCompiled::Host(error)) => return Err(NoCode::Host(error)),
+                Err(NotCompiled::Refused(refusal)) => error = Some(refusal),
             }
         }
         Err(refused(error.unwrap_or_else(|| engine_error("no compiler"))))
@@ -303,24 +318,40 @@ fn load(tier: &TierEngine, module: &CanisterModule) -> Option<Compiled> {
     Compiled::new(module.hash, &prepared, &machine, tier).ok()
 }
 
+/// Why one compiler has no code of a module.
+enum NotCompiled {
+    Refused(UserError),
+    Host(wasmtime::Error),
+}
+
+impl From<module::WasmError> for NotCompiled {
+    fn from(error: module::WasmError) -> Self {
+        Self::Refused(error.error)
+    }
+}
+
 fn compile(
     tier: &TierEngine,
     module: &CanisterModule,
     validated: &ValidatedModule<'_>,
     profiled: bool,
-) -> Result<Compiled, UserError> {
-    let mut instrumented =
-        module::instrument(validated, tier.tracking, tier.tier.code_style()).map_err(|error| error.error)?;
+) -> Result<Compiled, NotCompiled> {
+    let mut instrumented = module::instrument(validated, tier.tracking, tier.tier.code_style())?;
     if profiled {
-        module::add_events(&mut instrumented, validated.width()).map_err(|error| error.error)?;
+        module::add_events(&mut instrumented, validated.width())?;
     }
     let prepared = Prepared::new(validated.interface(), &instrumented);
-    let broken = |error: wasmtime::Error| engine_error(format_args!("{error:#}"));
-    let machine = Module::new(&tier.engine, &instrumented.wasm).map_err(broken)?;
+    // Compiling depends on the module alone, so that its refusal is an answer; what comes after it asks the host for
+    // memory that can be executed, which another host may have.
+    let code = tier.engine.precompile_module(&instrumented.wasm);
+    let code = code.map_err(|error| NotCompiled::Refused(engine_error(format_args!("{error:#}"))))?;
+    // SAFETY: the bytes are what this engine has just made.
+    let machine = unsafe { Module::deserialize(&tier.engine, &code) }.map_err(NotCompiled::Host)?;
     if let Some(disk) = &tier.disk {
-        disk.store(&machine, &module.hash, &prepared);
+        disk.store(&code, &module.hash, &prepared);
     }
-    Compiled::new(module.hash, &prepared, &machine, tier).map_err(broken)
+    let compiled = Compiled::new(module.hash, &prepared, &machine, tier);
+    compiled.map_err(|error| NotCompiled::Refused(engine_error(format_args!("{error:#}"))))
 }
 
 fn engine_error(error: impl std::fmt::Display) -> UserError {

@@ -45,7 +45,7 @@ impl DiskCache {
             return None;
         }
         // SAFETY: the folder belongs to this process, which writes into it nothing but the output of
-        // `Module::serialize` under names that hold the engine's settings, and whole files only (written aside, then
+        // `Engine::precompile_module` under names that hold the engine's settings, and whole files only (written aside, then
         // renamed); what the disk has made of it since was compared with its digest above. The file is not changed while
         // it is mapped: a name is written once and never truncated.
         let code = unsafe { Module::deserialize_file(engine, path) }.ok()?;
@@ -57,15 +57,16 @@ impl DiskCache {
         postcard::from_bytes(checked(bytes)?.get(HASH_BYTES..)?).ok()
     }
 
-    pub(super) fn store(&self, module: &Module, module_hash: &[u8; 32], facts: &Prepared<'_>) {
-        let (Ok(code), Ok(encoded)) = (module.serialize(), postcard::to_stdvec(facts)) else {
+    /// Keeps what the engine of this cache made of a module.
+    pub(super) fn store(&self, code: &[u8], module_hash: &[u8; 32], facts: &Prepared<'_>) {
+        let Ok(encoded) = postcard::to_stdvec(facts) else {
             return;
         };
-        let content = [&blake3::hash(&code).as_bytes()[..], &encoded].concat();
+        let content = [&blake3::hash(code).as_bytes()[..], &encoded].concat();
         let facts = [&Sha256::digest(&content)[..], &content].concat();
         let path = self.folder.join(self.name(module_hash));
         write(&path.with_extension("facts"), &facts);
-        write(&path.with_extension("code"), &code);
+        write(&path.with_extension("code"), code);
     }
 
     fn name(&self, module_hash: &[u8; 32]) -> String {

@@ -9,6 +9,7 @@
 //! either becomes a new version or is undone page by page. A cold canister's large heap is brought in as it is touched,
 //! see `cold_heap`; what is not in yet counts as equal.
 
+mod address_space;
 mod background;
 mod cold_heap;
 mod compiled;
@@ -22,24 +23,27 @@ mod prepared;
 mod tiers;
 mod write_faults;
 
-pub(crate) use compiled::{Compiled, ForPerf, ModuleCache};
+pub(crate) use address_space::{MAPPINGS_PER_INSTANCE, Mappings};
+pub(crate) use compiled::{Compiled, ForPerf, ModuleCache, NoCode, Refusal};
 pub(crate) use heap_changes::HeapChanges;
 pub(crate) use pool::InstancePool;
 pub use tiers::Tiers;
 
+use self::address_space::Stack;
 use self::cold_heap::ColdHeap;
 use self::tiers::Tier;
 use self::write_faults::WriteFaults;
 use crate::module::{STACK_BYTES, WriteTracking, symbols};
-use crate::system_api::{Exports, HostState, Progress, Running};
+use crate::system_api::{Exports, Growth, HostState, Progress, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
 use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
 use replicore_types::OS_PAGE_BYTES;
 use replicore_types::fees::WasmWidth;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
-use wasmtime::{Global, Ref, Store, Table, TypedFunc, Val};
+use wasmtime::{Global, Ref, Store, Table, Trap, TypedFunc, Val};
 
 /// What an instance takes beside its heap, about: machine stack, marks, the tables of the Wasm engine.
 const INSTANCE_BYTES: u64 = 64 * 1024;
@@ -71,6 +75,8 @@ pub(crate) struct Instance {
     marked: Vec<u64>,
     /// Messages that began here.
     messages: u64,
+    /// The stack that the first of them runs on, and all that follow.
+    stack: Option<Stack>,
     /// The memory that a pool counts it with.
     counted: Option<pool::Counted>,
 }
@@ -95,9 +101,15 @@ impl Instance {
                 running: None,
                 progress: Progress::default(),
                 has_function_names: !compiled.function_names.is_empty(),
+                growth: Growth,
             },
         );
-        let instance = ready(compiled.instance_pre.instantiate_async(&mut store))?;
+        store.limiter(|state| &mut state.growth);
+        let (instance, stack) = address_space::with_marks_above_stack(|| {
+            // No code runs yet: start functions are entry points like the others.
+            ready(compiled.instance_pre.instantiate_async(&mut store))
+        });
+        let instance = instance?;
         let exports = Exports {
             heap: instance.get_memory(&mut store, symbols::HEAP),
             marks: match compiled.write_tracking {
@@ -134,6 +146,7 @@ impl Instance {
             version: 0,
             marked: Vec::new(),
             messages: 0,
+            stack,
             counted: None,
         };
         match fresh.compiled.write_tracking {
@@ -272,23 +285,27 @@ impl Instance {
 
     /// Puts the message in, sets the counter and empties the stack.
     #[inline]
-    pub(crate) fn begin(&mut self, running: Running) -> wasmtime::Result<Progress> {
+    pub(crate) fn begin(&mut self, running: Running) -> Progress {
         let counter = running.meter.initial_counter();
         let exports = self.store.data().exports;
+        let set = |store: &mut Store<HostState>, global: Global, value| {
+            let set = global.set(store, value);
+            debug_assert!(set.is_ok(), "the globals of the instrumentation have these types");
+        };
         if let Some(global) = exports.counter {
-            global.set(&mut self.store, Val::I64(counter))?;
+            set(&mut self.store, global, Val::I64(counter));
         }
         // Reading costs half of writing, and functions that return have given their stack back.
         if let Some(global) = exports.stack
             && global.get(&mut self.store).i32() != Some(STACK_BYTES as i32)
         {
-            global.set(&mut self.store, Val::I32(STACK_BYTES as i32))?;
+            set(&mut self.store, global, Val::I32(STACK_BYTES as i32));
         }
         self.messages += 1;
         let state = self.store.data_mut();
         state.running = Some(running);
         state.progress.begin();
-        Ok(state.progress.clone())
+        state.progress.clone()
     }
 
     /// Slices of the message that ended last.
@@ -352,6 +369,20 @@ impl Instance {
 
     /// Runs the message to its end, over all its slices.
     pub(crate) async fn run(&mut self, entry: Entry) -> wasmtime::Result<()> {
+        let Some(stack) = self.stack.take() else {
+            return self.call(entry).await;
+        };
+        // The Wasm engine asks for the stack when the call is polled for the first time, and keeps it.
+        let mut call = std::pin::pin!(self.call(entry));
+        let mut stack = Some(stack);
+        poll_fn(|context| match stack.take() {
+            Some(stack) => address_space::on_stack(stack, || call.as_mut().poll(context)),
+            None => call.as_mut().poll(context),
+        })
+        .await
+    }
+
+    async fn call(&mut self, entry: Entry) -> wasmtime::Result<()> {
         match entry {
             Entry::Export(position) => self.functions[position].call_async(&mut self.store, ()).await,
             Entry::Closure32(function, environment) => function.call_async(&mut self.store, environment).await,
@@ -373,6 +404,19 @@ impl Instance {
     pub(crate) fn running(&mut self) -> &mut Running {
         let running = &mut self.store.data_mut().running;
         running.as_mut().expect("a message that ends has begun")
+    }
+
+    /// True where the message ended because the host refused something, and not by what it did: then nothing of it counts.
+    pub(crate) fn was_refused(&mut self, error: &wasmtime::Error) -> bool {
+        let page_was_refused = self.cold.as_ref().is_some_and(ColdHeap::was_refused)
+            || self.faults.as_ref().is_some_and(WriteFaults::was_refused);
+        self.running().failure.is_none() && (page_was_refused || error.downcast_ref::<Trap>().is_none())
+    }
+
+    /// The message that has come to its end, taken out.
+    pub(crate) fn take_running(&mut self) -> Running {
+        let running = self.store.data_mut().running.take();
+        running.expect("a message that ends has begun")
     }
 
     /// Drops what is left of the message.

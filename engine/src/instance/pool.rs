@@ -159,6 +159,12 @@ impl InstancePool {
             .sum()
     }
 
+    /// Drops the instances of the canister that was not used for longest, of every shard. Returns how many.
+    pub(crate) fn drop_oldest(&self) -> usize {
+        let oldest = |number| self.shard(number).pop_lru().map_or(0, |(_, idle)| idle.len());
+        (0..SHARDS).map(oldest).sum()
+    }
+
     /// Drops what was not used for longest, shard by shard, until the memory is within its bound. `latest` goes last.
     fn shrink(&self, latest: CanisterId) {
         let begin = shard_of(latest) + 1;

@@ -4,6 +4,7 @@
 //! the code can be seen by no canister: charges, marks, the stack rule and canonical NaNs are in the Wasm that each
 //! compiles, which differs in nothing but where the counter is kept and what is done for tight loops.
 
+use super::address_space::{AddressSpace, Mappings};
 use super::disk_cache::DiskCache;
 use super::host;
 use crate::module::{CodeStyle, MACHINE_FACTOR, MACHINE_RESERVE_BYTES, STACK_BYTES, WriteTracking};
@@ -13,7 +14,8 @@ use replicore_types::fees::WasmWidth;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use wasmtime::{Config, Linker, OptLevel, Strategy};
+use std::sync::Arc;
+use wasmtime::{Config, Linker, MemoryCreator, OptLevel, Strategy};
 
 /// Frames collected from the engine: those that are shown, and those of helpers, which stand innermost and are left out.
 const FRAMES_COLLECTED: NonZeroUsize = NonZeroUsize::new(BACKTRACE_FRAMES_MAX + 4).unwrap();
@@ -55,7 +57,12 @@ impl Tier {
         }
     }
 
-    fn config(self) -> Config {
+    fn config(self, mappings: &Arc<Mappings>) -> Config {
+        let stack_bytes = MACHINE_STACK_BYTES + HOST_STACK_BYTES;
+        let space = Arc::new(AddressSpace {
+            mappings: Arc::clone(mappings),
+            stack_bytes,
+        });
         let mut config = Config::new();
         config
             .wasm_multi_memory(true)
@@ -65,13 +72,17 @@ impl Tier {
             .wasm_relaxed_simd(false)
             .memory_reservation(HEAP_RESERVATION_BYTES)
             .memory_may_move(false)
+            // Heaps begin empty: what a module puts there is part of the canister's state.
+            .memory_init_cow(false)
+            .with_host_memory(Arc::clone(&space) as Arc<dyn MemoryCreator>)
+            .with_host_stack(space)
             .wasm_backtrace_max_frames(Some(FRAMES_COLLECTED))
             // Backtraces show functions; looking up positions would be half the cost of a trap.
             .generate_address_map(false)
             // Stacks are walked by frame pointers, and no panic passes through Wasm code.
             .native_unwind_info(false)
             .max_wasm_stack(MACHINE_STACK_BYTES)
-            .async_stack_size(MACHINE_STACK_BYTES + HOST_STACK_BYTES);
+            .async_stack_size(stack_bytes);
         match self {
             Self::Baseline => config.strategy(Strategy::Winch),
             Self::Optimised => config
@@ -94,8 +105,13 @@ pub(super) struct TierEngine {
 }
 
 impl TierEngine {
-    pub fn new(tier: Tier, tracking: WriteTracking, folder: Option<PathBuf>) -> wasmtime::Result<Self> {
-        let engine = wasmtime::Engine::new(&tier.config())?;
+    pub fn new(
+        tier: Tier,
+        tracking: WriteTracking,
+        folder: Option<PathBuf>,
+        mappings: &Arc<Mappings>,
+    ) -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&tier.config(mappings))?;
         let linker = |width| -> wasmtime::Result<Linker<HostState>> {
             let mut linker = Linker::new(&engine);
             system_api::link(&mut linker, width)?;

@@ -31,6 +31,8 @@ struct State {
     pages: usize,
     /// Those of them that were written, in the order of their first write.
     written: Vec<u64>,
+    /// The host had no mapping for a page: the write traps, which is not the canister's doing.
+    was_refused: bool,
 }
 
 // SAFETY: `base` points to memory that belongs to the instance which owns the `WriteFaults`; both travel together.
@@ -67,6 +69,7 @@ impl WriteFaults {
             state: UnsafeCell::new(State {
                 pages: 0,
                 written: Vec::new(),
+                was_refused: false,
             }),
         });
         let handle = Handle(&raw const *shared);
@@ -79,6 +82,12 @@ impl WriteFaults {
             });
         }
         Self { shared }
+    }
+
+    /// True where the host refused to make a page writable.
+    pub(super) fn was_refused(&self) -> bool {
+        // SAFETY: no execution runs, since `self` and the instance are borrowed.
+        unsafe { &*self.shared.state.get() }.was_refused
     }
 
     /// Makes the whole heap writable, so that another state can be put in.
@@ -142,7 +151,8 @@ impl Shared {
         }
         // A process has a bounded number of mappings: one for the whole heap is always possible.
         state.written = (0..state.pages as u64).collect();
-        self.set_protection(0..state.pages, writable)
+        state.was_refused = !self.set_protection(0..state.pages, writable);
+        !state.was_refused
     }
 
     fn set_protection(&self, pages: Range<usize>, protection: libc::c_int) -> bool {

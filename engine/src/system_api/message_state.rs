@@ -115,6 +115,19 @@ impl MessageState {
         }
     }
 
+    /// The message as it was before any of it was executed.
+    pub(crate) fn again(self) -> Self {
+        let call = crate::Call {
+            entry_point: self.entry_point,
+            caller: self.caller,
+            caller_info: self.caller_info,
+            call_context: self.call_context,
+            message_id: None,
+            view: &self.view,
+        };
+        Self::new(call, self.width)
+    }
+
     /// The main balance as the canister sees it now.
     pub(crate) fn balance(&self) -> Cycles {
         self.view.balance + self.cycles_accepted + self.cycles_minted

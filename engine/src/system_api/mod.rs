@@ -32,7 +32,7 @@ use crate::stable_memory::StableMemory;
 use crate::trap::Failure;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use wasmtime::{AsContextMut, Caller, Config, Global, Memory, Store, Val, WasmBacktrace};
+use wasmtime::{AsContextMut, Caller, Config, Global, Memory, ResourceLimiter, Store, Val, WasmBacktrace};
 
 /// What an instance's store holds beside the Wasm state.
 pub(crate) struct HostState {
@@ -44,6 +44,26 @@ pub(crate) struct HostState {
     pub(crate) progress: Progress,
     /// True where the module names functions: others have no backtraces to show.
     pub(crate) has_function_names: bool,
+    /// Watches the growth of memories.
+    pub(crate) growth: Growth,
+}
+
+/// Ends the execution where the host has no memory for a growth that the code was allowed: a `memory.grow` that answers
+/// -1 would make what the host has part of the result.
+pub(crate) struct Growth;
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+
+    fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Exports of an instance, looked up once.
