@@ -5,16 +5,20 @@ use parking_lot::{Mutex, RwLock};
 use replicore_engine::DataCertificates;
 use replicore_netstack::{ReadState, ReadStateError, Target};
 use replicore_scheduler::ReplicatedState;
-use replicore_scheduler::certified_state::{ReadStateRefused, ReadStateRequest, ReadStateTarget, check_read_state};
+use replicore_scheduler::certified_state::{
+    ReadStateRefused, ReadStateRequest, ReadStateTarget, StatusFrame, check_read_state,
+};
 use replicore_types::{CanisterId, MessageId, Payload};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A state whose root is signed and whose batch is durable.
 pub struct CertifiedSnapshot {
     /// The state.
     pub state: ReplicatedState,
     root: CertifiedRoot,
+    /// What the certificates of calls have in common, once there was one.
+    status_frame: OnceLock<StatusFrame>,
     /// The data certificates that queries have read so far.
     data_certificates: Mutex<HashMap<CanisterId, Payload>>,
 }
@@ -34,6 +38,7 @@ impl CertifiedSnapshot {
         Self {
             state,
             root,
+            status_frame: OnceLock::new(),
             data_certificates: Mutex::default(),
         }
     }
@@ -58,10 +63,10 @@ impl CertifiedSnapshot {
 
     /// The certificate that a v3/v4 call is answered with.
     pub fn request_status_certificate(&self, id: &MessageId) -> Payload {
-        Payload::from(
-            self.root
-                .certificate(&self.state.certified, &self.state, request_status_paths(id)),
-        )
+        let (tree, state) = (&self.state.certified, &self.state);
+        let frame = self.status_frame.get_or_init(|| tree.status_frame());
+        let certificate = self.root.status_certificate(tree, state, frame, id);
+        Payload::from(certificate.unwrap_or_else(|| self.root.certificate(tree, state, request_status_paths(id))))
     }
 
     /// Answers a `read_state` request.

@@ -3,7 +3,7 @@
 use crate::certification::{BLS_SIGNATURE_BYTES, RootKey};
 use minicbor::Encoder;
 use replicore_scheduler::ReplicatedState;
-use replicore_scheduler::certified_state::{CertifiedState, PathSet, SELF_DESCRIBED_CBOR};
+use replicore_scheduler::certified_state::{CertifiedState, PathSet, SELF_DESCRIBED_CBOR, StatusFrame};
 use replicore_types::{CanisterId, MessageId};
 use std::convert::Infallible;
 
@@ -54,13 +54,44 @@ impl CertifiedRoot {
         out
     }
 
+    /// [`CertifiedRoot::certificate`] of [`request_status_paths`], with far less work: `frame` is what all of them have in
+    /// common, from the same tree. `None` where there is no such status, of which only the other one shows the absence.
+    pub fn status_certificate(
+        &self,
+        tree: &CertifiedState,
+        state: &ReplicatedState,
+        frame: &StatusFrame,
+        id: &MessageId,
+    ) -> Option<Vec<u8>> {
+        assert_eq!(
+            self.root_hash,
+            tree.root_hash(),
+            "a certificate must show the tree that was signed"
+        );
+        let mut out = Vec::with_capacity(STATUS_CERTIFICATE_BYTES);
+        let outcome = self.encode_with(&mut out, |out| tree.encode_status(frame, state, id, out));
+        outcome.expect("writing CBOR to memory cannot fail").then_some(out)
+    }
+
     fn encode(&self, tree: &[u8], out: &mut Vec<u8>) -> Result<(), minicbor::encode::Error<Infallible>> {
+        self.encode_with(out, |out| out.extend_from_slice(tree))
+    }
+
+    /// Appends the certificate whose tree `append` appends, and returns what that does.
+    fn encode_with<T>(
+        &self,
+        out: &mut Vec<u8>,
+        append: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> Result<T, minicbor::encode::Error<Infallible>> {
         Encoder::new(&mut *out).tag(SELF_DESCRIBED_CBOR)?.map(2)?.str("tree")?;
-        out.extend_from_slice(tree);
+        let appended = append(out);
         Encoder::new(out).str("signature")?.bytes(&self.signature)?;
-        Ok(())
+        Ok(appended)
     }
 }
+
+/// Room for the certificate of a short reply among a million statuses.
+const STATUS_CERTIFICATE_BYTES: usize = 1_536;
 
 /// What a certificate shows for a call: the whole status of the request.
 pub fn request_status_paths(id: &MessageId) -> PathSet {

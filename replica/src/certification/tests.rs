@@ -153,6 +153,12 @@ fn certificates_verify_under_the_root_key() {
         LookupResult::Found(b"reply")
     );
     assert_eq!(shown.lookup_path([b"time"]), LookupResult::Found(&[5]));
+    let frame = tree.status_frame();
+    assert_eq!(root.status_certificate(&tree, &state, &frame, &id), Some(certificate));
+    assert_eq!(
+        root.status_certificate(&tree, &state, &frame, &MessageId([8; 32])),
+        None
+    );
     let absent = root.certificate(&tree, &state, data_certificate_paths(&CanisterId::from_index(3)));
     let shown = verified_tree(&absent, root_key.public_key_der());
     let path = [

@@ -309,6 +309,56 @@ fn waits_for_messages_deadlines_and_the_end() {
     assert!(matches!(pool.offer(message(2, 1, 1)), Admission::Full(_)));
 }
 
+/// While a round is not published, few messages wait for that and many do not.
+#[test]
+fn few_messages_are_no_round_beside_another() {
+    let pool = pool(10_000, 10_000_000);
+    let numbered = |number: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        Ingress {
+            message_id: MessageId(id),
+            ..message(0, 1, 9)
+        }
+    };
+    let soon = || Some(Instant::now() + Duration::from_millis(1));
+    // By themselves, so that the time that has passed is not what wakes.
+    let is_awake = |pool: &IngressPool| pool.waiting().is_worth_a_round();
+    pool.offer(numbered(0));
+    assert_eq!(
+        pool.wait(None),
+        Woken::Messages,
+        "an idle replica takes one message at once"
+    );
+    assert_eq!(take(&pool, 10, 10_000, Time(0)).len(), 1);
+    for number in 1..OVERLAP_MIN {
+        pool.offer(numbered(number));
+    }
+    assert!(!is_awake(&pool));
+    assert_eq!(
+        pool.wait(soon()),
+        Woken::Messages,
+        "the deadline holds, and finds messages"
+    );
+    pool.offer(numbered(OVERLAP_MIN));
+    assert!(is_awake(&pool));
+    assert_eq!(pool.wait(None), Woken::Messages, "many are worth a round of their own");
+    assert_eq!(take(&pool, OVERLAP_MIN - 1, 10_000_000, Time(0)).len(), OVERLAP_MIN - 1);
+    assert!(!is_awake(&pool), "two rounds are not published");
+    pool.published();
+    assert!(!is_awake(&pool), "one round is not published");
+    std::thread::scope(|scope| {
+        let round = scope.spawn(|| pool.wait(None));
+        pool.published();
+        assert_eq!(round.join().unwrap(), Woken::Messages, "publishing wakes");
+    });
+    assert_eq!(take(&pool, 10, 10_000, Time(0)).len(), 1);
+    pool.offer(numbered(OVERLAP_MIN + 1));
+    assert!(!is_awake(&pool));
+    pool.close();
+    assert_eq!(pool.wait(None), Woken::Messages, "nothing waits for rounds at the end");
+}
+
 #[test]
 fn an_abandoned_pool_is_empty_and_stays_closed() {
     let pool = pool(10, 10_000);

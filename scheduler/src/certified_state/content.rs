@@ -1,7 +1,7 @@
 //! What the certified paths hold, in the encodings of the interface specification ("The system state tree").
 
 use crate::certified_state::digest::{Digest, fork_digest, labeled_digest, leaf_digest};
-use crate::certified_state::hash_tree::{Subtree, WRITE_TO_MEMORY};
+use crate::certified_state::hash_tree::{Subtree, WHOLE, WRITE_TO_MEMORY, begin_fork, begin_label, leaf};
 use crate::state::{CanisterState, SubnetMetrics, SystemMetadata};
 use minicbor::Encoder;
 use minicbor::data::Tag;
@@ -104,6 +104,22 @@ pub fn request_status(status: &IngressStatus) -> Subtree {
             ("reject_message", text(&error.description)),
             ("error_code", text(&error.code.to_string())),
         ]),
+    }
+}
+
+/// Appends [`request_status`], shown whole, in CBOR: the usual ones without building the tree.
+pub(crate) fn encode_request_status(status: &IngressStatus, out: &mut Vec<u8>) {
+    match &status.state {
+        IngressState::Completed(reply) => {
+            begin_fork(out);
+            begin_label(out, b"reply");
+            leaf(out, reply);
+            begin_label(out, b"status");
+            leaf(out, b"replied");
+        }
+        IngressState::Received | IngressState::Processing | IngressState::Done | IngressState::Failed(_) => {
+            request_status(status).witness(&WHOLE).encode_into(out);
+        }
     }
 }
 

@@ -71,22 +71,35 @@ impl HashTree {
         match self {
             Self::Empty => array(out, 1, 0),
             Self::Fork(sides) => {
-                array(out, 3, 1);
+                begin_fork(out);
                 sides.0.encode_into(out);
                 sides.1.encode_into(out);
             }
             Self::Labeled(label, content) => {
-                array(out, 3, 2);
-                bytes(out, label);
+                begin_label(out, label);
                 content.encode_into(out);
             }
-            Self::Leaf(value) => {
-                array(out, 2, 3);
-                bytes(out, value);
+            Self::Leaf(value) => leaf(out, value),
+            Self::Pruned(digest) => pruned(out, digest),
+        }
+    }
+
+    /// [`HashTree::encode_into`] without what is below `label`, a label of the uppermost level; returns where that belongs.
+    pub(crate) fn encode_around(&self, label: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        match self {
+            Self::Fork(sides) => {
+                begin_fork(out);
+                let left = sides.0.encode_around(label, out);
+                let right = sides.1.encode_around(label, out);
+                left.or(right)
             }
-            Self::Pruned(digest) => {
-                array(out, 2, 4);
-                bytes(out, digest);
+            Self::Labeled(found, _) if found == label => {
+                begin_label(out, label);
+                Some(out.len())
+            }
+            _ => {
+                self.encode_into(out);
+                None
             }
         }
     }
@@ -97,6 +110,29 @@ impl HashTree {
         self.encode_into(&mut out);
         out
     }
+}
+
+/// Appends the beginning of a fork; its two sides follow.
+pub(crate) fn begin_fork(out: &mut Vec<u8>) {
+    array(out, 3, 1);
+}
+
+/// Appends a label; the tree below it follows.
+pub(crate) fn begin_label(out: &mut Vec<u8>, label: &[u8]) {
+    array(out, 3, 2);
+    bytes(out, label);
+}
+
+/// Appends a value.
+pub(crate) fn leaf(out: &mut Vec<u8>, value: &[u8]) {
+    array(out, 2, 3);
+    bytes(out, value);
+}
+
+/// Appends the digest of what is not shown.
+pub(crate) fn pruned(out: &mut Vec<u8>, digest: &Digest) {
+    array(out, 2, 4);
+    bytes(out, digest);
 }
 
 fn array(out: &mut Vec<u8>, length: u64, tag: u8) {
@@ -223,7 +259,8 @@ fn label_witness(children: &BTreeMap<Vec<u8>, Subtree>, paths: &PathSet) -> Hash
     halved_tree(parts)
 }
 
-static WHOLE: PathSet = PathSet {
+/// Everything.
+pub(crate) static WHOLE: PathSet = PathSet {
     whole: true,
     children: BTreeMap::new(),
 };

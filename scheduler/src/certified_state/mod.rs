@@ -71,6 +71,14 @@ impl Small {
     }
 }
 
+/// The witness of a request status without the status and the way to it: see [`CertifiedState::status_frame`].
+#[derive(Clone, Debug)]
+pub struct StatusFrame {
+    bytes: Vec<u8>,
+    /// Where the rest belongs.
+    place: usize,
+}
+
 impl Default for CertifiedState {
     /// The tree of no state: all subtrees empty.
     fn default() -> Self {
@@ -195,6 +203,44 @@ impl CertifiedState {
             graft(&mut tree, REQUEST_STATUS, &mut Some(subtree));
         }
         tree
+    }
+
+    /// What the witnesses of all request statuses of this tree have in common.
+    pub fn status_frame(&self) -> StatusFrame {
+        let paths = PathSet::new([[REQUEST_STATUS], [&b"time"[..]]]);
+        let mut bytes = Vec::new();
+        let place = self
+            .top(&paths)
+            .witness(&paths)
+            .encode_around(REQUEST_STATUS, &mut bytes);
+        StatusFrame {
+            place: place.unwrap_or(bytes.len()),
+            bytes,
+        }
+    }
+
+    /// Appends the CBOR form of the [`CertifiedState::witness`] of the status of `id`, with `frame` from this very tree and
+    /// `state` the one that it was last updated with. Most certificates are of this kind, and each costs no more than the
+    /// way to its status. False, with nothing appended, where there is no such status.
+    pub fn encode_status(
+        &self,
+        frame: &StatusFrame,
+        state: &ReplicatedState,
+        id: &MessageId,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(status) = state.ingress_history.get(id) else {
+            return false;
+        };
+        let start = out.len();
+        out.extend_from_slice(&frame.bytes[..frame.place]);
+        let content = |out: &mut Vec<u8>| content::encode_request_status(status, out);
+        let exists = self.request_statuses.encode_one(&Label::of_request(id), content, out);
+        match exists {
+            true => out.extend_from_slice(&frame.bytes[frame.place..]),
+            false => out.truncate(start),
+        }
+        exists
     }
 
     /// The change of a canister's digest, where there is one.

@@ -154,6 +154,17 @@ proptest! {
             let expected = if model.contains_key(probe) { LookupResult::Unknown } else { LookupResult::Absent };
             prop_assert_eq!(found, expected);
         }
+        for probe in &probes {
+            let mut encoded = b"before".to_vec();
+            let exists = map.encode_one(&label(probe), |out| HashTree::Leaf(probe.clone()).encode_into(out), &mut encoded);
+            prop_assert_eq!(exists, model.contains_key(probe));
+            let shown = HashTree::Labeled(probe.clone(), Box::new(HashTree::Leaf(probe.clone())));
+            let expected = match exists {
+                true => map.witness(&[(label(probe), shown)].into()).encode(),
+                false => Vec::new(),
+            };
+            prop_assert_eq!(encoded, [&b"before"[..], &expected].concat());
+        }
     }
 }
 
@@ -285,6 +296,45 @@ fn request_statuses_read_as_specified() {
         panic!("no time")
     };
     assert_eq!((time.len(), leb128_value(time)), (9, CREATED + 7));
+}
+
+/// The short way to the witness of one status gives what the general one does, however many statuses there are.
+#[test]
+fn the_short_way_to_a_status_leads_to_the_same_witness() {
+    let mut state = state();
+    for (before, count) in [(3, 3_u8), (3, 4), (4, 11), (11, 12), (12, 13), (13, 40), (40, 200)] {
+        for number in before..count {
+            let status = IngressStatus {
+                receiver: replicore_types::CanisterId::from_index(3),
+                source: user(1),
+                time: Time(CREATED),
+                state: match number % 3 {
+                    0 => IngressState::Completed(Payload::from(vec![number; usize::from(number)])),
+                    1 => IngressState::Received,
+                    _ => IngressState::Done,
+                },
+            };
+            // In no order, and none of them one that is there.
+            let mut id = [number.wrapping_mul(91); 32];
+            id[31] = 255;
+            state.set_ingress_status(MessageId(id), status);
+        }
+        let tree = CertifiedState::rebuild(&state);
+        let frame = tree.status_frame();
+        let ids: Vec<_> = state.ingress_history.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids.len(), usize::from(count));
+        for id in &ids {
+            let mut encoded = vec![7];
+            assert!(tree.encode_status(&frame, &state, id, &mut encoded));
+            let expected = tree
+                .witness(&state, paths(&[&[b"request_status", id.as_bytes()]]))
+                .encode();
+            assert_eq!(encoded, [&[7][..], &expected].concat(), "{count} statuses");
+        }
+        let mut encoded = vec![7];
+        assert!(!tree.encode_status(&frame, &state, &MessageId([250; 32]), &mut encoded));
+        assert_eq!(encoded, [7], "nothing is appended for what does not exist");
+    }
 }
 
 fn leb128_value(bytes: &[u8]) -> u64 {
