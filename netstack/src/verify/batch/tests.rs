@@ -1,6 +1,10 @@
 use super::*;
 use crate::verify::cache::{CacheKind, SignatureCache};
+use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+use curve25519_dalek::traits::Identity;
+use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_zebra::{SigningKey, VerificationKey};
+use sha2::{Digest, Sha512};
 
 /// A check of a message that `seed` signed; `good` or spoilt.
 fn check(seed: u8, message: u8, good: bool) -> Check {
@@ -117,6 +121,7 @@ fn batches_accept_what_single_verification_accepts() {
     let encodings = [
         "0100000000000000000000000000000000000000000000000000000000000000",
         "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
         "0000000000000000000000000000000000000000000000000000000000000080",
         "0000000000000000000000000000000000000000000000000000000000000000",
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
@@ -146,20 +151,100 @@ fn batches_accept_what_single_verification_accepts() {
                     failure: VerifyError::Signature,
                     remember: None,
                 };
-                let alone = edge.prove(&Ed25519Keys::new(true)).is_ok();
-                let mut batch = Batch::default();
-                for (number, check) in [check(1, 1, true), edge, check(2, 2, true)].into_iter().enumerate() {
-                    batch.push(Unproven::new(number, vec![check], Vec::new()));
-                }
-                let (outcomes, stats) = prove(&mut batch);
-                assert_eq!(outcomes, [(0, true), (1, alone), (2, true)]);
-                assert_eq!(stats.batches == 1, alone, "the batch equation itself agrees");
+                let alone = accepted_on_both_ways(edge);
                 *(if alone { &mut accepted } else { &mut refused }) += 1;
             }
         }
     }
-    // Every pair of the thirteen points with s = 0; nothing with s = the group order, nothing with what is no point.
-    assert_eq!((accepted, refused), (13 * 13, 2 * 14 * 14 - 13 * 13));
+    // Every pair of the fourteen encodings with s = 0; nothing with s = the group order, nothing with what is no point.
+    assert_eq!((accepted, refused), (14 * 14, 2 * 15 * 15 - 14 * 14));
+}
+
+/// Whether a signature is accepted: alone, and by the batch equation together with two good ones, which must agree.
+fn accepted_on_both_ways(edge: Check) -> bool {
+    let alone = edge.prove(&Ed25519Keys::new(true)).is_ok();
+    let mut batch = Batch::default();
+    for (number, check) in [check(1, 1, true), edge, check(2, 2, true)].into_iter().enumerate() {
+        batch.push(Unproven::new(number, vec![check], Vec::new()));
+    }
+    let (outcomes, stats) = prove(&mut batch);
+    assert_eq!(outcomes, [(0, true), (1, alone), (2, true)]);
+    assert_eq!(stats.batches == 1, alone, "the batch equation itself agrees");
+    alone
+}
+
+/// A signature of `message` by the key `secret`, to which points of small order are added: to the key, to the commitment.
+/// Its response is larger by `error` than it should be.
+fn mixed(secret: u64, message: u8, [to_key, to_commitment]: [EdwardsPoint; 2], error: Scalar) -> Check {
+    let (secret, nonce) = (Scalar::from(secret), Scalar::from(1_000 + u64::from(message)));
+    let key = (ED25519_BASEPOINT_POINT * secret + to_key).compress().to_bytes();
+    let commitment = (ED25519_BASEPOINT_POINT * nonce + to_commitment).compress().to_bytes();
+    let challenge = Sha512::new()
+        .chain_update(commitment)
+        .chain_update(key)
+        .chain_update([message])
+        .finalize();
+    let challenge = Scalar::from_bytes_mod_order_wide(&challenge.into());
+    let mut signature = [0; 64];
+    signature[..32].copy_from_slice(&commitment);
+    signature[32..].copy_from_slice((nonce + challenge * secret + error).as_bytes());
+    Check {
+        key,
+        payload: vec![message],
+        signature,
+        failure: VerifyError::Signature,
+        remember: None,
+    }
+}
+
+/// Keys and commitments that are those of a real key but for a point of small order: the equation is multiplied by the
+/// cofactor, which takes that away, so that all are accepted; without the cofactor only some would be, and alone others
+/// than in a batch. A response that is too large by one is refused with each of them, and so is one that is too large by
+/// the group order.
+#[test]
+fn parts_of_small_order_change_nothing() {
+    for to_key in EIGHT_TORSION {
+        for to_commitment in EIGHT_TORSION {
+            let parts = [to_key, to_commitment];
+            let good = mixed(77, 3, parts, Scalar::ZERO);
+            assert!(accepted_on_both_ways(good.clone()));
+            assert!(!accepted_on_both_ways(mixed(77, 3, parts, Scalar::ONE)));
+            let mut not_reduced = good;
+            add_order(&mut not_reduced.signature);
+            assert!(!accepted_on_both_ways(not_reduced));
+        }
+    }
+}
+
+/// Adds the group order to the response, which stays below 2^256.
+fn add_order(signature: &mut [u8; 64]) {
+    let minus_one = (-Scalar::ONE).to_bytes();
+    let mut carry = 1;
+    for (byte, of_order) in signature[32..].iter_mut().zip(minus_one) {
+        let sum = u16::from(*byte) + u16::from(of_order) + carry;
+        (*byte, carry) = (sum as u8, sum >> 8);
+    }
+    assert_eq!(carry, 0);
+}
+
+/// Two bad signatures whose errors cancel: each has a random factor of its own in the sum, so that they do not.
+#[test]
+fn errors_that_cancel_are_found() {
+    let none = [EdwardsPoint::identity(); 2];
+    for key in [5, 6] {
+        let mut batch = Batch::default();
+        let checks = [
+            mixed(5, 1, none, Scalar::ONE),
+            mixed(key, 2, none, -Scalar::ONE),
+            mixed(key, 3, none, Scalar::ZERO),
+        ];
+        for (number, check) in checks.into_iter().enumerate() {
+            batch.push(Unproven::new(number, vec![check], Vec::new()));
+        }
+        let (outcomes, stats) = prove(&mut batch);
+        assert_eq!(outcomes, [(0, false), (1, false), (2, true)], "of one key or of two");
+        assert_eq!((stats.batches, stats.taken_apart), (0, 1));
+    }
 }
 
 #[test]
