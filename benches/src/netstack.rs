@@ -6,6 +6,7 @@ mod disk_floor;
 mod http;
 mod ladder;
 mod overload;
+mod processor;
 mod roundtrip;
 mod sessions;
 mod signed;

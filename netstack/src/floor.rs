@@ -2,7 +2,9 @@
 //! measurements.
 //!
 //! It is told how long a request is and what to answer; nothing is parsed, counted or timed. What [`crate::Server`] needs
-//! beyond this is its own. Like the server it sends all that is due on a connection together.
+//! beyond this is its own. Like the server it sends all that is due on a connection together. Where requests need work that
+//! no server can leave out, a signature that is verified or a disk that is waited for, it is told that work, too, and does it
+//! once for all that has come together, before it answers.
 
 use crate::config::{NetBackend, NetLimits, RingFeatures};
 use crate::ring::{self, Event, Incoming, Ring, Slot, sys};
@@ -28,6 +30,19 @@ impl Floor {
     /// # Errors
     /// The backend is not available, or there is no port or thread.
     pub fn start(backend: NetBackend, request_bytes: usize, answer: Vec<u8>) -> io::Result<Self> {
+        Self::start_with(backend, request_bytes, answer, |_| ())
+    }
+
+    /// The same, with `work` done before answers are sent: it is told how many of them there are.
+    ///
+    /// # Errors
+    /// As for [`Floor::start`].
+    pub fn start_with(
+        backend: NetBackend,
+        request_bytes: usize,
+        answer: Vec<u8>,
+        work: impl FnMut(usize) + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = sys::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false)?;
         let address = listener.local_addr()?;
         let wake = Arc::new(sys::WakeFd::new()?);
@@ -47,7 +62,9 @@ impl Floor {
                 Err(error) => (None, Err(error)),
             };
             let _ = ready.send(outcome);
-            ring.map_or(Ok(()), |ring| Mover::new(ring, request_bytes.max(1), answer).run(&ends))
+            ring.map_or(Ok(()), |ring| {
+                Mover::new(ring, request_bytes.max(1), answer, Box::new(work)).run(&ends)
+            })
         })?;
         let floor = Self {
             address,
@@ -81,8 +98,11 @@ struct Mover {
     ring: Box<dyn Ring>,
     request_bytes: usize,
     answer: Vec<u8>,
+    work: Box<dyn FnMut(usize)>,
     connections: Vec<Connection>,
     free: Vec<Slot>,
+    /// Connections to which something happened in this turn.
+    touched: Vec<Slot>,
 }
 
 #[derive(Default)]
@@ -96,13 +116,15 @@ struct Connection {
 }
 
 impl Mover {
-    fn new(ring: Box<dyn Ring>, request_bytes: usize, answer: Vec<u8>) -> Self {
+    fn new(ring: Box<dyn Ring>, request_bytes: usize, answer: Vec<u8>, work: Box<dyn FnMut(usize)>) -> Self {
         Self {
             ring,
             request_bytes,
             answer,
+            work,
             connections: Vec::new(),
             free: Vec::new(),
+            touched: Vec::new(),
         }
     }
 
@@ -110,33 +132,47 @@ impl Mover {
         let mut events = Vec::new();
         while !is_stopping.load(Ordering::SeqCst) {
             self.ring.wait(None, &mut events)?;
+            let mut requests = 0;
             for event in events.drain(..) {
-                self.handle(event);
+                requests += self.handle(event);
             }
+            if requests > 0 {
+                (self.work)(requests);
+            }
+            let mut touched = std::mem::take(&mut self.touched);
+            touched.drain(..).for_each(|slot| self.send(slot));
+            self.touched = touched;
         }
         Ok(())
     }
 
-    fn handle(&mut self, event: Event) {
+    /// Takes note of an event; how many requests it has made whole.
+    fn handle(&mut self, event: Event) -> usize {
         match event {
             Event::Accepted(client) => self.accept(client),
             Event::Received { slot, buffer, length } => {
                 self.ring.recycle(buffer);
                 let connection = &mut self.connections[slot as usize];
                 connection.bytes += length;
-                connection.due += connection.bytes / self.request_bytes;
+                let requests = connection.bytes / self.request_bytes;
+                connection.due += requests;
                 connection.bytes %= self.request_bytes;
-                self.send(slot);
+                self.touched.push(slot);
+                return requests;
             }
             Event::Sent { slot, bytes } => {
                 let connection = &mut self.connections[slot as usize];
                 connection.sending = false;
                 connection.spare = bytes;
-                self.send(slot);
+                self.touched.push(slot);
             }
-            Event::EndOfStream { slot } | Event::Failed { slot } => self.ring.close(slot),
+            Event::EndOfStream { slot } | Event::Failed { slot } => {
+                self.connections[slot as usize].due = 0;
+                self.ring.close(slot);
+            }
             Event::Closed { slot } => self.free.push(slot),
         }
+        0
     }
 
     fn accept(&mut self, client: Incoming) {
@@ -169,14 +205,20 @@ impl Mover {
 mod tests {
     use super::*;
     use crate::load::{LoadPlan, drive};
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     #[test]
-    fn every_request_is_answered() {
+    fn every_request_is_answered_and_worked_for() {
         const REQUEST: &[u8] = b"twelve bytes";
         const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsame";
         for backend in [NetBackend::Auto, NetBackend::Epoll] {
-            let floor = Floor::start(backend, REQUEST.len(), ANSWER.to_vec()).unwrap();
+            let done = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&done);
+            let work = move |requests| {
+                counted.fetch_add(requests, Ordering::SeqCst);
+            };
+            let floor = Floor::start_with(backend, REQUEST.len(), ANSWER.to_vec(), work).unwrap();
             let plan = LoadPlan {
                 address: floor.local_addr(),
                 backend,
@@ -199,6 +241,7 @@ mod tests {
                 assert_eq!((report.accepted, report.refused), (1_000, 0));
                 assert_eq!(report.last_body, b"same");
             }
+            assert_eq!(done.load(Ordering::SeqCst), 2_000, "before the answers were sent");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! else the machine does.
 
 use super::http::{Load, Peer};
+use super::processor::{is_network, threads_nanos};
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
 use replicore_netstack::{NetBackend, RingFeatures};
@@ -89,31 +90,9 @@ pub fn ladder(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 
 /// Nanoseconds on the processor that the server used for each request of the load.
 pub(super) fn server_nanos(load: &Load, peer: &Peer) -> Result<f64, BenchError> {
-    let before = network_nanos()?;
+    let before = threads_nanos(is_network)?;
     let report = load.drive(peer)?;
-    Ok((network_nanos()? - before) as f64 / report.accepted.max(1) as f64)
-}
-
-/// Time on the processor of all network threads of this process. Those of servers that nobody talks to add a tick in
-/// every quarter of a second.
-fn network_nanos() -> Result<u64, BenchError> {
-    let mut nanos = 0;
-    for entry in fs::read_dir("/proc/self/task").map_err(BenchError::new)? {
-        let path = entry.map_err(BenchError::new)?.path();
-        // Threads of the last load may end while they are listed.
-        let Ok(name) = fs::read_to_string(path.join("comm")) else {
-            continue;
-        };
-        if name.starts_with("net-") {
-            let times = fs::read_to_string(path.join("schedstat")).map_err(BenchError::new)?;
-            let running = times
-                .split_whitespace()
-                .next()
-                .and_then(|number| number.parse::<u64>().ok());
-            nanos += running.ok_or_else(|| BenchError::left_out("the kernel counts no time by thread"))?;
-        }
-    }
-    Ok(nanos)
+    Ok((threads_nanos(is_network)? - before) as f64 / report.accepted.max(1) as f64)
 }
 
 /// `netstack.idle_connections_ratio` and `netstack.idle_connection_kib`: the rate beside 10,000 connections that are kept

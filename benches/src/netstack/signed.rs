@@ -2,6 +2,7 @@
 
 use super::deploy::Deployed;
 use super::disk_floor::DiskFloor;
+use super::processor::{is_network, is_rounds, own_nanos, threads_nanos};
 use super::sessions::Session;
 use crate::BenchError;
 use crate::measure::{Effort, Figure};
@@ -52,7 +53,9 @@ pub fn signed_updates(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 /// that the closed loop reached just before (`rate`); latency counts from when a request was due. Beside it the same from
 /// when the client, which needs the same cores, came to sending it, and `at_21000_p99_ms`, at 70 % of the 30,000 calls a second
 /// that are asked for, whatever the closed loop reached. `disk_p99_ms` is what the disk alone leaves: from when a message of
-/// `rate` is due until a plain file on it, synced again and again right after each open loop, would have it.
+/// `rate` is due until a plain file on it, synced again and again right after each open loop, would have it. What a call at
+/// 21,000 a second costs the processors stands in `at_21000_network_us`, `at_21000_rounds_us` (rounds, log, certificates and
+/// answers) and `at_21000_client_us`.
 pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let deployed = Deployed::start_with(take_all)?;
     let own: Vec<_> = (0..SESSIONS).map(Session::own).collect();
@@ -64,35 +67,59 @@ pub fn signed_update_latency(effort: &Effort) -> Result<Vec<Figure>, BenchError>
         let mut open = |rate: f64| {
             let count = rate * effort.scale(OPEN_MILLISECONDS) as f64 / 1e3;
             let requests = load.sign(&own, count as u64 + 1);
-            load.open(&requests, rate, SESSIONS as usize)
+            let before = processor_nanos()?;
+            let report = load.open(&requests, rate, SESSIONS as usize)?;
+            let (after, calls) = (processor_nanos()?, report.accepted.max(1) as f64);
+            let costs = std::array::from_fn(|group| (after[group] - before[group]) as f64 / calls / 1e3);
+            Ok::<_, BenchError>((report, costs))
         };
-        let reports = (open(0.7 * rate)?, open(ASKED_RATE)?);
+        let (own, (asked, costs)) = (open(0.7 * rate)?.0, open(ASKED_RATE)?);
         let duration = Duration::from_millis(effort.scale(OPEN_MILLISECONDS));
         let disk = disk.latency_at(0.99, 0.7 * rate, duration)?;
-        Ok((reports.0, reports.1, disk))
+        Ok(LatencySample {
+            own,
+            asked,
+            costs,
+            disk,
+        })
     })?;
     let root = deployed.root()?;
     deployed.stop()?;
-    type Sample = (LoadReport, LoadReport, u64);
-    let of = |value: &dyn Fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
+    let of = |value: &dyn Fn(&LatencySample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
     let millis = |nanos: u64| nanos as f64 / 1e6;
+    let p99 = of(&|sample| millis(sample.own.latency_at(0.99)));
     Ok(vec![
-        Figure::of(
-            "netstack.signed_update_p99_ms",
-            "ms",
-            of(&|(own, ..)| millis(own.latency_at(0.99))),
-            root,
-        )
-        .against("p50_ms", of(&|(own, ..)| millis(own.latency_at(0.5))))
-        .against(
-            "p99_from_sending_ms",
-            of(&|(own, ..)| millis(own.latency_from_sending_at(0.99))),
-        )
-        .against("at_21000_p99_ms", of(&|(_, asked, _)| millis(asked.latency_at(0.99))))
-        .against("at_21000_p50_ms", of(&|(_, asked, _)| millis(asked.latency_at(0.5))))
-        .against("disk_p99_ms", of(&|(.., disk)| millis(*disk)))
-        .against("rate", of(&|(own, ..)| own.accepted_per_second())),
+        Figure::of("netstack.signed_update_p99_ms", "ms", p99, root)
+            .against("p50_ms", of(&|sample| millis(sample.own.latency_at(0.5))))
+            .against(
+                "p99_from_sending_ms",
+                of(&|sample| millis(sample.own.latency_from_sending_at(0.99))),
+            )
+            .against("at_21000_p99_ms", of(&|sample| millis(sample.asked.latency_at(0.99))))
+            .against("at_21000_p50_ms", of(&|sample| millis(sample.asked.latency_at(0.5))))
+            .against("at_21000_network_us", of(&|sample| sample.costs[0]))
+            .against("at_21000_rounds_us", of(&|sample| sample.costs[1]))
+            .against("at_21000_client_us", of(&|sample| sample.costs[2]))
+            .against("disk_p99_ms", of(&|sample| millis(sample.disk)))
+            .against("rate", of(&|sample| sample.own.accepted_per_second())),
     ])
+}
+
+/// What one turn of [`signed_update_latency`] gave.
+struct LatencySample {
+    /// At 70 % of what the closed loop reached.
+    own: LoadReport,
+    /// At [`ASKED_RATE`].
+    asked: LoadReport,
+    /// Microseconds on the processor for each call of the latter: network, rounds, client.
+    costs: [f64; 3],
+    /// Nanoseconds of the disk alone.
+    disk: u64,
+}
+
+/// Nanoseconds on the processor of network threads, of those that make rounds, and of the client, which is this one.
+fn processor_nanos() -> Result<[u64; 3], BenchError> {
+    Ok([threads_nanos(is_network)?, threads_nanos(is_rounds)?, own_nanos()?])
 }
 
 /// Has calls wait as long as the machine makes them: where it is busy with other things, rates are lower and nothing is
