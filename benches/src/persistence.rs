@@ -295,8 +295,12 @@ pub fn checkpoint(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
 
 fn open_log(directory: &Path) -> Result<BatchLog, BenchError> {
     std::fs::create_dir_all(directory).map_err(BenchError::new)?;
-    let (log, _) =
-        BatchLog::open(Arc::new(FileDisk), directory, BatchLogOptions::default()).map_err(BenchError::new)?;
+    // As the replica has it.
+    let options = BatchLogOptions {
+        prepare_ahead: true,
+        ..BatchLogOptions::default()
+    };
+    let (log, _) = BatchLog::open(Arc::new(FileDisk), directory, options).map_err(BenchError::new)?;
     Ok(log)
 }
 

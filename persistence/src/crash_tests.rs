@@ -22,6 +22,7 @@ use std::sync::Arc;
 const LOG: BatchLogOptions = BatchLogOptions {
     segment_bytes: 24 << 10,
     salt: 5,
+    prepare_ahead: false,
 };
 const CHECKPOINTS: CheckpointOptions = CheckpointOptions {
     allocation_bytes: 16 << 10,

@@ -94,6 +94,7 @@ impl Machine {
         let segments = BatchLogOptions {
             segment_bytes: 24 << 10,
             salt: 5,
+            prepare_ahead: false,
         };
         let (store, opened) = CheckpointStore::open(Arc::clone(&disk), &checkpoints, small)?;
         let (log, _) = BatchLog::open(disk, &log, segments)?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 const LOG: BatchLogOptions = BatchLogOptions {
     segment_bytes: 12 << 10,
     salt: 9,
+    prepare_ahead: false,
 };
 const CHECKPOINTS: CheckpointOptions = CheckpointOptions {
     allocation_bytes: 4 << 10,

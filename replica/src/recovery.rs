@@ -335,6 +335,7 @@ pub(crate) fn replay(mut machine: StateMachine, log: &BatchLog) -> Result<StateM
 pub(crate) fn log_options() -> BatchLogOptions {
     BatchLogOptions {
         salt: random_salt(),
+        prepare_ahead: true,
         ..BatchLogOptions::default()
     }
 }

@@ -15,6 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let options = BatchLogOptions {
         segment_bytes: 16 << 10,
         salt: 1,
+        prepare_ahead: false,
     };
     let (disk, cipher) = (Arc::new(SimDisk::default()), directory.cipher("log"));
     let Ok((mut log, _)) = BatchLog::open_with(disk, &directory.log(), options, cipher.as_ref()) else {

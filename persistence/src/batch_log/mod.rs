@@ -13,6 +13,7 @@
 
 mod format;
 mod group;
+mod prepare;
 mod reader;
 mod spares;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::encryption::{Cipher, SealingKey, TAG_BYTES};
 use crate::error::{PersistenceError, Result};
 use format::{BLOCK_BYTES, GroupPlace, RECORD_HEADER_BYTES, SegmentHeader};
 use group::{Ahead, PIECE_BYTES, PendingGroup};
+use prepare::Preparation;
 use reader::{GroupReader, Segment, open_segments, segment_name};
 use spares::{Reused, Spares};
 use std::collections::VecDeque;
@@ -43,6 +45,9 @@ pub struct BatchLogOptions {
     /// A number that senders of messages cannot guess. It goes into every checksum, so that nobody can hide a forged
     /// group in a message.
     pub salt: u64,
+    /// Whether a thread of the log writes the next segment's blocks with zeros while this one fills. For who writes
+    /// a log, not for who looks at one.
+    pub prepare_ahead: bool,
 }
 
 impl Default for BatchLogOptions {
@@ -50,6 +55,7 @@ impl Default for BatchLogOptions {
         Self {
             segment_bytes: 64 << 20,
             salt: 0,
+            prepare_ahead: false,
         }
     }
 }
@@ -75,6 +81,8 @@ pub struct BatchLog {
     cipher: Option<Cipher>,
     segments: VecDeque<Segment>,
     spares: Spares,
+    /// The next spare file, where one is being made ready.
+    preparation: Option<Preparation>,
     writing: Option<Writing>,
     next_group: u64,
     next_segment: u64,
@@ -126,6 +134,7 @@ impl BatchLog {
         let next_group = reader.next_group_number();
         let next_segment = reader.segments.last().map_or(0, |segment| segment.header.segment + 1);
         let log = Self {
+            preparation: None,
             spares: Spares::open(&*disk, directory)?,
             disk,
             directory: directory.to_path_buf(),
@@ -322,7 +331,11 @@ impl BatchLog {
         segment.last_height = Some(last_height);
         segment.written_end = writing.zeros_end;
         self.next_group += 1;
+        let wants_next = writing.offset >= writing.end / PREPARE_AHEAD_PART;
         self.writing = Some(writing);
+        if wants_next {
+            self.prepare_ahead();
+        }
         Ok(bytes_needed)
     }
 
@@ -354,9 +367,10 @@ impl BatchLog {
             is_reused: false,
         };
         let path = self.directory.join(segment_name(header.segment));
+        self.take_prepared();
         let reused = self.spares.reuse(&*self.disk, &header, &path)?;
-        header.is_reused = reused.is_some();
-        let Reused { file, written_end } = match reused {
+        header.is_reused = reused.as_ref().is_some_and(|reused| reused.has_old_bytes);
+        let Reused { file, written_end, .. } = match reused {
             Some(reused) => reused,
             None => self.create_segment(&header, &path)?,
         };
@@ -387,7 +401,31 @@ impl BatchLog {
         file.write_at(&header.encode(), 0)
             .map_err(PersistenceError::io(path, "write"))?;
         file.sync().map_err(PersistenceError::io(path, "sync"))?;
-        Ok(Reused { file, written_end: 0 })
+        Ok(Reused {
+            file,
+            written_end: 0,
+            has_old_bytes: false,
+        })
+    }
+
+    /// Takes what was made ready to the spare files, if it is.
+    fn take_prepared(&mut self) {
+        if let Some(preparation) = self.preparation.take_if(|preparation| preparation.is_finished())
+            && let Some(spare) = preparation.finish()
+        {
+            self.spares.add(spare);
+        }
+    }
+
+    /// Lets the next segment's file be made ready, where none is and nobody is at it.
+    fn prepare_ahead(&mut self) {
+        if !self.options.prepare_ahead || self.preparation.is_some() {
+            return;
+        }
+        let usual_bytes = self.usual_segment_bytes();
+        if let Some(source) = self.spares.next_to_prepare(&self.directory, usual_bytes) {
+            self.preparation = Preparation::start(&self.disk, source);
+        }
     }
 
     fn check_poison(&self) -> Result<()> {
@@ -485,6 +523,9 @@ impl LogRecords {
     }
 }
 
+/// When this part of a segment is full the next one's file is prepared: so late that a log of little doesn't need one, so
+/// early that a log of much has it in time.
+const PREPARE_AHEAD_PART: u64 = 8;
 /// What of a group that was written ahead follows last.
 const FIRST_BLOCK: usize = BLOCK_BYTES as usize;
 /// Zeros are written this far ahead at a time: seldom enough that one group in some hundred pays for it.

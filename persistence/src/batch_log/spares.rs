@@ -6,6 +6,7 @@
 //! called a segment always has its header.
 
 use super::format::SegmentHeader;
+use super::prepare::{READY_PREFIX, Source, ready_name, unready_name};
 use super::reader::Segment;
 use crate::disk::{CrashPoint, Disk, DiskFile};
 use crate::error::{PersistenceError, Result};
@@ -21,17 +22,27 @@ const SPARES_MAX: usize = 8;
 pub(super) struct Spares(Vec<Spare>);
 
 #[derive(Debug)]
-struct Spare {
-    path: PathBuf,
-    bytes_len: u64,
+pub(super) struct Spare {
+    pub path: PathBuf,
+    pub bytes_len: u64,
     /// Every block below was written; for those of an earlier process it is not known.
-    written_end: u64,
+    pub written_end: u64,
+    /// It was never a segment and holds nothing but zeros.
+    pub is_zeros: bool,
+}
+
+impl Spare {
+    fn is_prepared(&self) -> bool {
+        self.written_end >= self.bytes_len
+    }
 }
 
 /// A spare file that has become a segment.
 pub(super) struct Reused {
     pub file: Arc<dyn DiskFile>,
     pub written_end: u64,
+    /// Old groups may lie behind the new ones.
+    pub has_old_bytes: bool,
 }
 
 impl Spares {
@@ -49,13 +60,39 @@ impl Spares {
                 continue;
             }
             let file = disk.open(&path).map_err(PersistenceError::io(&path, "open"))?;
+            let bytes_len = file.bytes_len().map_err(PersistenceError::io(&path, "read"))?;
+            let is_prepared = name.starts_with(READY_PREFIX);
             spares.0.push(Spare {
-                bytes_len: file.bytes_len().map_err(PersistenceError::io(&path, "read"))?,
                 path,
-                written_end: 0,
+                bytes_len,
+                written_end: if is_prepared { bytes_len } else { 0 },
+                is_zeros: is_prepared,
             });
         }
         Ok(spares)
+    }
+
+    /// Takes back a file that was prepared.
+    pub(super) fn add(&mut self, spare: Spare) {
+        self.0.push(spare);
+    }
+
+    /// What to prepare so that there is a file of written blocks for the next segment: nothing where there is one.
+    pub(super) fn next_to_prepare(&mut self, directory: &Path, bytes_len: u64) -> Option<Source> {
+        let usual = |spare: &Spare| spare.bytes_len == bytes_len;
+        if self.0.iter().any(|spare| usual(spare) && spare.is_prepared()) {
+            return None;
+        }
+        if let Some(position) = self.0.iter().position(usual) {
+            return Some(Source::Spare(self.0.swap_remove(position)));
+        }
+        let names = |number| [unready_name(number), ready_name(number)].map(|name| directory.join(name));
+        let is_free = |number: &u64| {
+            let names = names(*number);
+            self.0.iter().all(|spare| !names.contains(&spare.path))
+        };
+        let number = (0..SPARES_MAX as u64).find(is_free)?;
+        (self.0.len() < SPARES_MAX).then(|| Source::New(number, directory.to_path_buf(), bytes_len))
     }
 
     /// Bytes of the files.
@@ -89,6 +126,7 @@ impl Spares {
                 path,
                 bytes_len,
                 written_end: segment.written_end,
+                is_zeros: false,
             });
         }
         disk.reached(CrashPoint::SegmentRetired);
@@ -101,7 +139,9 @@ impl Spares {
     /// # Errors
     /// What the disk says.
     pub(super) fn reuse(&mut self, disk: &dyn Disk, header: &SegmentHeader, path: &Path) -> Result<Option<Reused>> {
-        let Some(position) = self.0.iter().position(|spare| spare.bytes_len == header.bytes_len) else {
+        let fitting = self.0.iter().enumerate();
+        let fitting = fitting.filter(|(_, spare)| spare.bytes_len == header.bytes_len);
+        let Some((position, _)) = fitting.max_by_key(|(_, spare)| spare.written_end) else {
             return Ok(None);
         };
         let spare = self.0.swap_remove(position);
@@ -109,7 +149,7 @@ impl Spares {
             .open(&spare.path)
             .map_err(PersistenceError::io(&spare.path, "open"))?;
         let header = SegmentHeader {
-            is_reused: true,
+            is_reused: !spare.is_zeros,
             ..*header
         };
         file.write_at(&header.encode(), 0)
@@ -121,9 +161,10 @@ impl Spares {
         Ok(Some(Reused {
             file,
             written_end: spare.written_end,
+            has_old_bytes: !spare.is_zeros,
         }))
     }
 }
 
 /// How names of spare files end.
-const SUFFIX: &str = ".spare";
+pub(super) const SUFFIX: &str = ".spare";

@@ -1,7 +1,7 @@
 //! What is read back after crashes, damage and failures.
 
 use super::{BatchLog, BatchLogOptions, LogTail};
-use crate::disk::{Disk, FileDisk, SimDisk};
+use crate::disk::{Disk, FileDisk, Operation, SimDisk};
 use crate::encryption::Cipher;
 use crate::error::{PersistenceError, Result};
 use rand::{Rng, SeedableRng};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 const SMALL: BatchLogOptions = BatchLogOptions {
     segment_bytes: 16 << 10,
     salt: 77,
+    prepare_ahead: false,
 };
 
 type Records = Vec<(u64, Vec<u8>)>;
@@ -416,6 +417,7 @@ fn open_wide(disk: impl Disk + 'static, directory: &Path, segment_bytes: u64) ->
     let options = BatchLogOptions {
         segment_bytes,
         salt: 78,
+        prepare_ahead: false,
     };
     BatchLog::open(Arc::new(disk), directory, options).expect("opened").0
 }
@@ -522,4 +524,105 @@ fn check_format(kind: Kind, expected: &str) {
     }
     // A change here is a new format version: FORMAT.md, `VERSION`, and a reader for the old one.
     assert_eq!(hasher.finalize().to_hex().as_str(), expected);
+}
+
+fn open_prepared(disk: &SimDisk, directory: &Path) -> BatchLog {
+    let options = BatchLogOptions {
+        prepare_ahead: true,
+        ..SMALL
+    };
+    BatchLog::open(Arc::new(disk.clone()), directory, options)
+        .expect("opened")
+        .0
+}
+
+/// Appends blocks, and lets whatever is being prepared be ready before the next: the disk is the same in every run.
+fn append_patiently(log: &mut BatchLog, heights: std::ops::RangeInclusive<u64>) {
+    for height in heights {
+        append_blocks(log, height..=height);
+        while log
+            .preparation
+            .as_ref()
+            .is_some_and(|preparation| !preparation.is_finished())
+        {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn segments_are_made_of_files_that_were_written_ahead() {
+    let (directory, disk) = (directory(), SimDisk::default());
+    let mut log = open_prepared(&disk, directory.path());
+    append_patiently(&mut log, 1..=20);
+    let operations = disk.operations();
+    let named = |path: &Path, part: &str| path.to_string_lossy().contains(part);
+    let became_segments = operations.iter().filter(
+        |operation| matches!(operation, Operation::Rename(from, to) if named(from, "prepared") && named(to, "segment")),
+    );
+    assert_eq!(became_segments.count(), log.segments.len() - 1);
+    assert!(log.segments.iter().all(|segment| !segment.header.is_reused));
+    // One that is used again is written to its end, too, whatever an earlier process left of it.
+    log.truncate_before(20).expect("truncated");
+    drop(log);
+    let mut log = open_prepared(&disk, directory.path());
+    append_patiently(&mut log, 21..=60);
+    let later = log.segments.iter().rev().take(8);
+    assert!(later.clone().all(|segment| segment.written_end == 16 << 10));
+    assert!(log.segments.iter().any(|segment| segment.header.is_reused));
+    assert_eq!(
+        heights_of(log.read_from(20).expect("a reader")),
+        (20..=60).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_file_that_was_written_ahead_is_found_by_the_next_process() {
+    let (directory, disk) = (directory(), SimDisk::default());
+    let mut log = open_prepared(&disk, directory.path());
+    append_patiently(&mut log, 1..=1);
+    drop(log);
+    fs::write(directory.path().join("preparing-0.spare"), [0; 100]).expect("what another end left");
+    let mut log = open_prepared(&disk, directory.path());
+    append_patiently(&mut log, 2..=2);
+    let segment = log.segments.back().expect("a segment");
+    assert!(segment.written_end == 16 << 10 && !segment.header.is_reused);
+    append_patiently(&mut log, 3..=30);
+    assert_eq!(heights_of(log.read_from(1).expect("a reader")).len(), 30);
+}
+
+#[test]
+fn no_crash_and_no_full_disk_while_files_are_prepared_loses_a_batch() {
+    let (directory, disk) = (directory(), SimDisk::default());
+    let mut log = open_prepared(&disk, directory.path());
+    let mut synced = Vec::new();
+    for height in 1..=24 {
+        append_patiently(&mut log, height..=height);
+        if height == 12 {
+            log.truncate_before(8).expect("truncated");
+        }
+        synced.push((disk.operation_count(), height));
+    }
+    drop(log);
+    let mut random = ChaCha8Rng::seed_from_u64(31);
+    for crash in 0..disk.operation_count() {
+        let target = tempfile::tempdir().expect("a directory");
+        disk.crash_at(crash, directory.path(), target.path(), &mut |bound| {
+            random.random_range(0..bound)
+        })
+        .expect("laid out");
+        let acknowledged = synced
+            .iter()
+            .filter(|(count, _)| *count <= crash)
+            .map(|(_, height)| *height)
+            .max();
+        let mut log = open_prepared(&SimDisk::default(), target.path());
+        assert!(log.last_height() >= acknowledged, "after {crash} operations");
+        let next = log.last_height().unwrap_or(0) + 1;
+        append_blocks(&mut log, next..=next);
+    }
+    disk.fail_after(Some(3));
+    let mut log = open_prepared(&disk, directory.path());
+    let failed = (25..60).try_for_each(|height| log.append(height, &[1; 3_000]).and_then(|()| log.sync().map(drop)));
+    assert!(failed.is_err());
 }

@@ -38,11 +38,11 @@ use layout::{GenerationFiles, Layout};
 use parking_lot::Mutex;
 use replicore_types::{OS_PAGE_BYTES, PrincipalId};
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 use stored::{NODE_ENTRY_BYTES, RECORD_HEADER_BYTES};
-use write::{Appender, BlobUse, Writer};
+use write::{Appender, BlobUse, PAST_CACHE_PAGES_MIN, Writer, read_back};
 
 /// How a store is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -253,6 +253,8 @@ struct Prepared {
     /// The buckets that changed.
     buckets: BTreeMap<usize, BTreeMap<Vec<u8>, CheckpointItem>>,
     written: WrittenCheckpoint,
+    /// What of the pages the kernel doesn't have in its cache.
+    past_cache: Range<u64>,
 }
 
 impl CheckpointStore {
@@ -355,7 +357,10 @@ impl CheckpointStore {
             }
         };
         let mut writer = self.writer_at(&files, last, if compacted { pace } else { &|_| {} })?;
-        let bytes_before = writer.pages.end() + writer.records.end();
+        let (pages_before, bytes_before) = (writer.pages.end(), writer.pages.end() + writer.records.end());
+        if pages_to_write(&changes, last.is_none()) >= PAST_CACHE_PAGES_MIN {
+            writer.pages.write_past_cache();
+        }
         let (mut memories, mut buckets) = (Vec::new(), BTreeMap::new());
         for (key, change) in changes {
             let number = bucket_of(&key);
@@ -398,6 +403,7 @@ impl CheckpointStore {
             height: request.height,
         };
         self.layout.map(&files.generation, &superblock)?;
+        let past_cache = writer.pages.past_cache_since(pages_before);
         let written = WrittenCheckpoint {
             height: request.height,
             memories,
@@ -412,12 +418,22 @@ impl CheckpointStore {
             blobs: writer.blobs,
             item_bytes,
         };
-        Ok(Prepared { last, buckets, written })
+        Ok(Prepared {
+            last,
+            buckets,
+            written,
+            past_cache,
+        })
     }
 
     /// The commit point: one superblock. After it the new checkpoint is the one that opens.
     fn commit(&self, state: &mut State, prepared: Prepared) -> Result<WrittenCheckpoint> {
-        let Prepared { last, buckets, written } = prepared;
+        let Prepared {
+            last,
+            buckets,
+            written,
+            past_cache,
+        } = prepared;
         let superblock = last.superblock;
         let path = self.layout.superblocks_path();
         let offset = superblock.slot() * SLOT_BYTES;
@@ -434,6 +450,7 @@ impl CheckpointStore {
         for (number, bucket) in buckets {
             state.buckets[number] = bucket;
         }
+        read_back(&*last.files.pages, past_cache);
         state.last = Some(last);
         self.publish_stats(state);
         let named = state.slots.iter().flatten().map(|slot| slot.generation).collect();
@@ -505,6 +522,14 @@ fn same_item(one: &CheckpointItem, another: &CheckpointItem) -> bool {
                 .all(|(one, another)| one.is_same_version(another) || one.digest() == another.digest())
     };
     one.metadata == another.metadata && one.blobs == another.blobs && same_memories()
+}
+
+/// How many pages a checkpoint of these items may write, of all that they have or of those in memory.
+fn pages_to_write(changes: &BTreeMap<Vec<u8>, Option<CheckpointItem>>, all: bool) -> u64 {
+    let memories = changes.values().flatten().flat_map(|item| &item.memories);
+    memories
+        .map(|memory| if all { memory.len() } else { memory.frame_count() })
+        .sum()
 }
 
 /// How an item is called in errors: keys are the ids of canisters.

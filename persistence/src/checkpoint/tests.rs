@@ -599,3 +599,52 @@ fn damage_met_while_serving_has_the_next_start_fall_back() {
     assert!(!directory.path().join("suspect").exists());
     assert!(open(directory.path()).expect("the new one").1.skipped.is_empty());
 }
+
+#[test]
+fn a_checkpoint_of_many_pages_goes_past_the_cache_and_reads_as_it_was() {
+    let directory = directory();
+    let (store, _) = open_on(FileDisk, directory.path()).expect("a new store");
+    let count = super::write::PAST_CACHE_PAGES_MIN + 300;
+    let mut memory = PageMap::default();
+    let mut check = |store: &CheckpointStore, height: u64, changed: std::ops::Range<u64>| {
+        let mut delta = PageDelta::default();
+        for index in changed.clone() {
+            let mut page = page_of(height as u8);
+            page[..8].copy_from_slice(&index.to_le_bytes());
+            delta.insert(PageIndex(index), &page);
+        }
+        memory.apply(delta);
+        let item = CheckpointItem {
+            metadata: Vec::new().into(),
+            blobs: Vec::new(),
+            memories: vec![memory.clone()],
+        };
+        let request = CheckpointRequest {
+            height,
+            state_hash: [0; 32],
+            system: Vec::new().into(),
+            items: CheckpointItems::All(BTreeMap::from([(vec![1], item)])),
+        };
+        let written = store.write(request).expect("written");
+        assert_eq!(written.pages_written, changed.end - changed.start);
+        for stored in &written.memories {
+            memory = memory.rebase(&stored.snapshot, &stored.stored);
+        }
+        assert_eq!(memory.frame_count(), 0);
+        for index in (0..count).step_by(97) {
+            let page = memory.get(PageIndex(index)).expect("a page");
+            assert_eq!(page[..8], index.to_le_bytes());
+        }
+        memory.digest()
+    };
+    check(&store, 1, 0..count);
+    // The next one goes through it, behind what went past.
+    check(&store, 2, 0..100);
+    let digest = check(&store, 3, 0..count);
+    drop(store);
+    let (_, opened) = open_on(FileDisk, directory.path()).expect("opened");
+    let loaded = opened.latest.expect("a checkpoint");
+    let memory = &loaded.items[&vec![1]].memories[0];
+    assert_eq!(memory.digest(), digest);
+    assert!(memory.iter().all(|(index, page)| page[..8] == index.0.to_le_bytes()));
+}

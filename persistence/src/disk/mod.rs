@@ -99,6 +99,21 @@ pub trait DiskFile: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Writes all of `bytes` at `offset` and returns when the disk has taken them, where the file system can do that past
+    /// the kernel's cache; they are durable only after a sync. For much at a time: it leaves the kernel nothing to write
+    /// later, which the syncs of others would wait for.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)?;
+        self.begin_sync(offset, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Lets the disk read what will be read soon. Promises nothing.
+    fn begin_read(&self, _offset: u64, _len: u64) {}
+
     /// Makes the content durable.
     ///
     /// # Errors

@@ -55,6 +55,7 @@ fn open_log(directory: &StateDirectory) -> Result<BatchLog> {
     let options = BatchLogOptions {
         segment_bytes: 16 << 10,
         salt: 5,
+        prepare_ahead: false,
     };
     let cipher = directory.cipher("log");
     let disk = Arc::new(SimDisk::default());

@@ -1,8 +1,9 @@
 //! System calls on files that std has no name for.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// Reserves disk space for the first `len` bytes of `file` and extends it to that length, reading as zeros.
 ///
@@ -42,6 +43,26 @@ pub(crate) fn await_writeback(file: &File, offset: u64, len: u64) -> io::Result<
         Err(error) if matches!(error.raw_os_error(), Some(libc::ESPIPE | libc::EINVAL | libc::ENOSYS)) => Ok(()),
         result => result,
     }
+}
+
+/// The same file once more, to be written past the kernel's cache; `None` where the file system doesn't know how.
+pub(crate) fn open_past_cache(file: &File) -> Option<File> {
+    // By its descriptor and not by a name, which may be another's by now.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .ok()
+}
+
+/// Asks the kernel to read a range of `file` into its cache. A hint.
+pub(crate) fn begin_read(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+        return;
+    };
+    // SAFETY: a plain system call on a descriptor that `file` keeps open.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
 }
 
 fn sync_range(file: &File, offset: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {

@@ -34,6 +34,7 @@ fn a_batch_that_cannot_be_logged_is_never_published_nor_acknowledged() {
     let options = BatchLogOptions {
         segment_bytes: 1 << 20,
         salt: 1,
+        prepare_ahead: false,
     };
     let writer = Arc::new(CheckpointWriter::open(&opened).unwrap().0);
     let config = CheckpointsConfig::default();
