@@ -190,6 +190,9 @@ pub struct OpenedCheckpoints {
 /// The items of a checkpoint, by bucket and key.
 type Buckets = Vec<BTreeMap<Vec<u8>, CheckpointItem>>;
 
+/// New and changed items of a bucket as they are stored now; `None` is one that was removed.
+type BucketChanges = BTreeMap<Vec<u8>, Option<CheckpointItem>>;
+
 fn empty_buckets() -> Buckets {
     vec![BTreeMap::new(); BUCKET_COUNT]
 }
@@ -250,8 +253,8 @@ impl Last {
 /// A checkpoint that is written but not yet committed.
 struct Prepared {
     last: Last,
-    /// The buckets that changed.
-    buckets: BTreeMap<usize, BTreeMap<Vec<u8>, CheckpointItem>>,
+    /// What changed, by bucket.
+    changes: BTreeMap<usize, BucketChanges>,
     written: WrittenCheckpoint,
     /// What of the pages the kernel doesn't have in its cache.
     past_cache: Range<u64>,
@@ -361,28 +364,26 @@ impl CheckpointStore {
         if pages_to_write(&changes, last.is_none()) >= PAST_CACHE_PAGES_MIN {
             writer.pages.write_past_cache();
         }
-        let (mut memories, mut buckets) = (Vec::new(), BTreeMap::new());
+        let (mut memories, mut stored_changes) = (Vec::new(), BTreeMap::<usize, BucketChanges>::new());
         for (key, change) in changes {
             let number = bucket_of(&key);
-            let bucket = buckets.entry(number).or_insert_with(|| state.buckets[number].clone());
-            let previous = bucket.remove(&key);
-            if let Some(previous) = previous.as_ref().filter(|_| last.is_some()) {
+            let previous = state.buckets[number].get(&key);
+            if let Some(previous) = previous.filter(|_| last.is_some()) {
                 item_bytes -= live_bytes_of(previous);
                 writer.release_blobs(previous);
             }
-            if let Some(item) = change {
-                let stored = writer.store_item(&item, previous.as_ref())?;
-                item_bytes += live_bytes_of(&stored);
-                note_stored_memories(&key, &item, &stored, &mut memories);
-                bucket.insert(key, stored);
-            }
-        }
-        for (number, bucket) in &buckets {
-            bucket_offsets[*number] = if bucket.is_empty() {
-                None
-            } else {
-                Some(write_bucket(&mut writer, bucket)?)
+            let stored = match &change {
+                Some(item) => Some(writer.store_item(item, previous)?),
+                None => None,
             };
+            if let (Some(item), Some(stored)) = (&change, &stored) {
+                item_bytes += live_bytes_of(stored);
+                note_stored_memories(&key, item, stored, &mut memories);
+            }
+            stored_changes.entry(number).or_default().insert(key, stored);
+        }
+        for (number, changes) in &stored_changes {
+            bucket_offsets[*number] = write_bucket(&mut writer, &state.buckets[*number], changes)?;
         }
         let system = writer.store_blob(&request.system)?;
         let root_offset = write_root(&mut writer, request, &system, &bucket_offsets)?;
@@ -420,7 +421,7 @@ impl CheckpointStore {
         };
         Ok(Prepared {
             last,
-            buckets,
+            changes: stored_changes,
             written,
             past_cache,
         })
@@ -430,7 +431,7 @@ impl CheckpointStore {
     fn commit(&self, state: &mut State, prepared: Prepared) -> Result<WrittenCheckpoint> {
         let Prepared {
             last,
-            buckets,
+            changes,
             written,
             past_cache,
         } = prepared;
@@ -447,8 +448,14 @@ impl CheckpointStore {
         state.slots[superblock.slot() as usize] = Some(superblock);
         state.next_sequence += 1;
         state.last_height = Some(superblock.height);
-        for (number, bucket) in buckets {
-            state.buckets[number] = bucket;
+        for (number, changes) in changes {
+            let bucket = &mut state.buckets[number];
+            for (key, item) in changes {
+                match item {
+                    Some(item) => bucket.insert(key, item),
+                    None => bucket.remove(&key),
+                };
+            }
         }
         read_back(&*last.files.pages, past_cache);
         state.last = Some(last);
@@ -562,9 +569,22 @@ fn note_stored_memories(key: &[u8], item: &CheckpointItem, stored: &CheckpointIt
     }
 }
 
-fn write_bucket(writer: &mut Writer<'_>, bucket: &BTreeMap<Vec<u8>, CheckpointItem>) -> Result<u64> {
+/// Writes a bucket as `changes` make it, and returns where it lies; `None` where nothing is left in it. The bucket is left
+/// as it is: of a hundred items one may have changed, and copying the others takes longer than writing them.
+fn write_bucket(
+    writer: &mut Writer<'_>,
+    bucket: &BTreeMap<Vec<u8>, CheckpointItem>,
+    changes: &BucketChanges,
+) -> Result<Option<u64>> {
+    let kept = bucket.iter().filter(|(key, _)| !changes.contains_key(*key));
+    let changed = changes.iter().filter_map(|(key, item)| Some((key, item.as_ref()?)));
+    let mut items: Vec<_> = kept.chain(changed).collect();
+    if items.is_empty() {
+        return Ok(None);
+    }
+    items.sort_by_key(|(key, _)| *key);
     let mut body = Vec::new();
-    for (key, item) in bucket {
+    for (key, item) in items {
         let record = ItemRecord {
             key: key.clone(),
             metadata: Reference::to_blob(&item.metadata),
@@ -573,15 +593,13 @@ fn write_bucket(writer: &mut Writer<'_>, bucket: &BTreeMap<Vec<u8>, CheckpointIt
         };
         record.push_to(&mut body);
     }
-    writer.push_record(
-        RecordHeader {
-            kind: Kind::Bucket,
-            level: 0,
-            present: 0,
-            page_count: 0,
-        },
-        &body,
-    )
+    let header = RecordHeader {
+        kind: Kind::Bucket,
+        level: 0,
+        present: 0,
+        page_count: 0,
+    };
+    writer.push_record(header, &body).map(Some)
 }
 
 fn write_root(
