@@ -21,12 +21,13 @@ impl PortFile {
     /// Writes the port and a newline, so that a reader never sees half of it.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says, and of which path.
     pub fn write(path: &Path, port: u16) -> io::Result<Self> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(format!(".{}.new", std::process::id()));
-        std::fs::write(&unfinished, format!("{port}\n"))?;
-        std::fs::rename(&unfinished, path)?;
+        std::fs::write(&unfinished, format!("{port}\n"))
+            .and_then(|()| std::fs::rename(&unfinished, path))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         Ok(Self(path.to_owned()))
     }
 }

@@ -113,12 +113,15 @@ pub struct SystemMetadata {
     pub daily_blocks: DailyBlocks,
 }
 
+/// How many heights apart [`SubnetMetrics::canister_state_bytes`] is brought up to date.
+const STATE_BYTES_INTERVAL: u64 = 10;
+
 /// Counters of the subnet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubnetMetrics {
     /// Canisters on the subnet.
     pub canisters: u64,
-    /// Bytes of canister state.
+    /// Bytes of canister state, as of the last height that was a multiple of ten.
     pub canister_state_bytes: u64,
     /// Cycles consumed since the subnet began, those of deleted canisters included.
     pub consumed_cycles: Cycles,
@@ -285,7 +288,10 @@ impl ReplicatedState {
         self.metadata.memory_taken = self.activity.memory_taken();
         self.metadata.compute_allocation_taken = self.activity.compute_allocation();
         self.metadata.metrics.canisters = self.activity.len() as u64;
-        self.metadata.metrics.canister_state_bytes = self.metadata.memory_taken.0;
+        // Clients see it change at these heights only (interface specification, "Subnet information").
+        if self.metadata.height.0.is_multiple_of(STATE_BYTES_INTERVAL) {
+            self.metadata.metrics.canister_state_bytes = self.metadata.memory_taken.0;
+        }
         self.metadata.metrics.consumed_cycles =
             self.metadata.metrics.consumed_without_canister + self.activity.consumed();
         touched

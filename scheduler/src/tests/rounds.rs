@@ -262,3 +262,20 @@ fn idle_canisters_are_not_touched() {
     let message = world.update(3, &[Reply(vec![])]);
     assert_eq!(world.round(vec![message]).canisters_touched, 1);
 }
+
+#[test]
+fn the_bytes_of_the_state_are_told_at_every_tenth_height() {
+    let mut world = World::new(3, &[]);
+    world.state.metadata.metrics.canister_state_bytes = 7;
+    for _ in 0..25 {
+        let told_before = world.state.metadata.metrics.canister_state_bytes;
+        world.round(Vec::new());
+        let metadata = &world.state.metadata;
+        let expected = match metadata.height.0 % 10 {
+            0 => metadata.memory_taken.0,
+            _ => told_before,
+        };
+        assert_eq!(metadata.metrics.canister_state_bytes, expected, "{}", metadata.height);
+        assert_ne!(metadata.memory_taken.0, 7);
+    }
+}
