@@ -2,7 +2,7 @@
 //!
 //! - [`Replica`] wires everything: network, ingress pool, rounds, batch log, checkpoints, certification, queries.
 //! - [`StateMachine`] is the deterministic part alone, for embedders that order batches themselves: [`Batch`] in,
-//!   certified state out.
+//!   [`RoundStats`] and a certified state out.
 //!
 //! Threads and what they own (all follow from [`Replica::start`]; the scheduler's and the compilers' belong to the engine):
 //!
@@ -25,6 +25,7 @@
 //! `examples/embed.rs` shows the second use, `replicore start` is the first.
 //!
 //! [`Batch`]: replicore_types::Batch
+//! [`RoundStats`]: replicore_scheduler::RoundStats
 
 #![forbid(unsafe_code)]
 

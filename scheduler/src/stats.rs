@@ -2,7 +2,7 @@
 
 use replicore_types::Height;
 
-/// Counters of one round.
+/// What a batch came to: the counters of its round, the requests that it finished, and the certified root after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoundStats {
     /// Height of the batch.
