@@ -8,7 +8,7 @@ use crate::meter::Meter;
 use crate::module::{FunctionNames, WriteTracking, symbols};
 use crate::profile::{Ending, Profile, Recorder};
 use crate::stable_memory::StableMemory;
-use crate::system_api::{self, HostState, MessageState, Mode, Progress, Running};
+use crate::system_api::{self, HostState, MessageState, Mode, Running};
 use crate::trap::{self, Failure, TrapCode};
 use crate::{
     Call, CanisterModule, EntryPoint, Execute, ExecutionError, ExecutionOutcome, ExecutionState, ExecutionStats,
@@ -295,29 +295,13 @@ impl Engine {
             true => Meter::new(work.limits),
             false => Meter::yielding(work.limits),
         };
-        let progress = instance.begin(Running {
-            message,
-            meter,
-            stable: StableMemory::new(&canister.stable),
-            failure: None,
-            failed_function: None,
-            counter_at_failure: None,
-            recorder,
-        });
+        instance.begin(message, meter, StableMemory::new(&canister.stable), recorder);
         let future = Box::pin(async move {
             let result = instance.run(entry).await;
             (instance, result)
         });
         let limits = work.limits;
-        let mut outcome = self.go_on(
-            canister,
-            InFlight {
-                future,
-                progress,
-                at,
-                limits,
-            },
-        )?;
+        let mut outcome = self.go_on(canister, InFlight { future, at, limits })?;
         for _ in 1..work.slices {
             match outcome {
                 ExecutionOutcome::Paused(paused) => outcome = self.go_on(canister, InFlight::of(paused))?,
@@ -331,11 +315,8 @@ impl Engine {
     fn go_on(&self, state: &mut ExecutionState, mut message: InFlight) -> Attempt {
         match message.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => {
-                let executed = NumInstructions(message.progress.executed());
-                Ok(ExecutionOutcome::Paused(PausedExecution::new(
-                    Box::new(message),
-                    executed,
-                )))
+                let paused = PausedExecution::new(Box::new(message), system_api::paused_at());
+                Ok(ExecutionOutcome::Paused(paused))
             }
             Poll::Ready((mut instance, result)) => {
                 if let Err(error) = &result
@@ -392,7 +373,7 @@ impl Engine {
         let stable = std::mem::take(&mut running.stable);
         let is_kept = failed.is_none() && keeps_state(&running.message);
         let (answer, system_changes) = running.message.take_changes(failed.is_none());
-        instance.end();
+        instance.end(failed.is_none());
         let is_reusable = if !is_kept {
             instance.roll_back(&changes)
         } else {
@@ -522,7 +503,6 @@ type MessageFuture = Pin<Box<dyn Future<Output = (Box<Instance>, wasmtime::Resul
 /// A message between slices, with its instance and its stack.
 struct InFlight {
     future: MessageFuture,
-    progress: Progress,
     at: Place,
     limits: InstructionLimits,
 }

@@ -105,7 +105,7 @@ fn open_slice(caller: &mut Caller<'_, HostState>, counter: i64) -> wasmtime::Res
     let executed = running.meter.executed(counter);
     match running.meter.out_of_instructions(counter) {
         Ok(counter) => {
-            caller.data().progress.pause(executed);
+            caller.data_mut().pause(executed);
             Ok(counter)
         }
         Err(failure) => {

@@ -33,8 +33,11 @@ use self::address_space::Stack;
 use self::cold_heap::ColdHeap;
 use self::tiers::Tier;
 use self::write_faults::WriteFaults;
+use crate::meter::Meter;
 use crate::module::{STACK_BYTES, WriteTracking, symbols};
-use crate::system_api::{Exports, Growth, HostState, Progress, Running};
+use crate::profile::Recorder;
+use crate::stable_memory::StableMemory;
+use crate::system_api::{Exports, Growth, HostState, MessageState, Running};
 use crate::trap::Failure;
 use crate::{ExecutionState, GlobalValue, WasmClosure, WasmMemory};
 use replicore_persistence::{Page, PageDelta, PageIndex, PageMap};
@@ -66,6 +69,8 @@ pub(crate) struct Instance {
     functions: Vec<TypedFunc<(), ()>>,
     /// Their positions, by what their export's name begins with and by the rest of it.
     positions: Vec<(&'static str, BTreeMap<Box<str>, usize>)>,
+    /// The one that was entered last: mostly it is entered again.
+    last_export: (&'static str, Box<str>, usize),
     /// The state that memory and globals equal between messages.
     committed_heap: WasmMemory,
     committed_globals: Arc<[GlobalValue]>,
@@ -75,6 +80,8 @@ pub(crate) struct Instance {
     marked: Vec<u64>,
     /// Messages that began here.
     messages: u64,
+    /// No message has left functions on the stack of the stack rule.
+    stack_is_whole: bool,
     /// The stack that the first of them runs on, and all that follow.
     stack: Option<Stack>,
     /// The memory that a pool counts it with.
@@ -99,7 +106,7 @@ impl Instance {
             HostState {
                 exports: Exports::default(),
                 running: None,
-                progress: Progress::default(),
+                slices: 0,
                 has_function_names: !compiled.function_names.is_empty(),
                 growth: Growth,
             },
@@ -143,9 +150,11 @@ impl Instance {
             globals,
             functions: Vec::new(),
             positions: Vec::new(),
+            last_export: ("", "".into(), 0),
             version: 0,
             marked: Vec::new(),
             messages: 0,
+            stack_is_whole: false,
             stack,
             counted: None,
         };
@@ -283,34 +292,46 @@ impl Instance {
         self.restore_globals()
     }
 
-    /// Puts the message in, sets the counter and empties the stack.
+    /// Puts the message in, in place, sets the counter and empties the stack.
     #[inline]
-    pub(crate) fn begin(&mut self, running: Running) -> Progress {
-        let counter = running.meter.initial_counter();
+    pub(crate) fn begin(
+        &mut self,
+        message: MessageState,
+        meter: Meter,
+        stable: StableMemory,
+        recorder: Option<Box<Recorder>>,
+    ) {
         let exports = self.store.data().exports;
         let set = |store: &mut Store<HostState>, global: Global, value| {
             let set = global.set(store, value);
             debug_assert!(set.is_ok(), "the globals of the instrumentation have these types");
         };
         if let Some(global) = exports.counter {
-            set(&mut self.store, global, Val::I64(counter));
+            set(&mut self.store, global, Val::I64(meter.initial_counter()));
         }
-        // Reading costs half of writing, and functions that return have given their stack back.
+        // Functions that return have given their stack back.
         if let Some(global) = exports.stack
-            && global.get(&mut self.store).i32() != Some(STACK_BYTES as i32)
+            && !std::mem::replace(&mut self.stack_is_whole, true)
         {
             set(&mut self.store, global, Val::I32(STACK_BYTES as i32));
         }
         self.messages += 1;
         let state = self.store.data_mut();
-        state.running = Some(running);
-        state.progress.begin();
-        state.progress.clone()
+        state.slices = 1;
+        state.running = Some(Running {
+            message,
+            meter,
+            stable,
+            failure: None,
+            failed_function: None,
+            counter_at_failure: None,
+            recorder,
+        });
     }
 
     /// Slices of the message that ended last.
     pub(crate) fn slices(&self) -> u32 {
-        self.store.data().progress.slices()
+        self.store.data().slices
     }
 
     /// True where the instance serves the state as it is, on code that nothing better replaces. False for one message in
@@ -324,9 +345,19 @@ impl Instance {
 
     /// The function exported as `prefix` and `name` together, if there is one of type `() -> ()`.
     pub(crate) fn export(&mut self, prefix: &'static str, name: &str) -> Option<Entry> {
+        let (last_prefix, last_name, last) = &self.last_export;
+        if **last_name == *name && *last_prefix == prefix && *last < self.functions.len() {
+            return Some(Entry::Export(*last));
+        }
+        let position = self.export_position(prefix, name)?;
+        self.last_export = (prefix, name.into(), position);
+        Some(Entry::Export(position))
+    }
+
+    fn export_position(&mut self, prefix: &'static str, name: &str) -> Option<usize> {
         let known = self.positions.iter().find(|(known, _)| *known == prefix);
         if let Some(position) = known.and_then(|(_, names)| names.get(name)) {
-            return Some(Entry::Export(*position));
+            return Some(*position);
         }
         let export = format!("{prefix}{name}");
         let function = self.instance.get_typed_func::<(), ()>(&mut self.store, &export).ok()?;
@@ -338,7 +369,7 @@ impl Instance {
             }
             None => self.positions.push((prefix, BTreeMap::from([(name.into(), position)]))),
         }
-        Some(Entry::Export(position))
+        Some(position)
     }
 
     /// The function that a closure names.
@@ -420,7 +451,8 @@ impl Instance {
     }
 
     /// Drops what is left of the message.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(&mut self, succeeded: bool) {
+        self.stack_is_whole = succeeded;
         self.store.data_mut().running = None;
     }
 

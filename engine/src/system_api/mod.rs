@@ -30,8 +30,9 @@ use crate::meter::Meter;
 use crate::profile::Recorder;
 use crate::stable_memory::StableMemory;
 use crate::trap::Failure;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use replicore_types::NumInstructions;
+use std::cell::Cell;
+use std::sync::LazyLock;
 use wasmtime::{AsContextMut, Caller, Config, Global, Memory, ResourceLimiter, Store, Val, WasmBacktrace};
 
 /// What an instance's store holds beside the Wasm state.
@@ -40,8 +41,8 @@ pub(crate) struct HostState {
     pub(crate) exports: Exports,
     /// The message that runs, in place: it is read by every host function. `None` between messages.
     pub(crate) running: Option<Running>,
-    /// How far the message is, for whoever holds it while it is paused.
-    pub(crate) progress: Progress,
+    /// Slices of the message that were begun.
+    pub(crate) slices: u32,
     /// True where the module names functions: others have no backtraces to show.
     pub(crate) has_function_names: bool,
     /// Watches the growth of memories.
@@ -92,32 +93,22 @@ pub(crate) struct Running {
     pub(crate) recorder: Option<Box<Recorder>>,
 }
 
-/// Instructions used and slices begun, readable while the execution is suspended.
-#[derive(Clone, Default)]
-pub(crate) struct Progress(Arc<(AtomicU64, AtomicU32)>);
+thread_local! {
+    /// Instructions used by the message that was the last to pause on this thread.
+    static PAUSED_AT: Cell<u64> = const { Cell::new(0) };
+}
 
-impl Progress {
-    /// For the next message.
-    pub(crate) fn begin(&self) {
-        self.0.0.store(0, Ordering::Relaxed);
-        self.0.1.store(0, Ordering::Relaxed);
+impl HostState {
+    /// Notes that the message is about to pause: whoever runs it learns how far it is from [`paused_at`].
+    pub(crate) fn pause(&mut self, executed: u64) {
+        PAUSED_AT.set(executed);
+        self.slices += 1;
     }
+}
 
-    /// Notes a pause.
-    pub(crate) fn pause(&self, executed: u64) {
-        self.0.0.store(executed, Ordering::Relaxed);
-        self.0.1.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Instructions used at the last pause.
-    pub(crate) fn executed(&self) -> u64 {
-        self.0.0.load(Ordering::Relaxed)
-    }
-
-    /// Slices begun.
-    pub(crate) fn slices(&self) -> u32 {
-        self.0.1.load(Ordering::Relaxed) + 1
-    }
+/// Instructions used by the message that has just paused on this thread. Its instance is out of reach until it goes on.
+pub(crate) fn paused_at() -> NumInstructions {
+    NumInstructions(PAUSED_AT.get())
 }
 
 /// What ends the Wasm code after a host function failed; the reason is in [`Running::failure`].
