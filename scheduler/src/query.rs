@@ -105,6 +105,7 @@ pub fn begin_query<E: Execute>(
         instructions_left: COMPOSITE_QUERY_INSTRUCTIONS_MAX,
         reads: EnvironmentReads::default(),
         paused: None,
+        certificate: data_certificate.clone(),
     };
     match evaluation.enter(state, query, data_certificate) {
         Ok(entry_point) => evaluation.go_on(state, engine, Some(entry_point), slice),
@@ -133,6 +134,8 @@ pub struct QueryEvaluation {
     /// What the messages read; those of called canisters count as `resources`.
     reads: EnvironmentReads,
     paused: Option<Paused>,
+    /// The data certificate of the canister that the user asked.
+    certificate: Option<DataCertificate>,
 }
 
 /// The message of the top frame that is paused, and what it may use in all.
@@ -198,6 +201,10 @@ fn resolve<'a>(
     let Some(execution) = &canister.execution else {
         return Err(error::no_module(id));
     };
+    let kind = match execution.interface.method(method) {
+        Some(kind @ (MethodKind::Query | MethodKind::CompositeQuery)) => kind,
+        Some(MethodKind::Update) | None => return Err(message::method_not_found(id, "query", method)),
+    };
     if canister.system.balance < canister.freezing_threshold(&state.metadata.subnet) {
         let text = format!(
             "Canister {id} is unable to process query calls because it's frozen. Please top up the canister with cycles \
@@ -205,10 +212,7 @@ fn resolve<'a>(
         );
         return Err(UserError::new(ErrorCode::CanisterOutOfCycles, text));
     }
-    match execution.interface.method(method) {
-        Some(kind @ (MethodKind::Query | MethodKind::CompositeQuery)) => Ok((canister, kind)),
-        Some(MethodKind::Update) | None => Err(message::method_not_found(id, "query", method)),
-    }
+    Ok((canister, kind))
 }
 
 impl QueryEvaluation {
@@ -347,8 +351,9 @@ impl QueryEvaluation {
             argument: request.payload,
             caller_info: None,
         };
-        // Calls within a composite query see no data certificate: it would be the one of another canister's caller.
-        Ok(self.enter(state, query, None))
+        // There is one data certificate, that of the canister that the user asked. It sees it in calls of its own, too.
+        let certificate = self.certificate.clone().filter(|_| self.receiver() == Some(receiver));
+        Ok(self.enter(state, query, certificate))
     }
 
     /// Puts a frame on top: what it runs first, or why the canister cannot answer.

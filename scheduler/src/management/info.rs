@@ -15,7 +15,7 @@ use serde_bytes::ByteBuf;
 /// `canister_info`
 pub(crate) fn canister_info(state: &ReplicatedState, args: &CanisterInfoArgs) -> Result<Vec<u8>, UserError> {
     let id = CanisterId(args.canister_id);
-    let canister = state.canister(&id).ok_or_else(|| error::canister_not_found(id))?;
+    let canister = state.canister(&id).ok_or_else(|| error::target_not_found(id))?;
     let history = &canister.system.history;
     let requested = usize::try_from(args.num_requested_changes.unwrap_or(0)).unwrap_or(usize::MAX);
     let skipped = history.changes().len().saturating_sub(requested);

@@ -190,25 +190,14 @@ fn end_calls(canister: &mut CanisterState) -> Vec<Answer> {
 pub(crate) fn delete<E>(work: &mut Work<'_, E>, args: &CanisterIdArgs) -> Result<Reply, UserError> {
     let id = CanisterId(args.canister_id);
     if work.caller.canister == Some(id) {
-        return Err(UserError::new(
-            ErrorCode::CanisterInvalidController,
-            format!("Canister {id} cannot delete itself."),
-        ));
+        return Err(error::deletes_itself(id));
     }
     let system = &work.check_controller(id)?.system;
     if system.status != CanisterStatus::Stopped {
-        return Err(UserError::new(
-            ErrorCode::CanisterNotStopped,
-            format!("Canister {id} must be stopped before it is deleted."),
-        ));
+        return Err(error::not_stopped(id));
     }
     if system.queues.has_input() || system.queues.has_output() || system.queues.has_open_calls() {
-        return Err(UserError::new(
-            ErrorCode::CanisterQueueNotEmpty,
-            format!(
-                "Canister {id} has messages in its queues and cannot be deleted now. Please retry after some time."
-            ),
-        ));
+        return Err(error::queues_not_empty(id));
     }
     let gone = system.balance + system.reserved_balance + system.consumed.total();
     work.state.metadata.metrics.consumed_without_canister += gone;

@@ -21,7 +21,11 @@ pub fn query(state: &ReplicatedState, caller: PrincipalId, method: &str, payload
         ));
     }
     let reply = match rule.method {
-        Method::CanisterInfo => info::canister_info(state, &types::decode(payload)?),
+        Method::CanisterInfo => {
+            let args: types::CanisterInfoArgs = types::decode(payload)?;
+            existing(state, args.canister_id)?;
+            info::canister_info(state, &args)
+        }
         Method::CanisterMetrics => {
             let args: types::CanisterIdArgs = types::decode(payload)?;
             types::encode(status::metrics_of(controlled(state, args.canister_id, caller)?))

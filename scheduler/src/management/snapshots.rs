@@ -65,10 +65,7 @@ pub(crate) fn take<E>(work: &mut Work<'_, E>, args: &TakeSnapshotArgs) -> Result
 /// Refuses one snapshot more than a canister may have.
 pub(crate) fn check_count(system: &SystemState, replaces: bool) -> Result<(), UserError> {
     if !replaces && system.snapshots.len() >= SNAPSHOTS_MAX {
-        return Err(error::rejected(format!(
-            "Canister {} has reached the maximum number of snapshots allowed: {SNAPSHOTS_MAX}.",
-            system.canister_id
-        )));
+        return Err(error::too_many_snapshots(system.canister_id, SNAPSHOTS_MAX));
     }
     Ok(())
 }
@@ -135,9 +132,7 @@ pub(crate) fn find(state: &ReplicatedState, id: CanisterId, bytes: &[u8]) -> Res
         return Err(error::snapshot_not_found(id, &shown));
     }
     if snapshot.canister_id != id {
-        return Err(error::rejected(format!(
-            "The snapshot {shown} does not belong to canister {id}."
-        )));
+        return Err(error::snapshot_of_another(&shown, id));
     }
     Ok(snapshot)
 }
@@ -177,11 +172,8 @@ pub(crate) fn load<E: Execute>(work: &mut Work<'_, E>, args: &LoadSnapshotArgs) 
     let found = owner.system.snapshots.get(&snapshot_id).cloned();
     let snapshot = found.ok_or_else(|| error::snapshot_not_found(id, &format!("{owner_id}-{}", snapshot_id.number)))?;
     if owner_id != id && !owner.system.is_controller(&work.caller.principal) {
-        return Err(error::rejected(format!(
-            "Only a controller of the canister that snapshot {owner_id}-{} belongs to can load it on canister {id}. \
-             Sender: {}.",
-            snapshot_id.number, work.caller.principal
-        )));
+        let shown = format!("{owner_id}-{}", snapshot_id.number);
+        return Err(error::snapshot_not_controlled(&shown, id, work.caller.principal));
     }
     let instructions = NumInstructions(SNAPSHOT_INSTRUCTIONS.saturating_add(snapshot.size.0));
     let subnet = work.subnet();

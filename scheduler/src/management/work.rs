@@ -83,7 +83,7 @@ impl<'a, E> Work<'a, E> {
     /// # Errors
     /// `CanisterNotFound` (IC0301).
     pub fn canister(&self, id: CanisterId) -> Result<&CanisterState, UserError> {
-        self.state.canister(&id).ok_or_else(|| error::canister_not_found(id))
+        self.state.canister(&id).ok_or_else(|| error::target_not_found(id))
     }
 
     /// A canister, to be changed.
@@ -91,9 +91,7 @@ impl<'a, E> Work<'a, E> {
     /// # Errors
     /// `CanisterNotFound` (IC0301).
     pub fn canister_mut(&mut self, id: CanisterId) -> Result<&mut CanisterState, UserError> {
-        self.state
-            .canister_mut(&id)
-            .ok_or_else(|| error::canister_not_found(id))
+        self.state.canister_mut(&id).ok_or_else(|| error::target_not_found(id))
     }
 
     /// Checks that the canister exists and that the caller controls it.

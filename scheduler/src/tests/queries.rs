@@ -55,6 +55,11 @@ fn queries_that_cannot_be_answered_say_why() {
     assert_eq!(code(query(&world, 0, "q", &[Trap])), 502);
     world.state.canister_mut(&id(1)).unwrap().execution = None;
     world.state.canister_mut(&id(2)).unwrap().system.balance = Cycles(0);
+    assert_eq!(
+        code(query(&world, 2, "u", &[])),
+        536,
+        "frozen, but that is asked second"
+    );
     world.state.canister_mut(&id(3)).unwrap().system.status = CanisterStatus::Stopped;
     assert_eq!(
         [1, 2, 3].map(|to| code(query(&world, to, "q", &[Reply(vec![])]))),

@@ -120,7 +120,7 @@ fn a_stopped_canister_is_stopped_at_once_and_can_be_deleted() {
     assert_refused(
         subnet.ask_with("canister_status", about(a)),
         301,
-        &format!("Canister {a} not found"),
+        &format!("Canister {a} not found."),
     );
 }
 
