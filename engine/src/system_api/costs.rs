@@ -46,7 +46,8 @@ const HTTP_REQUEST_HEADER: [u8; 39] = *b"DIDL\x01\x6c\x05\
     \xbb\xa8\xd4\x84\x04\x78\xa1\x82\xa2\x91\x05\x78\x98\x91\x88\x98\x06\x78\xa4\xd9\xe6\xb9\x0a\x78\x95\x95\xdf\x9c\x0c\x78\
     \x01\x00";
 
-/// Its parameters are one record, in the one encoding that it has unless types are declared that nothing uses.
+/// Its parameters are one record, in the one encoding that it has unless types are declared that nothing uses. It is read
+/// without the Candid library, which takes the stack that Wasm runs on for an exhausted one and refuses to begin.
 pub(super) fn http_request_v2(host: &mut Host<'_, '_>, src: u64, size: u64, dst: u64) -> Answer {
     let work = host.with_heap("ic0.cost_http_request_v2 heap", src, size, |bytes, _| {
         http_request_work(bytes)
