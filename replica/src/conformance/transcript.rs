@@ -1,10 +1,11 @@
 //! The transcript format: small canisters, a script of messages, and what a replica answered to each.
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One transcript file.
 #[derive(Debug, Deserialize)]
@@ -49,11 +50,15 @@ pub struct CanisterName {
     pub hex: String,
 }
 
-/// A Wasm module; exactly one of the fields holds the bytes.
+/// A Wasm module; exactly one of the fields has the bytes or says where they are.
 #[derive(Debug, Deserialize)]
 pub struct Module {
     wasm_hex: Option<String>,
     wasm_gz_b64: Option<String>,
+    /// A file with the bytes; a relative name is seen from the folder of the transcript.
+    file: Option<PathBuf>,
+    /// What the bytes must hash to, where it is given.
+    wasm_sha256: Option<String>,
 }
 
 /// One step of the script.
@@ -164,7 +169,17 @@ impl Transcript {
     pub fn read(path: &Path) -> Result<Self, TranscriptError> {
         let text =
             std::fs::read_to_string(path).map_err(|error| TranscriptError(format!("cannot be read: {error}")))?;
-        serde_json::from_str(&text).map_err(|error| TranscriptError(format!("is not a transcript: {error}")))
+        let mut transcript: Self =
+            serde_json::from_str(&text).map_err(|error| TranscriptError(format!("is not a transcript: {error}")))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for file in transcript
+            .modules
+            .values_mut()
+            .filter_map(|module| module.file.as_mut())
+        {
+            *file = folder.join(&*file);
+        }
+        Ok(transcript)
     }
 }
 
@@ -172,12 +187,21 @@ impl Module {
     /// The bytes to install.
     ///
     /// # Errors
-    /// Neither field holds decodable bytes.
+    /// No field leads to bytes, or to others than those with the given hash.
     pub fn bytes(&self) -> Result<Vec<u8>, TranscriptError> {
-        match (&self.wasm_hex, &self.wasm_gz_b64) {
-            (Some(text), _) => hex::decode(text).map_err(|error| TranscriptError(format!("module: {error}"))),
-            (None, Some(text)) => gunzip_base64(text),
-            (None, None) => Err(TranscriptError("a module without bytes".into())),
+        let bytes = match (&self.wasm_hex, &self.wasm_gz_b64, &self.file) {
+            (Some(text), _, _) => hex::decode(text).map_err(|error| TranscriptError(format!("module: {error}")))?,
+            (None, Some(text), _) => gunzip_base64(text)?,
+            (None, None, Some(file)) => std::fs::read(file)
+                .map_err(|error| TranscriptError(format!("module {} cannot be read: {error}", file.display())))?,
+            (None, None, None) => return Err(TranscriptError("a module without bytes".into())),
+        };
+        let hash = hex::encode(Sha256::digest(&bytes));
+        match &self.wasm_sha256 {
+            Some(expected) if *expected != hash => Err(TranscriptError(format!(
+                "a module with hash {hash} instead of {expected}"
+            ))),
+            _ => Ok(bytes),
         }
     }
 }
@@ -221,4 +245,41 @@ fn gunzip_base64(text: &str) -> Result<Vec<u8>, TranscriptError> {
         .read_to_end(&mut bytes)
         .map_err(|error| TranscriptError(format!("gzip: {error}")))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of the module in a transcript with these fields of it, beside a file `real.wasm` with `bytes`.
+    fn module_bytes(fields: &str, bytes: &[u8]) -> Result<Vec<u8>, TranscriptError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("real.wasm"), bytes).expect("a module");
+        let path = folder.path().join("case.json");
+        let text = format!(
+            r#"{{"name": "case", "subnet": {{"type": "application", "size": 13, "cost_schedule": "normal"}},
+                "canister_ids": {{}}, "modules": {{"A": {{{fields}}}}}, "steps": []}}"#
+        );
+        std::fs::write(&path, text).expect("a transcript");
+        Transcript::read(&path)?.modules["A"].bytes()
+    }
+
+    #[test]
+    fn a_module_is_read_from_beside_its_transcript() {
+        let hash = hex::encode(Sha256::digest(b"module"));
+        let fields = format!(r#""file": "real.wasm", "wasm_sha256": "{hash}""#);
+        assert_eq!(module_bytes(&fields, b"module").expect("bytes"), b"module");
+        let error = module_bytes(&fields, b"another")
+            .expect_err("another module")
+            .to_string();
+        assert!(error.contains(&format!("instead of {hash}")), "{error}");
+        let error = module_bytes(r#""file": "missing.wasm""#, b"")
+            .expect_err("no file")
+            .to_string();
+        assert!(error.contains("missing.wasm cannot be read"), "{error}");
+        let error = module_bytes(r#""wat": "(module)""#, b"")
+            .expect_err("no bytes")
+            .to_string();
+        assert!(error.contains("a module without bytes"), "{error}");
+    }
 }
