@@ -242,7 +242,7 @@ pub(crate) fn from_canister(id: CanisterId, cause: &UserError) -> UserError {
 }
 
 pub(crate) fn wasm_memory_limit(id: CanisterId, used: NumBytes, limit: NumBytes) -> UserError {
-    error(
+    advised(
         ErrorCode::CanisterWasmMemoryLimitExceeded,
         format!(
             "Error from Canister {id}: Canister exceeded its current Wasm memory limit of {limit} bytes. The peak \
@@ -252,6 +252,9 @@ pub(crate) fn wasm_memory_limit(id: CanisterId, used: NumBytes, limit: NumBytes)
              Wasm memory usage is expected and safe, then the developer can increase the Wasm memory limit in the \
              canister settings.."
         ),
+        "Try checking the canister for a possible memory leak or modifying it to use more stable memory instead of Wasm \
+         memory.",
+        "wasm-memory-limit-exceeded",
     )
 }
 
