@@ -34,6 +34,7 @@ use std::sync::Arc;
 fn main() {
     for (name, model) in [
         ("the round thread misses no message", every_message_is_taken as fn()),
+        ("the round thread misses no publication", what_waits_for_a_round_is_taken),
         ("the round thread misses no answer", every_answer_is_taken),
         ("what is admitted before the end is taken", what_is_admitted_is_taken),
         ("one copy of a message is admitted", one_copy_is_admitted),
@@ -94,10 +95,30 @@ fn every_message_is_taken() {
     while taken.len() < 2 {
         assert_eq!(pool.wait(None), Woken::Messages);
         taken.extend(take(&pool));
+        pool.published();
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     taken.sort_unstable();
     assert_eq!(taken, [1, 2]);
+}
+
+/// While a round is not published one message is not worth another one: it must be taken once the round is.
+fn what_waits_for_a_round_is_taken() {
+    let pool = pool();
+    assert_eq!(pool.offer(message(1)), Admission::Added);
+    assert_eq!(take(&pool), [1]);
+    let sender = {
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || assert_eq!(pool.offer(message(2)), Admission::Added))
+    };
+    let committer = {
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || pool.published())
+    };
+    assert_eq!(pool.wait(None), Woken::Messages);
+    assert_eq!(take(&pool), [2]);
+    sender.join().unwrap();
+    committer.join().unwrap();
 }
 
 fn every_answer_is_taken() {
@@ -120,6 +141,7 @@ fn every_answer_is_taken() {
         assert_eq!(pool.wait(None), Woken::Messages);
         messages += take(&pool).len();
         answers += pool.take_answers(1 << 20).len();
+        pool.published();
     }
     sender.join().unwrap();
     signer.join().unwrap();
