@@ -373,7 +373,7 @@ impl Engine {
         let stable = std::mem::take(&mut running.stable);
         let is_kept = failed.is_none() && keeps_state(&running.message);
         let (answer, system_changes) = running.message.take_changes(failed.is_none());
-        instance.end(failed.is_none());
+        instance.end();
         let is_reusable = if !is_kept {
             instance.roll_back(&changes)
         } else {

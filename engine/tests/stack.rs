@@ -64,3 +64,20 @@ fn large_frames_end_by_the_rule_too() {
     let calls = (STACK - 16) / frame;
     assert_eq!(done.instructions.get(), 7 + 7 * calls);
 }
+
+/// What a function said to be left when it called another one stays so at its end: the next message begins with all.
+#[test]
+fn a_message_has_the_whole_stack_whatever_ran_before() {
+    let locals = "i64 ".repeat(20_000);
+    let mut canister = Canister::new(&format!(
+        r#"(module (import "ic0" "msg_reply" (func $msg_reply))
+             (func $leaf) (func $middle (call $leaf) (call $msg_reply))
+             (func (export "canister_update u") (local {locals}) (call $middle)))"#
+    ));
+    // Frames of 20,016 bytes would be too many after 262 messages.
+    for message in 0..300 {
+        let done = canister.update("u", b"");
+        let replied = matches!(done.result, Ok(Some(WasmResult::Reply(_))));
+        assert!(replied, "message {message}: {:?}", done.result);
+    }
+}
