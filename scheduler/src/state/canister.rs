@@ -1,13 +1,11 @@
 //! One canister: an actor with its inputs, its Wasm state and its place in the order of rounds.
 
 use crate::management::footprint::{self, Footprint};
-use crate::state::{CanisterInput, LowMemoryHook, SystemState, SystemTask};
-use parking_lot::Mutex;
-use replicore_engine::{ExecutionState, PausedExecution};
+use crate::state::{CanisterInput, LiveExecution, LowMemoryHook, SystemState, SystemTask};
+use replicore_engine::ExecutionState;
 use replicore_types::fees::WasmWidth;
 use replicore_types::{CanisterId, Cycles, Height, NumBytes, NumInstructions, SubnetConfig, Time};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// A canister. A clone is cheap and shares everything large.
 #[derive(Clone, Debug)]
@@ -100,23 +98,6 @@ pub struct PausedCall {
     /// The work itself while the process lives. Not part of the state: where it is missing, the slices are executed again.
     #[serde(skip)]
     pub live: LiveExecution,
-}
-
-/// The hand-over point of a paused execution: taken by the round that goes on with it. Clones of the state share it;
-/// the first taker has it, others execute the slices again.
-#[derive(Clone, Debug, Default)]
-pub struct LiveExecution(pub Arc<Mutex<Option<PausedExecution>>>);
-
-impl LiveExecution {
-    /// A hand-over point that holds `paused`.
-    pub fn new(paused: PausedExecution) -> Self {
-        Self(Arc::new(Mutex::new(Some(paused))))
-    }
-
-    /// Takes the execution, if nobody has.
-    pub fn take(&self) -> Option<PausedExecution> {
-        self.0.lock().take()
-    }
 }
 
 impl CanisterState {

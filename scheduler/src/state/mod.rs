@@ -7,6 +7,7 @@ mod canister;
 mod codec;
 mod daily_blocks;
 mod ingress_history;
+mod live_execution;
 mod paused_install;
 mod queues;
 mod streams;
@@ -17,10 +18,11 @@ pub use audit::BrokenPromise;
 pub use call_context::{
     CallContext, CallContextAction, CallContextManager, CallOrigin, CallerInfo, NoAnswer, RegisteredCallback,
 };
-pub use canister::{CanisterState, LiveExecution, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
+pub use canister::{CanisterState, PausedCall, Priority, RoundTurn, StartingPoint, WorkItem};
 pub use codec::{CodecError, ItemKey, ItemParts, item_digest, state_hash, state_hash_of_digests};
 pub use daily_blocks::DailyBlocks;
 pub use ingress_history::{HistoryPiece, IngressHistory};
+pub use live_execution::LiveExecution;
 pub use paused_install::{InstallStart, LiveInstall, PausedInstall};
 pub(crate) use queues::response_bytes;
 pub use queues::{CanisterInput, CanisterMessage, CanisterQueues, InputTurn, Pair};
